@@ -1,0 +1,162 @@
+"""The one interface behind which every frozen promptable segmenter stands.
+
+Axes: ``B`` target images, ``N`` objects, ``C`` embedding channels (:attr:`Foundation.dim`), ``S`` the side of the
+square network input in pixels, ``H = W = S / 16`` the embedding grid. Coordinates are (x, y) in pixels of the S x S
+input, with (0, 0) the centre of the top left pixel. Clicks, boxes, masks, volumes and video all fit this interface,
+so that no caller ever asks which family of model it talks to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Geometry(NamedTuple):
+    """How an image of ``original`` (height, width) lies in the square input of side ``size``.
+
+    ``scaled`` is the (height, width) of the resized image inside the square; what is below and to the right of it is
+    padding. Models that stretch the image to the square have ``scaled == (size, size)``.
+    """
+
+    original: tuple[int, int]
+    scaled: tuple[int, int]
+    size: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the image encoder makes of B images.
+
+    embedding: (B, C, H, W). high_res: empty, or SAM 2's projected maps at stride 4 and 8,
+    ((B, C/8, 4H, 4W), (B, C/4, 2H, 2W)). padding: None, or (B, H, W) bool, True where a position holds nothing but
+    padding: such positions leave the selective map's softmax and the pooling.
+    """
+
+    embedding: Tensor
+    high_res: tuple[Tensor, ...] = ()
+    padding: Tensor | None = None
+
+    def __getitem__(self, index) -> Features:
+        """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
+        padding = None if self.padding is None else self.padding[index]
+        return Features(self.embedding[index], tuple(x[index] for x in self.high_res), padding)
+
+
+class Points(NamedTuple):
+    """Clicks. coords: (B, N, P, 2) float, (x, y). labels: (B, N, P) int, 1 inside, 0 outside, -1 not a point."""
+
+    coords: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Everything a request can say about N objects in B images; all fields may stand together.
+
+    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding.
+    points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, S/4, S/4) logits.
+    """
+
+    proxy: Tensor | None = None
+    dense: Tensor | None = None
+    points: Points | None = None
+    boxes: Tensor | None = None
+    masks: Tensor | None = None
+
+    def batch(self) -> tuple[int, int]:
+        """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
+        given = {
+            "proxy": self.proxy,
+            "dense": self.dense,
+            "points": None if self.points is None else self.points.coords,
+            "boxes": self.boxes,
+            "masks": self.masks,
+        }
+        shapes = {name: tuple(t.shape[:2]) for name, t in given.items() if t is not None}
+        if not shapes:
+            raise ValueError("no prompt given: expected at least one of proxy, dense, points, boxes, masks")
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"prompts disagree on (images, objects): {shapes}; give every prompt for the same B and N")
+        return next(iter(shapes.values()))
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """mask_logits: (B, N, S/4, S/4), never gated by presence. presence_logit, iou: (B, N). object_pointer: (B, N, C)."""
+
+    mask_logits: Tensor
+    presence_logit: Tensor
+    iou: Tensor
+    object_pointer: Tensor
+
+
+@dataclass(frozen=True)
+class FrameMemory:
+    """What SAM 2 keeps of one segmented frame, for B sequences of N objects.
+
+    maps, positions: (B, N, mem_dim, H, W). pointer: (B, N, C).
+    """
+
+    maps: Tensor
+    positions: Tensor
+    pointer: Tensor
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """Remembered frames with their distance in frames from the one being segmented; 0 marks a conditioning frame."""
+
+    frames: tuple[FrameMemory, ...] = field(default=())
+    distances: tuple[int, ...] = field(default=())
+
+
+class Foundation(nn.Module):
+    """A promptable segmenter. Subclasses: :class:`lib.foundation.sam.Sam`, :class:`lib.foundation.sam2.Sam2`.
+
+    Attributes: ``name``; ``image_size`` (S); ``dim`` (C); ``stride`` (16); ``weights_sha256``, the hash of the weights
+    that were loaded ("" for random ones); ``remembers``, whether :meth:`remember_frame` works.
+    """
+
+    name: str
+    image_size: int
+    dim: int
+    stride: int = 16
+    weights_sha256: str = ""
+    remembers: bool = False
+
+    @property
+    def grid(self) -> int:
+        """Side of the embedding grid, H = W."""
+        return self.image_size // self.stride
+
+    def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
+        """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), resized and normalised as the model was trained."""
+        raise NotImplementedError
+
+    def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
+        """masks: (B, N, h, w) bool or in [0, 1] -> (B, N, S, S) float in [0, 1], laid as the images are."""
+        raise NotImplementedError
+
+    def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
+        """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) logits on the original pixels."""
+        raise NotImplementedError
+
+    def padding(self, geometry: Geometry, batch: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """(B, H, W) bool, True for grid positions that hold only padding; None where the image fills the square."""
+        return None
+
+    def encode(self, images: Tensor) -> Features:
+        """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
+        raise NotImplementedError
+
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback."""
+        raise NotImplementedError
+
+    def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
+        """What later frames may attend to. mask_logits: (B, N, S/4, S/4)."""
+        raise NotImplementedError(f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video")
