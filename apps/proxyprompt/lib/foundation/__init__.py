@@ -1,0 +1,138 @@
+"""The frozen promptable segmenters, by name.
+
+``build_foundation`` is the one way to get one. The packages behind a family are imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.foundation.checkpoints import CHECKPOINTS, CheckpointError, load_checkpoint, load_safetensors, load_strictly
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lib.foundation.base import Foundation
+
+__all__ = ["FOUNDATIONS", "CheckpointError", "atto_file", "build_foundation", "write_random_checkpoint"]
+
+FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
+SAM_IMAGE_SIZE = 1024
+ATTO_IMAGE_SIZE = 512
+
+# Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
+FOUNDATION_PREFIX = "foundation."
+
+
+def _known(name: str) -> str:
+    if name in FOUNDATIONS or re.fullmatch(r"atto-\d+", name):
+        return name
+    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-1, ... for a given one)")
+
+
+def atto_file(name: str, weights_dir: str | Path) -> Path:
+    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-1``."""
+    folder = Path(weights_dir)
+    if name != "atto":
+        return folder / f"{name}.safetensors"
+    found = {}
+    for path in folder.glob("atto-*.safetensors"):
+        if match := re.fullmatch(r"atto-(\d+)", path.stem):
+            found[int(match[1])] = path
+    if not found:
+        raise CheckpointError(f"no atto-N.safetensors in {folder}: these files belong to the repository; restore them")
+    return found[max(found)]
+
+
+def _build_sam(name: str, image_size: int | None, weights_dir: str | Path, verify: bool) -> Foundation:
+    from lib.foundation.sam import MedSam, Sam, build_sam_model
+
+    if image_size not in (None, SAM_IMAGE_SIZE):
+        raise ValueError(
+            f"{name} runs at {SAM_IMAGE_SIZE} pixels only (its position embedding has that size), not at {image_size}; "
+            f"leave image_size out, or choose a sam2.1 foundation or atto"
+        )
+    state, sha256 = load_checkpoint(name, weights_dir, verify=verify)
+    model = build_sam_model(name)
+    load_strictly(model, state, source=CHECKPOINTS[name].file)
+    family = MedSam if CHECKPOINTS[name].family == "medsam" else Sam
+    foundation = family(name=name, model=model)
+    foundation.weights_sha256 = sha256
+    return foundation
+
+
+def _build_sam2(name: str, image_size: int | None, weights_dir: str | Path, verify: bool) -> Foundation:
+    from lib.foundation.sam2 import Sam2, build_sam2_model
+
+    size = SAM_IMAGE_SIZE if image_size is None else image_size
+    state, sha256 = load_checkpoint(name, weights_dir, verify=verify)
+    model = build_sam2_model(name, size)
+    load_strictly(model, state, source=CHECKPOINTS[name].file)
+    foundation = Sam2(name=name, model=model, image_size=size)
+    foundation.weights_sha256 = sha256
+    return foundation
+
+
+def _build_atto(name: str, image_size: int | None, weights_dir: str | Path) -> Foundation:
+    from lib.foundation.sam2 import build_atto
+
+    path = atto_file(name, weights_dir)
+    state, config, sha256 = load_safetensors(path)
+    inner = {
+        key.removeprefix(FOUNDATION_PREFIX): value for key, value in state.items() if key.startswith(FOUNDATION_PREFIX)
+    }
+    foundation = build_atto(config, ATTO_IMAGE_SIZE if image_size is None else image_size)
+    load_strictly(foundation, inner or state, source=path.name)
+    foundation.name = path.stem
+    foundation.weights_sha256 = sha256
+    return foundation
+
+
+def build_foundation(
+    name: str, *, image_size: int | None = None, weights_dir: str | Path, verify: bool = True
+) -> Foundation:
+    """A frozen foundation with its weights, in eval mode on the CPU.
+
+    name: one of ``FOUNDATIONS``; ``atto`` is the newest embedded one, ``atto-N`` a given one. image_size: side of the
+    square input in pixels; None for the model's own (1024; atto 512). verify: refuse files that are not the published
+    ones. Raises ValueError for an unknown name or a size the model cannot take, CheckpointError for its weights.
+    """
+    _known(name)
+    if name.startswith("atto"):
+        return _build_atto(name, image_size, weights_dir).eval()
+    build = _build_sam2 if CHECKPOINTS[name].family == "sam2" else _build_sam
+    return build(name, image_size, weights_dir, verify).eval()
+
+
+def _random_model(name: str) -> nn.Module:
+    if CHECKPOINTS[name].family == "sam2":
+        from lib.foundation.sam2 import build_sam2_model
+
+        return build_sam2_model(name, SAM_IMAGE_SIZE)
+    from lib.foundation.sam import build_sam_model
+
+    return build_sam_model(name)
+
+
+def write_random_checkpoint(name: str, path: str | Path, *, seed: int = 0) -> Path:
+    """Write random weights of the published model ``name`` in the official layout: for tests and dry runs only.
+
+    path: the file, or a folder, where the file gets its official name. Load with ``verify=False``.
+    """
+    import torch
+
+    if name not in CHECKPOINTS:
+        raise ValueError(f"no published weights are called {name!r}; known: {', '.join(CHECKPOINTS)}")
+    path = Path(path)
+    if path.is_dir():
+        path = path / CHECKPOINTS[name].file
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = _random_model(name).state_dict()
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    torch.save({"model": state} if CHECKPOINTS[name].family == "sam2" else state, beside)
+    os.replace(beside, path)
+    return path
