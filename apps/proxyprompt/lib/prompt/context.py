@@ -1,0 +1,133 @@
+"""Contextual Selective Module, second and third selection step (paper, section 3.1, eqs. 4 to 7).
+
+Axes: ``E`` episodes (1, or one for each target), ``K`` support pairs, ``N`` objects, ``M = K * H * W`` support
+positions. The first step is :mod:`lib.prompt.vision_mamba`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SupportMemory:
+    """What is kept of a support set; depends on nothing of the target.
+
+    keys: (E, C, M), the support features. values: (E, N, C, M), A_agg. valid: (E, N, M) bool, False where a position
+    is padding or its support does not declare the object.
+    """
+
+    keys: Tensor
+    values: Tensor
+    valid: Tensor
+
+    @property
+    def objects(self) -> int:
+        return self.values.shape[1]
+
+
+class ResBlock(nn.Module):
+    """x + two 3 x 3 convolutions, activation first; a third convolution matches the channels where they differ."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class ObjectCBAM(nn.Module):
+    """Convolutional block attention whose channel descriptors are pooled over the objects too.
+
+    Mean and maximum run over the positions of every declared object of one support image, so that objects exchange
+    information for any N ("implicit inter-target communication"). With one object it is plain CBAM.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.channel = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
+        """x: (P, N, C, H, W) for P support images. counts: (P, N, H, W) bool, the positions that may be pooled."""
+        weight = counts[:, :, None].to(x.dtype)
+        mean = (x * weight).sum((1, 3, 4)) / weight.sum((1, 3, 4)).clamp_min(1)
+        highest = x.masked_fill(~counts[:, :, None], -torch.inf).amax((1, 3, 4))
+        highest = highest.masked_fill(~counts.flatten(1).any(1)[:, None], 0)
+        gate = torch.sigmoid(self.channel(mean) + self.channel(highest))
+        x = x * gate[:, None, :, None, None]
+        pooled = torch.stack([x.mean(2), x.amax(2)], 2)
+        return x * torch.sigmoid(self.spatial(pooled.flatten(0, 1))).unflatten(0, x.shape[:2])
+
+
+class BridgeUnit(nn.Module):
+    """Support features and context of every object to A_agg (eqs. 4 and 5)."""
+
+    def __init__(self, *, dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.block1 = ResBlock(dim + context_dim, dim)
+        self.attention = ObjectCBAM(dim)
+        self.block2 = ResBlock(dim, dim)
+
+    def forward(self, features: Tensor, contexts: Tensor, counts: Tensor) -> Tensor:
+        """features: (P, C, H, W). contexts: (P, N, D, H, W). counts: (P, N, H, W) bool. Returns (P, N, C, H, W)."""
+        pairs, objects = contexts.shape[:2]
+        repeated = features[:, None].expand(-1, objects, -1, -1, -1)
+        x = self.block1(torch.cat([repeated, contexts], 2).flatten(0, 1))
+        attended = self.attention(x.unflatten(0, (pairs, objects)), counts).flatten(0, 1)
+        return self.block2(x + attended).unflatten(0, (pairs, objects))
+
+
+def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The selective map itself, softmax over the support axis (eq. 6); for figures and as the reference.
+
+    target: (B, C, HW). keys: (E, C, M), E = 1 or B. valid: (E, M) bool. Returns (B, M, HW), columns that sum to 1.
+    """
+    scores = 2 * keys.transpose(1, 2) @ target - keys.square().sum(1)[..., None]
+    scores = scores / math.sqrt(keys.shape[1])
+    if valid is not None:
+        scores = scores.masked_fill(~valid[..., None], -torch.inf)
+    return scores.softmax(1)
+
+
+def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
+    """E_ctx = A_agg softmax(S) (eq. 7) as attention, without ever holding the map.
+
+    target: (B, C, H, W). Returns (B, N, C, H, W). Computed in float32 whatever autocast says: the logits are
+    differences of large squares.
+    """
+    batch, dim, height, width = target.shape
+    episodes, objects = memory.valid.shape[:2]
+    with torch.autocast(target.device.type, enabled=False):
+        keys = memory.keys.float()
+        bias = -keys.square().sum(1) / math.sqrt(dim)  # (E, M)
+        shared = bool((memory.valid == memory.valid[:, :1]).all())
+        valid = memory.valid[:, :1] if shared else memory.valid
+        bias = bias[:, None].masked_fill(~valid, -torch.inf)[:, :, None]  # (E, 1 or N, 1, M)
+        query = 2 * target.float().flatten(2)  # (B, C, HW)
+        if episodes == 1:  # one support set for all targets: their positions are just more queries
+            query = query.transpose(0, 1).flatten(1)[None]
+        elif episodes != batch:
+            raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
+        query, keys = query.transpose(1, 2)[:, None], keys.transpose(1, 2)[:, None]
+        values = memory.values.float().transpose(2, 3)  # (E, N, M, C)
+        if shared:  # one softmax for all objects: their values lie side by side
+            values = values.transpose(1, 2).flatten(2)[:, None]
+        else:
+            query, keys = (t.expand(-1, objects, -1, -1) for t in (query, keys))
+        context = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        if shared:
+            context = context[:, 0].unflatten(2, (objects, dim)).transpose(1, 2)
+    if episodes == 1:  # (1, N, B*HW, C)
+        context = context[0].unflatten(1, (batch, height * width)).transpose(0, 1)
+    return context.transpose(2, 3).unflatten(3, (height, width))

@@ -1,0 +1,107 @@
+"""The Proxy Prompt Generator (paper, section 3): support pairs and a target's features to a proxy prompt.
+
+Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support sets (1, or B), ``K`` support pairs,
+``N`` objects, ``C`` channels of the foundation, ``D`` channels of the context encoder, ``S`` pixels, ``H = W = S/16``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lib.prompt.colorization import ContextualColorization
+from lib.prompt.context import BridgeUnit, SupportMemory, select_context
+from lib.prompt.vision_mamba import VisionMamba
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
+
+    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. dense_proxy adds a projection
+    of the selected context as a dense prompt (not in the paper; zero at initialisation).
+    """
+
+    dim: int = 256
+    grid: int = 64
+    patch: int = 16
+    width: int = 192
+    depth: int = 24
+    heads: int = 8
+    dense_proxy: bool = False
+
+    def to_dict(self) -> dict[str, int | bool]:
+        return asdict(self)
+
+
+class ProxyPrompt(NamedTuple):
+    """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy."""
+
+    tokens: Tensor
+    dense: Tensor | None
+
+
+class ProxyPromptGenerator(nn.Module):
+    """Contextual Selective Module and Contextual Colorization Module."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_mamba = VisionMamba(
+            width=config.width, depth=config.depth, patch=config.patch, grid=config.grid, in_channels=4
+        )
+        self.bridge = BridgeUnit(dim=config.dim, context_dim=config.width)
+        self.colorization = ContextualColorization(config.dim, heads=config.heads)
+        self.dense = None
+        if config.dense_proxy:
+            self.dense = nn.Conv2d(config.dim, config.dim, 1)
+            nn.init.zeros_(self.dense.weight)
+            nn.init.zeros_(self.dense.bias)
+
+    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
+        """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
+        pairs, objects = masks.shape[:2]
+        repeated = images[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
+        return self.vision_mamba(repeated, masks.flatten(0, 1)).unflatten(0, (pairs, objects))
+
+    def remember(
+        self, features: Tensor, contexts: Tensor, valid: Tensor, *, padding: Tensor | None = None
+    ) -> SupportMemory:
+        """Everything that depends only on the support.
+
+        features: (E, K, C, H, W). contexts: (E, K, N, D, H, W), from :meth:`encode_pair`. valid: (E, K, N) bool, which
+        support declares which object. padding: (E, K, H, W) bool, or None. Raises ValueError when a set declares some
+        object in none of its supports.
+        """
+        sets, pairs, objects = valid.shape
+        expected = (sets, pairs, objects, self.config.width, *features.shape[-2:])
+        if contexts.shape != expected:
+            raise ValueError(f"contexts {tuple(contexts.shape)} do not fit features and valid: expected {expected}")
+        counts = valid[..., None, None].expand(-1, -1, -1, *features.shape[-2:])
+        if padding is not None:
+            counts = counts & ~padding[:, :, None]
+        missing = (~counts.flatten(3).any(-1).any(1)).nonzero().tolist()
+        if missing:
+            raise ValueError(f"no support declares (set, object) {missing}; every object needs at least one support")
+        values = self.bridge(features.flatten(0, 1), contexts.flatten(0, 1), counts.flatten(0, 1))
+        values = values.unflatten(0, (sets, pairs))  # (E, K, N, C, H, W)
+        return SupportMemory(
+            keys=features.transpose(1, 2).flatten(2),
+            values=values.permute(0, 2, 3, 1, 4, 5).flatten(3),
+            valid=counts.transpose(1, 2).flatten(2),
+        )
+
+    def forward(self, target: Tensor, memory: SupportMemory) -> ProxyPrompt:
+        """target: (B, C, H, W), the foundation's embedding. memory: one support set, or one for each target."""
+        if target.shape[1] != self.config.dim:
+            raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
+        context = select_context(target, memory)
+        tokens = self.colorization(target, context.to(target.dtype))
+        dense = None
+        if self.dense is not None:
+            batch, objects = context.shape[:2]
+            dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
+        return ProxyPrompt(tokens, dense)
