@@ -86,7 +86,10 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Decoded:
-    """mask_logits: (B, N, S/4, S/4), never gated by presence. presence_logit, iou: (B, N). object_pointer: (B, N, C)."""
+    """What the mask decoder says of N objects in B images.
+
+    mask_logits: (B, N, S/4, S/4), never gated by presence. presence_logit, iou: (B, N). object_pointer: (B, N, C).
+    """
 
     mask_logits: Tensor
     presence_logit: Tensor
@@ -108,10 +111,15 @@ class FrameMemory:
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Remembered frames with their distance in frames from the one being segmented; 0 marks a conditioning frame."""
+    """Remembered frames of a volume or video, as seen from the frame that is being segmented.
+
+    distances: how many frames back each lies (negative: ahead). conditioning: which of them were prompted or corrected
+    by the user; the others are the model's own.
+    """
 
     frames: tuple[FrameMemory, ...] = field(default=())
     distances: tuple[int, ...] = field(default=())
+    conditioning: tuple[bool, ...] = field(default=())
 
 
 class Foundation(nn.Module):
@@ -159,4 +167,6 @@ class Foundation(nn.Module):
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
         """What later frames may attend to. mask_logits: (B, N, S/4, S/4)."""
-        raise NotImplementedError(f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video")
+        raise NotImplementedError(
+            f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video"
+        )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def sine_position(height: int, width: int, dim: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """2-D sine position encoding, (height * width, dim); the first half of the channels is for rows. Needs dim % 4 == 0.
+    """2-D sine position encoding, (height * width, dim), for dim in steps of 4; the first half is for rows.
 
     Positions are relative to the grid, so that grids of any resolution share one encoding.
     """

@@ -100,7 +100,7 @@ class VisionMamba(nn.Module):
         """images: (batch, 3, S, S), normalised. masks: (batch, S, S) in [0, 1]. Returns (batch, width, H, W)."""
         if images.shape[0] != masks.shape[0] or images.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
-                f"images {tuple(images.shape)} and masks {tuple(masks.shape)}: expected one mask of the same size an image"
+                f"images {tuple(images.shape)} and masks {tuple(masks.shape)}: expected one mask of its size an image"
             )
         x = self.patch_embed(torch.cat([images, 2 * masks[:, None].to(images.dtype) - 1], 1))
         height, width = x.shape[-2:]

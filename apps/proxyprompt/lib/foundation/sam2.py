@@ -1,0 +1,275 @@
+"""SAM 2, and ``atto``, which is nothing but a smaller SAM 2, behind :class:`lib.foundation.base.Foundation`.
+
+The published package's own modules do the work. Its predictors are not used: they run without gradients, hold state,
+and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from torch import Tensor
+
+from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
+
+CONFIGS = {
+    "sam2.1_hiera_tiny": "sam2.1_hiera_t.yaml",
+    "sam2.1_hiera_small": "sam2.1_hiera_s.yaml",
+    "sam2.1_hiera_base_plus": "sam2.1_hiera_b+.yaml",
+    "sam2.1_hiera_large": "sam2.1_hiera_l.yaml",
+}
+
+ATTO = {
+    "dim": 128,
+    "mem_dim": 64,
+    "embed_dim": 32,
+    "num_heads": 1,
+    "stages": [1, 2, 4, 1],
+    "window_spec": [8, 4, 8, 4],
+    "global_att_blocks": [4, 6],
+    "memory_layers": 2,
+    "memory_feed_forward": 256,
+}
+
+
+class Sam2(Foundation):
+    """A :class:`SAM2Base`; square images whose side is a multiple of 64. Clicks, boxes, masks, proxy and memory."""
+
+    remembers = True
+
+    def __init__(self, *, name: str, model: SAM2Base, image_size: int) -> None:
+        super().__init__()
+        if image_size < STEP or image_size % STEP:
+            raise ValueError(f"{name}: image_size {image_size}; expected a positive multiple of {STEP}")
+        self.name, self.image_size, self.model = name, image_size, model
+        self.dim, self.mem_dim = model.hidden_dim, model.mem_dim
+        self.stride = model.backbone_stride
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
+        size = (self.image_size, self.image_size)
+        geometry = Geometry(tuple(images.shape[-2:]), size, self.image_size)
+        return (self._resize(images, size) - self.mean) / self.std, geometry
+
+    def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
+        return self._resize(masks.float(), (geometry.size, geometry.size)).clamp(0, 1)
+
+    def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
+        return self._resize(mask_logits.float(), geometry.original)
+
+    @staticmethod
+    def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+        if tuple(x.shape[-2:]) == tuple(size):
+            return x
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+    def encode(self, images: Tensor) -> Features:
+        maps = self.model.forward_image(images)["backbone_fpn"]
+        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
+
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+        batch, objects = prompts.batch()
+        embedding = _per_object(features.embedding, objects)
+        if prompts.proxy is None and (memory is None or not memory.frames):
+            embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+        else:
+            embedding = self._attend(embedding, prompts.proxy, memory)
+        sparse, dense = self._embed_prompts(prompts, embedding)
+        decoder = self.model.sam_mask_decoder
+        masks, iou, tokens, presence = decoder.predict_masks(
+            image_embeddings=embedding,
+            image_pe=self.model.sam_prompt_encoder.pe_layer(tuple(embedding.shape[-2:]))[None].to(embedding.dtype),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=False,
+            high_res_features=[_per_object(x, objects) for x in features.high_res],
+        )
+        stabilise = decoder.dynamic_multimask_via_stability and not self.training and prompts.proxy is None
+        if stabilise:
+            masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
+        pointer = self._point_to_object(tokens[:, 0], presence)
+        return Decoded(
+            mask_logits=masks[:, 0].unflatten(0, (batch, objects)),
+            presence_logit=presence[:, 0].unflatten(0, (batch, objects)),
+            iou=iou[:, 0].unflatten(0, (batch, objects)),
+            object_pointer=pointer.unflatten(0, (batch, objects)),
+        )
+
+    def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
+        batch, objects = mask_logits.shape[:2]
+        presence = decoded.presence_logit.flatten()[:, None]
+        masks = torch.where(presence[..., None, None] > 0, mask_logits.flatten(0, 1)[:, None].float(), NO_OBJ_SCORE)
+        masks = F.interpolate(masks, (self.image_size, self.image_size), mode="bilinear", align_corners=False)
+        embedding = _per_object(features.embedding, objects)
+        maps, positions = self.model._encode_new_memory(
+            current_vision_feats=[embedding.flatten(2).permute(2, 0, 1)],
+            feat_sizes=[tuple(embedding.shape[-2:])],
+            pred_masks_high_res=masks,
+            object_score_logits=presence,
+            is_mask_from_pts=False,
+        )
+        return FrameMemory(
+            maps=maps.unflatten(0, (batch, objects)),
+            positions=positions[-1].unflatten(0, (batch, objects)),
+            pointer=decoded.object_pointer,
+        )
+
+    def _attend(self, embedding: Tensor, proxy: Tensor | None, bank: MemoryBank | None) -> Tensor:
+        """Memory attention over remembered frames, then object pointers, then the proxy tokens, in this order.
+
+        Pointers and proxy are counted in ``num_obj_ptr_tokens``: they have no place on the grid, so RoPE must leave
+        them alone. embedding: (B*N, C, H, W). proxy: (B, N, T, C).
+        """
+        model, (sequences, dim) = self.model, embedding.shape[:2]
+        maps, map_positions, tokens, token_positions = [], [], [], []
+        bank = bank or MemoryBank()
+        for frame, distance, conditioning in zip(bank.frames, bank.distances, bank.conditioning, strict=True):
+            recency = model.num_maskmem - 1 if conditioning else min(abs(distance), model.num_maskmem - 1) - 1
+            maps.append(_as_tokens(frame.maps))
+            map_positions.append(_as_tokens(frame.positions) + model.maskmem_tpos_enc[recency])
+        if bank.frames:
+            pointers = torch.stack([f.pointer.flatten(0, 1) for f in bank.frames])  # (frames, B*N, C)
+            times = torch.tensor(bank.distances, device=embedding.device, dtype=torch.float32)
+            times = get_1d_sine_pe(times / (model.max_obj_ptrs_in_encoder - 1), dim=dim)
+            times = model.obj_ptr_tpos_proj(times.to(pointers.dtype))[:, None].expand(-1, sequences, -1)
+            tokens.append(self._split(pointers))
+            token_positions.append(times.repeat_interleave(dim // self.mem_dim, 0))
+        if proxy is not None:
+            tokens.append(self._split(proxy.flatten(0, 1).transpose(0, 1)))
+            token_positions.append(torch.zeros_like(tokens[-1]))
+        position = model.image_encoder.neck.position_encoding(embedding)
+        attended = model.memory_attention(
+            curr=embedding.flatten(2).permute(2, 0, 1),
+            curr_pos=position.flatten(2).permute(2, 0, 1),
+            memory=torch.cat(maps + tokens),
+            memory_pos=torch.cat(map_positions + token_positions),
+            num_obj_ptr_tokens=sum(len(t) for t in tokens),
+        )
+        return attended.permute(1, 2, 0).unflatten(2, embedding.shape[-2:])
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        """(T, B*N, C) -> (T * C / mem_dim, B*N, mem_dim), as SAM 2 does with its object pointers."""
+        tokens = tokens.unflatten(2, (-1, self.mem_dim))
+        return tokens.permute(0, 2, 1, 3).flatten(0, 1)
+
+    def _embed_prompts(self, prompts: Prompts, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Sparse (B*N, P, C) and dense (B*N, C, H, W) prompt embeddings."""
+        encoder = self.model.sam_prompt_encoder
+        coords, labels = _clicks_and_corners(prompts, embedding)
+        built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
+        coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
+        masks = None if prompts.masks is None else prompts.masks.flatten(0, 1)[:, None].to(embedding.dtype)
+        sparse, dense = encoder(points=(coords, labels), boxes=None, masks=masks)
+        if masks is None:  # of this request's size, not the one the encoder was built for
+            dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
+        if prompts.dense is not None:
+            dense = dense + prompts.dense.flatten(0, 1).to(dense.dtype)
+        return sparse.to(embedding.dtype), dense
+
+    def _point_to_object(self, token: Tensor, presence: Tensor) -> Tensor:
+        """Object pointers (B*N, C), replaced by the learned "no object" where the object is absent."""
+        model = self.model
+        pointer, appears = model.obj_ptr_proj(token), (presence > 0).to(token.dtype)
+        if model.fixed_no_obj_ptr:
+            pointer = appears * pointer
+        return pointer + (1 - appears) * model.no_obj_ptr
+
+
+def _per_object(x: Tensor, objects: int) -> Tensor:
+    """(B, ...) -> (B * N, ...), each image repeated for its N objects."""
+    return x if objects == 1 else x[:, None].expand(-1, objects, *x.shape[1:]).flatten(0, 1)
+
+
+def _as_tokens(maps: Tensor) -> Tensor:
+    """(B, N, mem_dim, H, W) -> (H * W, B * N, mem_dim)."""
+    return maps.flatten(0, 1).flatten(2).permute(2, 0, 1)
+
+
+def _clicks_and_corners(prompts: Prompts, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (B*N, P, 2) and labels (B*N, P): box corners (2, 3) first, then clicks; one non-point when there is none."""
+    coords, labels = [], []
+    if prompts.boxes is not None:
+        corners = prompts.boxes.flatten(0, 1).unflatten(1, (2, 2)).float()
+        coords.append(corners)
+        labels.append(torch.tensor([2, 3], device=corners.device, dtype=torch.int32).expand(len(corners), 2))
+    if prompts.points is not None:
+        points: Points = prompts.points
+        coords.append(points.coords.flatten(0, 1).float())
+        labels.append(points.labels.flatten(0, 1).to(torch.int32))
+    if not coords:
+        coords.append(torch.zeros(len(embedding), 1, 2, device=embedding.device))
+        labels.append(torch.full((len(embedding), 1), -1, device=embedding.device, dtype=torch.int32))
+    return torch.cat(coords, 1), torch.cat(labels, 1)
+
+
+def build_sam2_model(name: str, image_size: int = 1024) -> SAM2Base:
+    """The package's own architecture ``name`` with random weights, ready for the official checkpoint's keys."""
+    if name not in CONFIGS:
+        raise ValueError(f"unknown SAM 2 model {name!r}; expected one of {', '.join(CONFIGS)}")
+    config = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS[name])).model
+    grid = image_size // 16
+    config.image_size = image_size
+    config.memory_attention.layer.self_attention.feat_sizes = [grid, grid]
+    config.memory_attention.layer.cross_attention.feat_sizes = [grid, grid]
+    config.sam_mask_decoder_extra_args = {  # what the package's predictors are built with
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }
+    return _instantiate(config)
+
+
+def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256) -> Sam2:
+    """``atto``: the SAM 2 configuration above, cut down. config: see :data:`ATTO`; stored with the weights."""
+    given = dict(config or {})
+    unknown = sorted(set(given) - set(ATTO))
+    if unknown:
+        raise ValueError(f"unknown atto options {unknown}; expected some of {', '.join(ATTO)}")
+    c = {**ATTO, **given}
+    base = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS["sam2.1_hiera_tiny"])).model
+    grid, dim = image_size // 16, c["dim"]
+    layer = {"d_model": dim, "dim_feedforward": c["memory_feed_forward"]}
+    attention = {"embedding_dim": dim, "feat_sizes": [grid, grid]}
+    widths = [c["embed_dim"] * 2**i for i in (3, 2, 1, 0)]
+    trunk = {k: c[k] for k in ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")}
+    changes = {
+        "image_size": image_size,
+        "image_encoder": {
+            "trunk": trunk,
+            "neck": {"d_model": dim, "backbone_channel_list": widths, "position_encoding": {"num_pos_feats": dim}},
+        },
+        "memory_attention": {
+            "d_model": dim,
+            "num_layers": c["memory_layers"],
+            "layer": {
+                **layer,
+                "self_attention": attention,
+                "cross_attention": {**attention, "kv_in_dim": c["mem_dim"]},
+            },
+        },
+        "memory_encoder": {
+            "in_dim": dim,
+            "out_dim": c["mem_dim"],
+            "position_encoding": {"num_pos_feats": c["mem_dim"]},
+            "mask_downsampler": {"embed_dim": dim},
+            "fuser": {"layer": {"dim": dim}},
+        },
+    }
+    return Sam2(name="atto", model=_instantiate(OmegaConf.merge(base, changes)), image_size=image_size)
+
+
+def _instantiate(config) -> SAM2Base:
+    from hydra.utils import instantiate  # resolves `_target_` entries; needs none of hydra's global state
+
+    model = instantiate(config, _recursive_=True)
+    return model.eval()
