@@ -1,0 +1,132 @@
+"""DICOM images: a series in a folder, or one file with one or many frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+
+from lib.studies.errors import StudyError
+from lib.studies.readers import Raster, from_itk
+
+TAGS = ("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription")
+NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
+POSITION_TOLERANCE = 1e-3  # mm: slices nearer than this lie at the same place
+UNEVEN = 0.05  # of the usual step between slices
+
+
+def read_dicom(path: Path) -> Raster:
+    """path: a DICOM file, or a folder with the files of one series (other files beside them are ignored).
+
+    Several images at one place are frames in time; several times at several places are refused.
+    """
+    files = _series_files(path) if path.is_dir() else [path]
+    headers = [_header(file) for file in files]
+    first = headers[0]
+    modality = str(first.get("Modality", "")).upper() or None
+    if modality in NOT_IMAGES:
+        raise StudyError(f"{path}: is a DICOM object of modality {modality}, not an image; give the image series")
+    tags = {name: str(first.get(name)) for name in TAGS if first.get(name)}
+    if len(files) == 1:
+        places = _frame_places(first)
+        frame_count = int(first.get("NumberOfFrames", 1) or 1)
+    else:
+        places = [_place(header) for header in headers]
+        frame_count = len(files)
+    oriented = places[0] is not None
+    frames, notes = False, ()
+    if frame_count > 1:
+        frames, notes = _arrangement(path, places)
+    image = sitk.ReadImage([str(f) for f in files]) if len(files) > 1 else sitk.ReadImage(str(files[0]))
+    raster = from_itk(path, image)
+    if raster.voxels.shape[2] != frame_count:
+        raise StudyError(f"{path}: holds {raster.voxels.shape[2]} frames, its header says {frame_count}")
+    return replace(
+        raster,
+        frames=frames,
+        flat=raster.flat or not oriented,
+        modality=modality,
+        inverted=str(first.get("PhotometricInterpretation", "")) == "MONOCHROME1",
+        tags=tags,
+        notes=notes,
+    )
+
+
+def _series_files(folder: Path) -> list[Path]:
+    """The files of the folder's one series, in ITK's order (along the stack)."""
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise StudyError(f"{folder}: no DICOM image in this folder; give a file, or a folder with one DICOM series")
+    if len(series) > 1:
+        raise StudyError(
+            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}); put each in its own folder"
+        )
+    return [Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
+
+
+def _header(file: Path) -> Dataset:
+    """Tags without pixels. StudyError when the file is shorter than its uncompressed pixels."""
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    if header.get("Rows") and not header.file_meta.TransferSyntaxUID.is_compressed:
+        bits = int(header.get("BitsAllocated", 8)) * int(header.get("SamplesPerPixel", 1))
+        pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames", 1) or 1)
+        if file.stat().st_size < pixels * bits // 8:
+            raise StudyError(
+                f"{file}: cannot be read, it is cut short ({file.stat().st_size} bytes for {pixels * bits // 8} bytes "
+                "of pixels); export it again"
+            )
+    return header
+
+
+def _place(header: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Position (3,) and normal (3,) of one image in LPS mm; None where it has none."""
+    position, axes = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
+    if not position or not axes or len(axes) != 6:
+        return None
+    axes = np.asarray(axes, dtype=float)
+    return np.asarray(position, dtype=float), np.cross(axes[:3], axes[3:])
+
+
+def _frame_places(header: Dataset) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """One place for each frame of a multi-frame file."""
+    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        return [_place(header)] * int(header.get("NumberOfFrames", 1) or 1)
+    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    places = []
+    for frame in per_frame:
+        merged = Dataset()
+        for name, tag in (
+            ("PlanePositionSequence", "ImagePositionPatient"),
+            ("PlaneOrientationSequence", "ImageOrientationPatient"),
+        ):
+            group = frame.get(name) or shared.get(name)
+            if group and group[0].get(tag):
+                setattr(merged, tag, group[0].get(tag))
+        places.append(_place(merged))
+    return places
+
+
+def _arrangement(path: Path, places: list) -> tuple[bool, tuple[str, ...]]:
+    """Whether the images are frames in time, and notes about an uneven stack."""
+    if any(place is None for place in places):
+        return True, ()
+    normal = places[0][1]
+    along = np.sort([float(position @ normal) for position, _ in places])
+    steps = np.diff(along)
+    moved = steps > POSITION_TOLERANCE
+    if not moved.any():
+        return True, ()
+    if not moved.all():
+        raise StudyError(
+            f"{path}: holds {len(places)} images at {int(moved.sum()) + 1} places (a time series of volumes); "
+            "expected one volume or one moving slice: export one time point"
+        )
+    usual = float(np.median(steps))
+    if np.abs(steps - usual).max() > UNEVEN * usual:
+        return False, (f"slices are unevenly spaced ({steps.min():.3g} to {steps.max():.3g} mm): one may be missing",)
+    return False, ()

@@ -1,0 +1,6 @@
+"""The one error that every refusal of bad input in this package is."""
+
+
+class StudyError(ValueError):
+    """An image, a label or an option that cannot be used. The message says what was given, what was expected, what
+    to do next."""

@@ -1,0 +1,137 @@
+"""Voxel grids in patient space: where the voxels of a file lie, and whether two files cover the same voxels.
+
+Space is LPS (x to the patient's left, y to the back, z to the head), in mm, as in DICOM and ITK; indices are
+(i, j, k), first axis fastest in the file. A 2-D image is a grid with one voxel along k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+TOLERANCE = 0.1  # of the smallest spacing: files round their geometry, but a tenth of a voxel is a different grid
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class ItkGeometry:
+    """A grid as ITK holds it, with the file's own number of dimensions D. direction: D x D, row by row."""
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, *size: int) -> ItkGeometry:
+        """Spacing 1, origin 0, axes along the patient's: what ITK gives a picture without geometry."""
+        d = len(size)
+        return cls(tuple(size), (1.0,) * d, (0.0,) * d, tuple(np.eye(d).ravel().tolist()))
+
+    @classmethod
+    def of(cls, image) -> ItkGeometry:
+        """From a SimpleITK image, or from an ImageFileReader after ReadImageInformation."""
+        return cls(
+            tuple(image.GetSize()),
+            tuple(image.GetSpacing()),
+            tuple(image.GetOrigin()),
+            tuple(image.GetDirection()),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """size: (ni, nj, nk). affine: (4, 4), from voxel index to LPS mm."""
+
+    size: tuple[int, int, int]
+    affine: np.ndarray
+
+    @classmethod
+    def from_ras(cls, size, affine) -> Grid:
+        return cls(tuple(int(n) for n in size), LPS_FROM_RAS @ np.asarray(affine, dtype=np.float64))
+
+    @classmethod
+    def from_itk(cls, geometry: ItkGeometry) -> Grid:
+        """The spatial part of an ITK grid; dimensions after the third are left out."""
+        d = len(geometry.size)
+        n = min(d, 3)
+        affine = np.eye(4)
+        direction = np.asarray(geometry.direction).reshape(d, d)[:n, :n]
+        affine[:n, :n] = direction * np.asarray(geometry.spacing[:n])
+        affine[:n, 3] = geometry.origin[:n]
+        return cls(tuple(geometry.size[:n]) + (1,) * (3 - n), affine)
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,), mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(3, 3), a unit column for each axis."""
+        return self.affine[:3, :3] / self.spacing
+
+    def usable(self) -> bool:
+        """Whether the axes are finite and span space."""
+        return bool(np.isfinite(self.affine).all() and abs(np.linalg.det(self.affine)) > 1e-12)
+
+    def describe(self) -> str:
+        """One line for messages."""
+
+        def numbers(values):
+            return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"
+
+        axes = " ".join(numbers(column) for column in self.direction.T)
+        return (
+            f"size {self.size}, spacing {numbers(self.spacing)} mm, origin {numbers(self.affine[:3, 3])} mm, "
+            f"axes {axes} (LPS)"
+        )
+
+    def alignment(self, other: Grid) -> Alignment | None:
+        """How ``other``'s voxels are to be permuted and flipped to stand on this grid; None if they do not cover it.
+
+        Every corner must agree to a tenth of the smallest spacing. The spacing along an axis of one voxel says
+        nothing and is not compared.
+        """
+        to_self = np.linalg.inv(self.affine) @ other.affine
+        steps = np.abs(to_self[:3, :3] * np.where(np.asarray(other.size) > 1, 1.0, 1e-6))
+        axes = [-1, -1, -1]  # axes[own axis] = axis of the other
+        for _ in range(3):
+            row, column = np.unravel_index(np.argmax(steps), (3, 3))
+            axes[row] = int(column)
+            steps[row, :] = -1
+            steps[:, column] = -1
+        if tuple(other.size[a] for a in axes) != self.size:
+            return None
+        flips = tuple(bool(to_self[row, column] < 0) and self.size[row] > 1 for row, column in enumerate(axes))
+        several = [s for s, n in zip(self.spacing, self.size, strict=True) if n > 1] or list(self.spacing)
+        for corner in product(*((0, n - 1) for n in other.size)):
+            found = (to_self @ np.array([*corner, 1.0]))[:3]
+            at = [corner[a] for a in axes]
+            expected = [n - 1 - c if flip else c for c, n, flip in zip(at, self.size, flips, strict=True)]
+            if np.linalg.norm(self.affine[:3, :3] @ (found - expected)) > TOLERANCE * min(several):
+                return None
+        return Alignment(tuple(axes), flips)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A permutation of three axes followed by flips: lossless, and its own kind of inverse.
+
+    ``axes[n]`` is the source axis that becomes axis n; ``flips[n]`` says whether it then runs backwards.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """(a, b, c, ...) in the source order -> a view in the new order; further axes stay."""
+        moved = array.transpose(*self.axes, *range(3, array.ndim))
+        return moved[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`apply`, again a view."""
+        back = array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        return back.transpose(*np.argsort(self.axes), *range(3, array.ndim))

@@ -1,0 +1,136 @@
+"""Label files on the grid of an image: read exactly, written exactly, never resampled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from lib.studies.errors import StudyError
+from lib.studies.grid import ItkGeometry
+from lib.studies.readers import DICOM, NIFTI, PICTURES, Raster, read_raster, suffix_of
+
+WRITABLE_PICTURES = (".png", ".tif", ".tiff", ".bmp")
+WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
+
+
+def read_label_on(image: Raster, path: Path) -> np.ndarray:
+    """(ni, nj, nk) uint8: the label's values on the image's voxels.
+
+    A label that holds the same voxels in another order is turned; anything else raises StudyError with both grids.
+    """
+    if path.is_dir() or suffix_of(path) in DICOM:
+        from lib.studies.dicom_seg import read_seg_on
+
+        return read_seg_on(image, path)
+    if suffix_of(path) in (".jpg", ".jpeg"):
+        raise StudyError(f"{path}: JPEG changes label values; save the label as PNG, NIfTI or NRRD")
+    label = read_raster(path, indices=True)
+    if label.colour:
+        raise StudyError(f"{path}: is a colour picture; expected one number per pixel: save it gray, or with a palette")
+    values = as_labels(path, label.voxels)
+    if suffix_of(path) in PICTURES:
+        return _picture_on(image, label, values)
+    for own in image.grids:
+        for other in label.grids:
+            alignment = own.alignment(other)
+            if alignment is not None:
+                return np.ascontiguousarray(alignment.apply(values))
+    raise StudyError(
+        f"{path}: the label's grid is not the image's. Label: {label.grid.describe()}. Image {image.path}: "
+        f"{image.grid.describe()}. Resample the label onto the image, or pair it with the image it was drawn on"
+    )
+
+
+def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:
+    """Any numeric type -> uint8, for whole numbers from 0 to 255; StudyError otherwise."""
+    low, high = voxels.min(), voxels.max()
+    if not (low >= 0 and high <= 255):  # NaN fails too
+        raise StudyError(f"{path}: label values run from {low:g} to {high:g}; expected whole numbers from 0 to 255")
+    labels = voxels.astype(np.uint8)
+    if voxels.dtype.kind == "f" and not np.array_equal(labels, voxels):
+        raise StudyError(f"{path}: holds values that are not whole numbers; expected a label map, not probabilities")
+    return labels
+
+
+def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
+    """A picture has no geometry: its columns and rows are the image's two axes of several voxels, in file order."""
+    columns_rows = [n for n in image.grid.size if n > 1]
+    if len(columns_rows) == 2 and values.shape == (*columns_rows, 1):
+        return values.reshape(image.grid.size)
+    if values.shape != image.grid.size:
+        raise StudyError(
+            f"{label.path}: the label picture has {_by(values.shape)} pixels (columns x rows x pages), "
+            f"the image {image.path} {_by(image.grid.size)}; pair it with the image it was drawn on"
+        )
+    return values
+
+
+def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: bool = False) -> Path:
+    """labels: (ni, nj, nk) uint8 in the image's file order. Written to a neighbour file, then renamed."""
+    suffix = suffix_of(path)
+    if suffix not in WRITABLE:
+        hint = " (JPEG changes label values)" if suffix in (".jpg", ".jpeg") else ""
+        raise StudyError(f"{path}: labels cannot be written as {suffix!r}{hint}; expected one of {', '.join(WRITABLE)}")
+    if suffix in WRITABLE_PICTURES:
+        flat = [n for n in labels.shape if n > 1]
+        if len(flat) != 2:
+            raise StudyError(
+                f"{path}: a picture holds one slice, these labels have size {_by(labels.shape)}; write .nii.gz or .nrrd"
+            )
+        write = Image.fromarray(np.ascontiguousarray(labels.reshape(flat).T)).save
+    elif suffix in NIFTI and image.header is not None:
+        write = _nifti_like(image, labels, suffix).to_filename
+    else:
+        itk = _itk_like(image, labels, path)
+
+        def write(target):
+            sitk.WriteImage(itk, target, compress or suffix == ".nii.gz")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".label-") as folder:
+        beside = os.path.join(folder, "label" + suffix)
+        write(beside)
+        os.replace(beside, path)
+    return path
+
+
+def _nifti_like(image: Raster, labels: np.ndarray, suffix: str) -> nib.Nifti1Image:
+    """uint8 NIfTI with the image's header: both forms with their codes, pixdim, units, bit for bit."""
+    kind = nib.Nifti2Image if isinstance(image.header, nib.Nifti2Pair) else nib.Nifti1Image
+    header = image.header.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0
+    header.extensions.clear()
+    # affine None: the forms and codes of the header stay as they are
+    return kind(np.asfortranarray(labels.reshape(image.array_shape)), None, header)
+
+
+def _itk_like(image: Raster, labels: np.ndarray, path: Path) -> sitk.Image:
+    """A SimpleITK image with the image's number of dimensions, spacing, origin and direction."""
+    if image.geometry is None:
+        raise StudyError(
+            f"{path}: the axes of {image.path} are not at right angles, which {suffix_of(path)} written by ITK cannot "
+            "hold; write the label as .nii.gz"
+        )
+    return itk_image(labels.transpose(), image.geometry)
+
+
+def itk_image(array: np.ndarray, geometry: ItkGeometry) -> sitk.Image:
+    """array: (k, j, i) or any shape of as many values; the result has the geometry's own dimensions."""
+    itk = sitk.GetImageFromArray(np.ascontiguousarray(array.reshape(geometry.size[::-1])))
+    itk.SetSpacing(geometry.spacing)
+    itk.SetOrigin(geometry.origin)
+    itk.SetDirection(geometry.direction)
+    return itk
+
+
+def _by(size) -> str:
+    return " x ".join(str(n) for n in size)

@@ -1,0 +1,186 @@
+"""Any image file as slices for the model, and masks on those slices back on the file's own grid."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lib.studies.errors import StudyError
+from lib.studies.intensity import Bounds, IntensitySettings, normalise
+from lib.studies.label_files import read_label_on, write_label_on
+from lib.studies.orientation import Cut, cut
+from lib.studies.readers import Raster, read_raster
+
+__all__ = ["Study", "StudyError", "read_study"]
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = ("", "UNK", "NONE")  # what MONAI Label writes where a DICOM tag is missing
+# modalities whose pictures have no orientation in the patient, unless the file says otherwise
+FLAT_MODALITIES = frozenset({"US", "ES", "OP", "XC", "GM", "SM", "CR", "DX", "MG", "XA", "RF", "RGB"})
+
+
+def read_study(path: str | Path, *, intensity: IntensitySettings | None = None, modality: str | None = None) -> Study:
+    """Reads NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one series), PNG, JPEG, TIFF, BMP or PPM.
+
+    modality: what is known from elsewhere (a DICOM tag kept beside a converted file); it wins over the file's own.
+    StudyError, with the path, when the file cannot be used: see :class:`Study`.
+    """
+    return Study(read_raster(path), intensity=intensity or IntensitySettings(), modality=modality)
+
+
+class Study:
+    """One image as Z slices of (h, w), cut and turned as :mod:`lib.studies.orientation` says.
+
+    Attributes: ``path``; ``kind``, "image" (one slice), "cine" (frames in time) or "volume"; ``modality``, upper case
+    ("RGB" for colour and "OT" for gray of which nothing is known); ``plane``, "axial", "coronal", "sagittal" or
+    "image"; ``slice_shape`` (h, w); ``pixel_spacing``, mm (row step, column step); ``slice_spacing``, mm;
+    ``warnings``, texts for the user; ``tags``, DICOM tags of the file.
+
+    StudyError for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one; values
+    that are not finite are replaced by the smallest finite one, with a warning.
+    """
+
+    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
+        self._raster = raster
+        self.path = raster.path
+        self.tags = dict(raster.tags)
+        known = (modality or "").strip().upper()
+        known = raster.modality if known in UNKNOWN else known
+        self._cut = _cut(raster, known)
+        self.plane = self._cut.plane
+        turned = self._cut.alignment.apply(raster.voxels)
+        z, *shape = turned.shape[:3]
+        self.slice_shape = (int(shape[0]), int(shape[1]))
+        if min(self.slice_shape) < 2:
+            raise StudyError(
+                f"{self.path}: its slices have {shape[0]} x {shape[1]} pixels (array {raster.array_shape}); "
+                "expected at least 2 x 2: give the whole image"
+            )
+        self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
+        self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
+        self.pixel_spacing = tuple(pixels)
+        self._voxels, note = _finite(self.path, turned)
+        self.warnings = tuple(note) + raster.notes
+        for text in self.warnings:
+            logger.warning("%s: %s", self.path, text)
+        try:
+            self.bounds: Bounds = intensity.bounds(self._voxels, modality=known, colour=raster.colour)
+        except StudyError as e:
+            raise StudyError(f"{self.path}: {e}") from None
+        self.modality = known or ("RGB" if raster.colour else "OT")
+        self.intensity = intensity
+
+    def __len__(self) -> int:
+        return self._voxels.shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({str(self.path)!r}, {self.kind}, {self.modality}, {self.plane}, {len(self)} x {self.slice_shape})"
+        )
+
+    def image(self, index: int) -> np.ndarray:
+        """(3, h, w) float32 in [0, 1] of one slice; gray is repeated in the three channels."""
+        return self.images([index])[0]
+
+    def images(self, indices: Iterable[int]) -> np.ndarray:
+        """(n, 3, h, w) float32 in [0, 1]; StudyError for a slice that does not exist."""
+        indices = [self._index(i) for i in indices]
+        values = self._normalised(self._voxels[indices])
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if values.ndim == 4 else _three(values)
+
+    def slice_hash(self, index: int) -> str:
+        """sha256 of what the model sees of this slice: the same anatomy and window give the same hash, whatever the
+        file's kind, order of voxels and name."""
+        values = np.ascontiguousarray(self._normalised(self._voxels[self._index(index)]))
+        digest = hashlib.sha256(repr((self.plane, values.shape)).encode())
+        digest.update(values)
+        return digest.hexdigest()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 over all slices, as :meth:`slice_hash` sees them."""
+        digest = hashlib.sha256(b"study")
+        for i in range(len(self)):
+            digest.update(bytes.fromhex(self.slice_hash(i)))
+        return digest.hexdigest()
+
+    def read_label(self, path: str | Path) -> np.ndarray:
+        """(Z, h, w) uint8: a label file's values on this study's slices.
+
+        The label must cover the same voxels (size, spacing, origin, axes; it may hold them in another order); a 2-D
+        picture is compared by size only. A DICOM SEG may leave slices out. StudyError otherwise, naming both grids.
+        """
+        return np.ascontiguousarray(self._cut.alignment.apply(read_label_on(self._raster, Path(path))))
+
+    def to_grid(self, labels: np.ndarray) -> np.ndarray:
+        """labels: (Z, h, w) integers 0 to 255 or bool -> uint8 in the file's own array order, without colour.
+
+        nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and DICOM;
+        (rows, columns) for a picture.
+        """
+        voxels = self._to_file(labels)
+        array = voxels.transpose() if self._raster.transposed else voxels
+        return np.ascontiguousarray(array.reshape(self._raster.array_shape))
+
+    def write_label(self, labels: np.ndarray, path: str | Path, *, compress: bool = False) -> Path:
+        """Writes (Z, h, w) labels on the file's own grid: same size, spacing, origin and axes, for every suffix.
+
+        By suffix: .nii.gz, .nii, .nrrd, .mha; for a single slice also .png, .tif and .bmp. compress: for .nrrd and
+        .mha (viewers take the raw ones). Written beside, then renamed. StudyError for other suffixes.
+        """
+        return write_label_on(self._raster, self._to_file(labels), Path(path), compress=compress)
+
+    def _to_file(self, labels: np.ndarray) -> np.ndarray:
+        """(Z, h, w) -> (ni, nj, nk) uint8."""
+        labels = np.asarray(labels)
+        expected = (len(self), *self.slice_shape)
+        if labels.shape != expected:
+            raise StudyError(f"labels have shape {labels.shape}, the study {self.path} has slices of shape {expected}")
+        if labels.dtype.kind not in "bui" or (labels.size and (labels.min() < 0 or labels.max() > 255)):
+            raise StudyError(f"labels of type {labels.dtype} must be whole numbers from 0 to 255")
+        return self._cut.alignment.undo(labels.astype(np.uint8))
+
+    def _normalised(self, values: np.ndarray) -> np.ndarray:
+        return normalise(values, self.bounds, inverted=self._raster.inverted)
+
+    def _index(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise StudyError(f"{self.path}: has no slice {index}; expected 0 to {len(self) - 1}")
+        return int(index)
+
+
+def _cut(raster: Raster, modality: str | None) -> Cut:
+    """Files converted from ultrasound or photographs keep their modality but have no orientation: identity axes."""
+    identity = np.allclose(raster.grid.direction, np.eye(3)) and not raster.grid.affine[:3, 3].any()
+    flat = raster.flat or (modality in FLAT_MODALITIES and identity)
+    if flat and not np.allclose(np.abs(raster.grid.direction), np.eye(3)):
+        flat = False  # colour with real axes: turned as any other image
+    if flat:
+        return Cut("image", cut(raster.grid, frames=True).alignment)
+    return cut(raster.grid, frames=raster.frames)
+
+
+def _finite(path: Path, voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Voxels with every NaN and infinity replaced by the smallest finite value, and what there is to say about it."""
+    if voxels.dtype.kind != "f":
+        return voxels, []
+    finite = np.isfinite(voxels)
+    if finite.all():
+        return voxels, []
+    if not finite.any():
+        raise StudyError(f"{path}: no voxel has a finite value (all NaN or infinite); export it again")
+    lowest = voxels[finite].min()
+    missing = voxels.size - int(finite.sum())
+    text = f"{missing} of {voxels.size} voxels are NaN or infinite; they were replaced by the smallest value {lowest:g}"
+    return np.where(finite, voxels, lowest), [text]
+
+
+def _three(gray: np.ndarray) -> np.ndarray:
+    """(n, h, w) -> (n, 3, h, w)."""
+    return np.repeat(gray[:, None], 3, axis=1)
