@@ -1,0 +1,90 @@
+"""Ids and tags that come over the network never become paths outside the studies folder.
+
+MONAI Label joins image ids, label ids and tags to its folders unseen, and takes any existing path as an image id.
+:func:`guard` puts a check in front of every method of a datastore that takes one of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import wraps
+
+from cachetools import TTLCache, cached
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from lib.tasks.errors import refuse
+
+MAX_ID = 200
+_CHECKED = ("image_id", "label_id", "label_tag")
+# Letters, digits and the punctuation that file names and DICOM UIDs use. No separators, no control characters.
+_ALLOWED = re.compile(r"[\w .,()+=@#~^&!\-\[\]]+")
+
+
+def check_id(value: object, what: str = "image id") -> str:
+    """Return ``value`` if it is a plain name; MONAILabelException (bad input) if it is a path or could become one."""
+    if not isinstance(value, str):
+        raise refuse(f"{what} {value!r} is not text: give the name that the datastore lists")
+    if "/" in value or "\\" in value or value in (".", "..") or "\0" in value:
+        raise refuse(f"{what} {value!r} is a path: give the name that the datastore lists (GET /datastore/?output=all)")
+    if len(value) > MAX_ID or not _ALLOWED.fullmatch(value) or value.startswith((".", "~")):
+        raise refuse(
+            f"{what} {value!r} is not a plain name: at most {MAX_ID} letters, digits, spaces or common punctuation, "
+            "not starting with a dot"
+        )
+    return value
+
+
+def _checked(method):
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def call(self, *args, **options):
+        given = signature.bind(self, *args, **options).arguments
+        for name in _CHECKED:
+            # An empty id means "none given" to MONAI Label, e.g. an uploaded image that is named after its file.
+            if given.get(name):
+                check_id(given[name], name.replace("_", " "))
+        return method(self, *args, **options)
+
+    return call
+
+
+def _guarded(cls: type[Datastore]) -> type[Datastore]:
+    members = {}
+    for name, _ in inspect.getmembers(Datastore, inspect.isfunction):
+        method = getattr(cls, name)
+        if set(_CHECKED) & set(inspect.signature(method).parameters):
+            members[name] = _checked(method)
+    if issubclass(cls, DICOMWebDatastore):
+        # MONAI Label reads this expiry (two hours) when it is imported, before an app can have a say.
+        for name in ("list_images", "get_labeled_images"):
+            expiry = TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
+            members[name] = cached(cache=expiry)(getattr(cls, name).__wrapped__)
+    return type(f"Guarded{cls.__name__}", (cls,), members)
+
+
+def guard(datastore: Datastore) -> Datastore:
+    """Give a datastore's object the checks; it stays the object, and an instance of the class, that it was."""
+    datastore.__class__ = _guarded(type(datastore))
+    return datastore
+
+
+def image_path(datastore: Datastore, image_id: object) -> str:
+    """The file or folder of an image that the datastore lists.
+
+    Raises MONAILabelException: bad input when the id is a path, not found when there is no such image.
+    """
+    name = check_id(image_id)
+    try:
+        path = datastore.get_image_uri(name)
+    except (LookupError, OSError) as error:
+        raise ImageNotFoundException(f"image {name!r} could not be fetched from the datastore: {error}") from error
+    if not path:
+        listed = sorted(datastore.list_images())
+        known = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+        raise ImageNotFoundException(f"there is no image {name!r} among the {len(listed)} studies ({known})")
+    return path

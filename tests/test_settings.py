@@ -1,0 +1,96 @@
+"""Every `--conf` option is parsed, checked and described."""
+
+from dataclasses import fields
+
+import pytest
+
+from lib.foundation import FOUNDATIONS
+from lib.settings import Settings, SettingsError
+
+
+def test_text_becomes_values():
+    settings = Settings.from_conf(
+        {
+            "foundation": "sam_vit_b",
+            "image_size": "256",
+            "supports": "8",
+            "paper": "True",
+            "allow_unverified_weights": "on",
+            "weights_dir": "some/folder",
+            "device": "cuda:1",
+        }
+    )
+    assert (settings.foundation, settings.image_size, settings.supports) == ("sam_vit_b", 256, 8)
+    assert settings.paper and settings.allow_unverified_weights
+    assert settings.weights_dir.parts == ("some", "folder")
+    assert settings.device == "cuda:1"
+
+
+def test_no_options_are_the_defaults():
+    assert Settings.from_conf({}) == Settings.from_conf(None) == Settings()
+
+
+def test_an_unknown_option_lists_the_valid_ones():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_conf({"fundation": "atto"})
+    message = str(caught.value)
+    assert "fundation" in message
+    assert all(f.name in message for f in fields(Settings))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("foundation", "sam3", FOUNDATIONS),
+        ("foundation", "atto-x", ["atto"]),
+        ("dense_proxy", "maybe", ["auto", "on", "off"]),
+        ("image_size", "500", ["multiple of 32"]),
+        ("image_size", "big", ["whole number"]),
+        ("supports", "0", ["1 to 64"]),
+        ("device", "gpu", ["cuda:N"]),
+        ("paper", "si", ["true or false"]),
+        ("cache_disk_mb", "-1", ["whole number"]),
+        ("window", "muscle", ["lung", "percentile"]),
+        ("window", "40,wide", ["centre,width"]),
+        ("models", "deepedit", ["proxyprompt"]),
+    ],
+)
+def test_a_value_that_does_not_fit_says_what_does(key, value, expected):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_conf({key: value})
+    assert key in str(caught.value) and value in str(caught.value)
+    assert all(word in str(caught.value) for word in expected)
+
+
+def test_keys_of_monai_label_itself_are_no_mistake():
+    assert Settings.from_conf({"server_mode": "true"}) == Settings()
+    assert Settings.from_conf({"models": "proxyprompt"}).models == "proxyprompt"
+
+
+def test_a_given_atto_is_a_foundation():
+    assert Settings.from_conf({"foundation": "atto-12"}).foundation == "atto-12"
+
+
+@pytest.mark.parametrize(
+    ("conf", "expected"),
+    [
+        ({}, None),
+        ({"dense_proxy": "on"}, True),
+        ({"dense_proxy": "off"}, False),
+        ({"paper": "true"}, False),
+        ({"paper": "true", "dense_proxy": "off"}, False),
+    ],
+)
+def test_the_paper_forces_the_dense_proxy_off(conf, expected):
+    assert Settings.from_conf(conf).use_dense_proxy() is expected
+
+
+def test_the_paper_with_the_dense_proxy_on_is_a_contradiction():
+    with pytest.raises(SettingsError, match="dense_proxy"):
+        Settings.from_conf({"paper": "true", "dense_proxy": "on"})
+
+
+def test_the_description_names_every_option_and_default():
+    described = Settings.describe().splitlines()
+    assert [line.split()[1] for line in described] == [f.name for f in fields(Settings)]
+    assert "(default: atto)" in described[0]
