@@ -21,10 +21,9 @@ __all__ = ["FOUNDATIONS", "CheckpointError", "atto_file", "build_foundation", "w
 
 FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
 SAM_IMAGE_SIZE = 1024
-ATTO_IMAGE_SIZE = 512
 
 # Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
-FOUNDATION_PREFIX = "foundation."
+FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
 
 
 def _known(name: str) -> str:
@@ -81,11 +80,9 @@ def _build_atto(name: str, image_size: int | None, weights_dir: str | Path) -> F
 
     path = atto_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
-    inner = {
-        key.removeprefix(FOUNDATION_PREFIX): value for key, value in state.items() if key.startswith(FOUNDATION_PREFIX)
-    }
-    foundation = build_atto(config, ATTO_IMAGE_SIZE if image_size is None else image_size)
-    load_strictly(foundation, inner or state, source=path.name)
+    own = {k.removeprefix(FOUNDATION_PREFIX): v for k, v in state.items() if k.startswith(FOUNDATION_PREFIX)}
+    foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
+    load_strictly(foundation, own, source=path.name)
     foundation.name = path.stem
     foundation.weights_sha256 = sha256
     return foundation
@@ -97,7 +94,7 @@ def build_foundation(
     """A frozen foundation with its weights, in eval mode on the CPU.
 
     name: one of ``FOUNDATIONS``; ``atto`` is the newest embedded one, ``atto-N`` a given one. image_size: side of the
-    square input in pixels; None for the model's own (1024; atto 512). verify: refuse files that are not the published
+    square input in pixels; None for the model's own (1024; atto: what it was trained for). verify: refuse files that are not the published
     ones. Raises ValueError for an unknown name or a size the model cannot take, CheckpointError for its weights.
     """
     _known(name)

@@ -196,7 +196,7 @@ def _as_tokens(maps: Tensor) -> Tensor:
 
 
 def _clicks_and_corners(prompts: Prompts, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (B*N, P, 2) and labels (B*N, P): box corners (2, 3) first, then clicks; one non-point when there is none."""
+    """Points (B*N, P, 2) and labels (B*N, P): box corners (2, 3), then clicks; one non-point when there is none."""
     coords, labels = [], []
     if prompts.boxes is not None:
         corners = prompts.boxes.flatten(0, 1).unflatten(1, (2, 2)).float()

@@ -1,0 +1,139 @@
+"""Foundation and Proxy Prompt Generator as one model: remember a support set, segment by it.
+
+The arrows end here: what lies above (studies, training, tasks) knows a :class:`Segmenter`; what lies below knows
+nothing of files, servers or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib.foundation import FOUNDATIONS, GENERATOR_PREFIX, atto_file, build_foundation
+from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
+from lib.foundation.checkpoints import load_safetensors, load_strictly
+from lib.prompt.context import SupportMemory
+from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+
+logger = logging.getLogger(__name__)
+
+UNTRAINED = "untrained"
+_SEED = 20260101  # an untrained generator is the same one everywhere
+
+
+class Segmenter(nn.Module):
+    """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
+
+    version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
+    features, contexts and memories are bound to it. trained: False for a generator with random weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        foundation: Foundation,
+        generator: ProxyPromptGenerator,
+        version: str = UNTRAINED,
+        weights_sha256: str = "",
+        trained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.foundation, self.generator = foundation, generator
+        self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
+
+    @property
+    def dense_proxy(self) -> bool:
+        return self.generator.dense is not None
+
+    def encode(self, images: Tensor) -> Features:
+        """images: (B, 3, S, S), from ``foundation.preprocess``."""
+        return self.foundation.encode(images)
+
+    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
+        """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
+        return self.generator.encode_pair(images, masks)
+
+    def remember(self, features: Features, contexts: Tensor, valid: Tensor) -> SupportMemory:
+        """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool.
+
+        Raises ValueError when an object is declared by no support.
+        """
+        padding = None if features.padding is None else features.padding[None]
+        return self.generator.remember(features.embedding[None], contexts[None], valid[None], padding=padding)
+
+    def segment(
+        self,
+        features: Features,
+        memory: SupportMemory,
+        points: Points | None = None,
+        *,
+        bank: MemoryBank | None = None,
+    ) -> Decoded:
+        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices."""
+        proxy = self.generator(features.embedding, memory)
+        return self.foundation.decode(
+            features, Prompts(proxy=proxy.tokens, dense=proxy.dense, points=points), memory=bank
+        )
+
+
+def available_versions(foundation: str, weights_dir: str | Path) -> list[str]:
+    """Adapter versions that fit ``foundation``, the default first."""
+    if foundation.startswith("atto"):
+        return [atto_file(foundation, weights_dir).stem]
+    return [UNTRAINED]
+
+
+def build_segmenter(
+    *,
+    foundation: str = "atto",
+    weights_dir: str | Path,
+    image_size: int | None = None,
+    adapter: str | None = None,
+    dense_proxy: bool | None = None,
+    device: torch.device | str = "cpu",
+    verify: bool = True,
+) -> Segmenter:
+    """A segmenter in eval mode, nothing of it trainable.
+
+    foundation: one of :data:`lib.foundation.FOUNDATIONS`. image_size: None for what the weights were made for.
+    adapter: a version of :func:`available_versions`. dense_proxy: None for what the weights were trained with (official
+    foundations: off). Raises ValueError for unknown names, CheckpointError for missing or unfit weights.
+    """
+    versions = available_versions(foundation, weights_dir)
+    version = adapter or versions[0]
+    if version not in versions:
+        raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
+    model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
+    if version == UNTRAINED:
+        logger.warning(
+            "the Proxy Prompt Generator of %s is untrained: masks mean nothing before fine-tuning on labelled studies",
+            foundation,
+        )
+        config = GeneratorConfig(dim=model.dim, grid=model.grid, dense_proxy=bool(dense_proxy))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            generator = ProxyPromptGenerator(config)
+    else:
+        path = atto_file(foundation, weights_dir)
+        state, header, _ = load_safetensors(path)
+        generator = ProxyPromptGenerator(GeneratorConfig(**header["generator"]))
+        own = {k.removeprefix(GENERATOR_PREFIX): v for k, v in state.items() if k.startswith(GENERATOR_PREFIX)}
+        load_strictly(generator, own, source=path.name)
+        if dense_proxy is False:
+            generator.dense = None
+    decides = f"{model.weights_sha256}|{version}|{model.image_size}|{generator.dense is not None}|{_SEED}"
+    segmenter = Segmenter(
+        foundation=model,
+        generator=generator,
+        version=version,
+        weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
+        trained=version != UNTRAINED,
+    )
+    return segmenter.to(device).eval().requires_grad_(False)
+
+
+__all__ = ["FOUNDATIONS", "UNTRAINED", "Segmenter", "available_versions", "build_segmenter"]
