@@ -1,0 +1,134 @@
+"""Groups of images of one anatomy: what one episode of in-context segmentation is cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import rendering
+from .anatomy import Layout, draw_layout, draw_view, evaluate
+from .catalogue import SLOTS
+from .randomness import Random
+
+GRAY = 0.55  # share of gray groups
+ABSENT = 0.12  # share of structures missing from a member
+NESTED = 0.35  # share of the children that also count for their parent's mask
+LEAST_AREA = 0.0008  # of the image; what shows less of itself is absent
+CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**24}  # per plane: what stays in a core's cache, what fills a GPU
+ATTEMPTS = 6
+
+
+@dataclass(frozen=True)
+class Groups:
+    """G groups of M members: any member can support any other of its group.
+
+    images: (G, M, 3, size, size) float32 in [0, 1], the three channels equal in gray groups. masks:
+    (G, M, N, size, size) bool, N structures of the anatomy. present: (G, M, N) bool; False where the mask is empty.
+    """
+
+    images: Tensor
+    masks: Tensor
+    present: Tensor
+
+
+def draw_groups(
+    groups: int,
+    members: int,
+    size: int,
+    *,
+    objects: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Groups:
+    """Draws ``groups`` random anatomies, each ``members`` times, with ``objects`` of their structures as masks.
+
+    At least two members hold each object. An anatomy with fewer visible structures than ``objects`` repeats some.
+    The same generator state gives the same groups on the same kind of device. Raises ValueError for sizes that
+    cannot be drawn.
+    """
+    if groups < 1 or members < 2 or objects < 1:
+        raise ValueError(
+            f"groups={groups}, members={members}, objects={objects} given; expected at least 1 group, 2 members "
+            "(a support and a target) and 1 object."
+        )
+    if size < 32:
+        raise ValueError(f"size={size} given; expected at least 32 pixels, below that no structure can be told.")
+    random = Random(generator, device)
+    images = torch.empty(groups, members, 3, size, size, device=random.device)
+    masks = torch.empty(groups, members, objects, size, size, dtype=torch.bool, device=random.device)
+    gray = random.uniform(groups) < GRAY
+    at_once = max(1, CHUNK_PIXELS.get(random.device.type, 2**20) // (members * size * size))
+    for channels, chosen in ((1, gray), (3, ~gray)):
+        for part in chosen.nonzero()[:, 0].split(at_once) if bool(chosen.any()) else ():
+            images[part], masks[part] = _draw_valid(random, len(part), members, size, objects, channels)
+    return Groups(images, masks, masks.flatten(3).any(-1))
+
+
+def _draw_valid(random: Random, groups: int, members: int, size: int, objects: int, channels: int):
+    """Draws, and draws again the few groups of which no structure shows in two members."""
+    image, mask, valid = _draw(random, groups, members, size, objects, channels)
+    for _ in range(ATTEMPTS):
+        missing = (~valid).nonzero()[:, 0]
+        if not len(missing):
+            break
+        image[missing], mask[missing], valid[missing] = _draw(random, len(missing), members, size, objects, channels)
+    else:
+        good = valid.nonzero()[:, 0]
+        if not len(good):
+            raise RuntimeError(f"no structure could be placed in {groups} groups after {ATTEMPTS + 1} attempts")
+        missing = (~valid).nonzero()[:, 0]
+        image[missing], mask[missing] = image[good[:1]], mask[good[:1]]
+    return image, mask
+
+
+def _draw(random: Random, groups: int, members: int, size: int, objects: int, channels: int):
+    """images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
+    layout = draw_layout(random, groups, members, gray=channels == 1)
+    view = draw_view(random, groups, members, min(size, max(64, size // 3)))
+    fields = evaluate(random, layout, view, size)
+    _remove_some(random, layout, fields)
+    seen = rendering.field_of_view(random, layout, members, size)
+    owned = _visible(random, layout, fields, seen > 0)
+    image = rendering.paint(random, layout, fields, channels)
+    image = rendering.expose(random, layout, image, seen)
+
+    area = owned.sum((-2, -1), dtype=torch.float32) / size**2  # (G, S, M)
+    shows = (area > LEAST_AREA).sum(-1) >= 2
+    score = layout.weight.log() - random.uniform(*layout.weight.shape).clamp_min(1e-9).log().neg_().log_()
+    score = torch.where(shows, score, -torch.inf)
+    order = score.argsort(-1, descending=True)
+    count = shows.sum(-1, keepdim=True).clamp_min(1)
+    pick = order.gather(1, torch.arange(objects, device=random.device) % count)
+    rows = torch.arange(groups, device=random.device)[:, None]
+    mask = owned[rows, pick] & (area[rows, pick] > LEAST_AREA)[..., None, None]
+    return image, mask.transpose(1, 2), shows.any(-1)
+
+
+def _remove_some(random: Random, layout: Layout, fields: Tensor) -> None:
+    """Takes structures, with what lies in them, out of some members; never out of the group's first two drawn."""
+    groups, slots, members = fields.shape[:3]
+    rank = random.uniform(groups, slots, members).argsort(-1)
+    gone = (random.uniform(groups, slots, members) < ABSENT * members / max(1, members - 2)) & (rank >= 2)
+    for slot in range(1, slots):
+        up = layout.parent[:, slot]
+        above = gone.gather(1, up.clamp_min(0)[:, None, None].expand(-1, 1, members))[:, 0]
+        gone[:, slot] |= above & (up >= 0)[:, None]
+    fields[gone] = -1.0
+
+
+def _visible(random: Random, layout: Layout, fields: Tensor, seen: Tensor) -> Tensor:
+    """Masks (G, S, M, h, w) of what each structure shows, under the structures drawn after it."""
+    inside = (fields > 0) & seen[:, None]
+    nested = random.uniform(len(layout.kind), SLOTS) < NESTED
+    whole = inside.clone()
+    covered = torch.zeros_like(inside[:, 0])
+    for slot in range(SLOTS - 1, -1, -1):
+        whole[:, slot] &= ~covered
+        covered |= inside[:, slot] & ~layout.see_through[:, slot, None, None, None]
+        for child in range(slot + 1, SLOTS):
+            within = nested[:, child] & (layout.parent[:, child] == slot)
+            if bool(within.any()):
+                whole[:, slot] |= whole[:, child] & inside[:, slot] & within[:, None, None, None]
+    return whole
