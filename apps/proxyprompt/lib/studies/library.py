@@ -1,0 +1,300 @@
+"""The labelled studies of a MONAI Label datastore: which there are, and on which slices what is labelled.
+
+``MONAILabelApp.info()`` asks at every request, so a study whose files did not change (path, modification time, size)
+costs a few ``stat`` calls. What a label holds is read once per content and kept in the cache, also over restarts.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from lib.studies.cache import ContentCache, Entry, content_key
+from lib.studies.dicom_seg import segment_names
+from lib.studies.errors import StudyError
+from lib.studies.intensity import IntensitySettings
+from lib.studies.labels import StructureRegistry, declared_structures
+from lib.studies.study import UNKNOWN, Study, read_study
+
+logger = logging.getLogger(__name__)
+
+_FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
+_REMOTE_SECONDS = 10.0  # a remote datastore is asked for new labels at most this often
+_FINAL = DefaultLabelTag.FINAL.value
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledStudy:
+    """A study with a final label.
+
+    structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
+    the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
+    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files.
+    """
+
+    id: str
+    image_path: Path
+    label_path: Path
+    structures: Mapping[str, frozenset[int]]
+    group: str | None
+    modality: str
+    plane: str
+    values: tuple[int, ...]
+    areas: np.ndarray
+    content_hash: str
+    label_hash: str
+    image_hash: str
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Everything cached that came from this study carries one of these, and goes when it changes."""
+        return frozenset({self.content_hash, self.label_hash, self.image_hash})
+
+    def area(self, structure: str) -> np.ndarray:
+        """(Z,) pixels of the structure on each slice; zeros when the study does not declare it."""
+        columns = [i for i, value in enumerate(self.values) if value in self.structures.get(structure, ())]
+        return self.areas[:, columns].sum(axis=1)
+
+    def present(self) -> list[str]:
+        """The structures with at least one pixel."""
+        return [name for name in self.structures if self.area(name).any()]
+
+    def mask(self, labels: np.ndarray, structure: str) -> np.ndarray:
+        """bool, where ``labels`` hold the structure; False everywhere when it is not declared."""
+        return np.isin(labels, sorted(self.structures.get(structure, ())))
+
+
+class Catalogue:
+    """Follows the final labels of a datastore. Thread safe.
+
+    intensity, conf_labels, dataset_json: as for ``read_study`` and ``declared_structures``. groups_csv: a table whose
+    first column is the image id and which has a column ``group``. ``datastore`` is any local one, or DICOMweb, whose
+    labels are fetched by ``refresh(remote=True)``.
+    """
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        registry: StructureRegistry,
+        *,
+        cache: ContentCache,
+        intensity: IntensitySettings | None = None,
+        conf_labels: Mapping[str, object] | str | None = None,
+        dataset_json: Path | None = None,
+        groups_csv: Path | None = None,
+    ):
+        self.datastore, self.registry, self.cache = datastore, registry, cache
+        self.intensity, self.conf_labels, self.dataset_json = intensity, conf_labels, dataset_json
+        self._groups_csv = groups_csv
+        self._lock = threading.RLock()
+        self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
+        self._remote_at = float("-inf")
+
+    def refresh(self, *, remote: bool = False) -> None:
+        """Looks at the files again and purges from the cache what came from a label or image that is no more."""
+        with self._lock:
+            if remote:
+                self._fetch()
+            before = self._tags()
+            files = self._files()
+            for gone in self._known.keys() - files.keys():
+                del self._known[gone]
+            for study_id, (image, label, info) in files.items():
+                try:
+                    stamp = (
+                        _stamp(image),
+                        _stamp(label),
+                        _stamp(self.dataset_json),
+                        _stamp(self._groups_csv),
+                        str(info),
+                    )
+                except OSError:  # removed between listing and looking
+                    self._known.pop(study_id, None)
+                    continue
+                if study_id in self._known and self._known[study_id][0] == stamp:
+                    continue
+                try:
+                    found = self._describe(study_id, image, label, info)
+                except StudyError as error:
+                    found = str(error)
+                    logger.warning("labelled study %s cannot be used: %s", study_id, found)
+                self._known[study_id] = (stamp, found)
+            for tag in before - self._tags():
+                self.cache.purge(tag)
+
+    def studies(self) -> dict[str, LabelledStudy]:
+        """id -> labelled study that can be used, in the datastore's order."""
+        with self._lock:
+            self.refresh()
+            return {i: found for i, (_, found) in self._known.items() if isinstance(found, LabelledStudy)}
+
+    def problems(self) -> dict[str, str]:
+        """id -> why this labelled study cannot be used."""
+        with self._lock:
+            return {i: found for i, (_, found) in self._known.items() if isinstance(found, str)}
+
+    def image_ids(self) -> list[str]:
+        return list(self.datastore.list_images())
+
+    def group_of(self, image_id: str, patient: str | None = None) -> str | None:
+        """The patient as the datastore knows it, or ``patient`` (see :func:`patient_of`), or groups.csv, or None."""
+        known = str(self.datastore.get_image_info(image_id).get("PatientID") or "")
+        if known not in UNKNOWN:
+            return known
+        return patient or _read_groups(self._groups_csv).get(image_id)
+
+    def open(self, image_id: str) -> Study:
+        """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
+        return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
+
+    # inside
+
+    def _read(self, path: Path, image_id: str) -> Study:
+        modality = str(self.datastore.get_image_info(image_id).get("Modality") or "")
+        return read_study(path, intensity=self.intensity, modality=modality or None)
+
+    def _tags(self) -> set[str]:
+        return {tag for _, found in self._known.values() if isinstance(found, LabelledStudy) for tag in found.tags}
+
+    def _fetch(self) -> None:
+        """Brings the labels of a remote datastore to this machine."""
+        if type(self.datastore) is LocalDatastore or time.monotonic() - self._remote_at < _REMOTE_SECONDS:
+            return
+        self.datastore.datalist()
+        self._remote_at = time.monotonic()
+
+    def _files(self) -> dict[str, tuple[Path, Path, dict]]:
+        """id -> (image, label, label info) of every final label that lies on this machine."""
+        store, found = self.datastore, {}
+        # DICOMweb overrides these with network calls that go by the SEG's UID; its local half goes by the image's id.
+        local = isinstance(store, LocalDatastore)
+        ids = LocalDatastore.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
+        for image_id in list(ids):
+            if local:
+                image = LocalDatastore.get_image_uri(store, image_id)
+                label = LocalDatastore.get_label_uri(store, image_id, _FINAL)
+            else:
+                image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
+            if image and label:
+                info = store.get_label_info(image_id, _FINAL)
+                found[image_id] = (Path(image), _source_seg(Path(label), info) or Path(label), info)
+        return found
+
+    def _describe(self, study_id: str, image: Path, label: Path, info: dict) -> LabelledStudy:
+        image_hash, label_hash = _hash(image), _hash(label)
+        settings = asdict(self.intensity or IntensitySettings())
+        modality = self.datastore.get_image_info(study_id).get("Modality")
+        key = content_key(_FACTS, settings, str(modality), image_hash, label_hash)
+
+        def read() -> Entry:
+            study = self._read(image, study_id)
+            labels = study.read_label(label)
+            values = [int(v) for v in np.unique(labels) if v]
+            areas = np.stack([(labels == v).sum(axis=(1, 2)) for v in values], axis=1) if values else None
+            areas = np.zeros((len(study), 0), np.int64) if areas is None else areas
+            meta = {"content": study.content_hash, "modality": study.modality, "plane": study.plane, "values": values}
+            meta["patient"] = patient_of(study)
+            tags = frozenset({study.content_hash})
+            return Entry({"areas": torch.from_numpy(areas.astype(np.int64))}, meta, tags)
+
+        facts = self.cache.get_or_compute(key, {image_hash, label_hash}, read)
+        values = tuple(facts.meta["values"])
+        declared = declared_structures(
+            label,
+            label_info=info,
+            segment_names=segment_names(label) if label.is_dir() else None,
+            dataset_json=self.dataset_json,
+            conf_labels=self.conf_labels,
+            values=values,
+        )
+        structures = {}
+        for name, members in declared.items():
+            known = self.registry.name_of(self.registry.ensure(name))
+            structures[known] = structures.get(known, frozenset()) | frozenset(members)
+        return LabelledStudy(
+            id=study_id,
+            image_path=image,
+            label_path=label,
+            structures=structures,
+            group=self.group_of(study_id, facts.meta["patient"]),
+            modality=facts.meta["modality"],
+            plane=facts.meta["plane"],
+            values=values,
+            areas=facts.tensors["areas"].numpy(),
+            content_hash=facts.meta["content"],
+            label_hash=label_hash,
+            image_hash=image_hash,
+        )
+
+
+def patient_of(study: Study) -> str | None:
+    """A stand-in for the PatientID in a DICOM file, so that the id itself is not written into the cache."""
+    patient = str(study.tags.get("PatientID") or "")
+    return None if patient in UNKNOWN else content_key("patient", patient)
+
+
+def _stamp(path: Path | None) -> object:
+    """What tells that a file, or a folder of files, is still the same; None where no file is given or there is none."""
+    if path is None or not path.exists():
+        return None
+    if path.is_dir():
+        return tuple(sorted((e.name, e.stat().st_mtime_ns, e.stat().st_size) for e in os.scandir(path)))
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+def _hash(path: Path) -> str:
+    """sha256 of a file, or of the files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        try:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise StudyError(
+                f"cannot read {file.name}: {error.strerror}; check that it exists and is readable"
+            ) from error
+    return digest.hexdigest()
+
+
+def _read_groups(path: Path | None) -> dict[str, str]:
+    stamp = _stamp(path)
+    return {} if stamp is None else _parse_groups(path, stamp)
+
+
+@lru_cache(maxsize=4)
+def _parse_groups(path: Path, stamp: object) -> dict[str, str]:
+    """``stamp`` makes a changed file another call."""
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        rows = csv.DictReader(stream)
+        columns = rows.fieldnames or []
+        if "group" not in columns:  # the studies can be used without; nobody is flagged as the same patient
+            logger.warning("%s has the columns %s; expected the image id first, and a column 'group'", path, columns)
+            return {}
+        return {row[columns[0]]: row["group"] for row in rows if row["group"]}
+
+
+def _source_seg(label: Path, info: Mapping) -> Path | None:
+    """The DICOM SEG (a folder) that a datastore fetched and converted to ``label``: labels/final/<SEG UID>/.
+
+    It is the better source: it names its segments, and it says where its slices lie.
+    """
+    folder = label.parent / str(info.get("SeriesInstanceUID") or "-")
+    return folder if folder.is_dir() and any(folder.iterdir()) else None

@@ -1,0 +1,92 @@
+"""Which labelled slices to take as support: pure arithmetic on descriptors, no files.
+
+``T`` target slices, ``n`` candidate slices, ``d`` numbers in a descriptor.
+
+A volume gets one support set, not one per slice: the support features and their aggregation are computed once per set.
+Its target slices do not count alike. A structure is absent from most of them, and the slices on which it may be are
+those that resemble a slice where it was labelled, so each target slice is weighted by its best similarity to any
+candidate, sharpened by a softmax. A single image is the case T = 1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+TEMPERATURE = 0.1
+"""Of the softmax over target slices, in units of cosine similarity."""
+
+MARGIN = 0.25
+"""Another study is preferred to a second slice of the same one only if its score is within this of the best score."""
+
+_CENTRE_PRIOR = 8
+"""Number of zero descriptors mixed into the mean that is taken off: a mean over few studies says little."""
+
+
+def evenly(indices: Sequence[int], at_most: int) -> list[int]:
+    """``at_most`` of the indices, evenly spread, both ends included where there is room."""
+    indices = list(indices)
+    if len(indices) <= at_most:
+        return indices
+    if at_most == 1:
+        return [indices[len(indices) // 2]]
+    return [indices[i] for i in np.linspace(0, len(indices) - 1, at_most).round().astype(int)]
+
+
+def similarities(target: np.ndarray, candidates: np.ndarray, studies: Sequence[str]) -> np.ndarray:
+    """Cosine similarity (T, n) of target descriptors (T, d) and candidate descriptors (n, d), centred.
+
+    What all images share says nothing, so the mean of the library is taken off first: the mean over studies (all count
+    alike, however many slices they have, the target too), shrunk towards zero while the studies are few.
+    """
+    target, candidates = np.asarray(target, np.float64), np.asarray(candidates, np.float64)
+    owners = np.asarray(studies)
+    means = [candidates[owners == s].mean(0) for s in dict.fromkeys(studies)] + [target.mean(0)]
+    centre = np.sum(means, axis=0) / (len(means) + _CENTRE_PRIOR)
+    return _unit(target - centre) @ _unit(candidates - centre).T
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def relevance(similarity: np.ndarray) -> np.ndarray:
+    """(T,) weights of the target slices, summing to 1; similarity: (T, n)."""
+    peak = similarity.max(axis=1) / TEMPERATURE
+    weight = np.exp(peak - peak.max())
+    return weight / weight.sum()
+
+
+def scores(similarity: np.ndarray) -> np.ndarray:
+    """(n,) how well each candidate suits the whole target: its similarity, averaged by relevance."""
+    return relevance(similarity) @ similarity
+
+
+def pick(
+    similarity: np.ndarray, studies: Sequence[str], count: int, *, chosen: Sequence[int] = (), margin: float = MARGIN
+) -> list[int]:
+    """Indices of ``count`` candidates (fewer if there are not so many), those already ``chosen`` first.
+
+    similarity: (T, n); studies: n owners. Studies take turns: no study gives a second slice while another one, with a
+    score within ``margin`` of the best, has given none, and so on for the third; candidates further off than that
+    come last. A study's first slice is its best; a further one is that which adds most to what the target slices find
+    in the set (their best similarity to it, averaged by relevance), not the neighbour of the first.
+    """
+    weight, score = relevance(similarity), scores(similarity)
+    picked = list(chosen)
+    given = Counter(studies[i] for i in picked)
+    cover = similarity[:, picked].max(axis=1) if picked else np.full(len(similarity), -1.0)
+    rest = [i for i in range(len(studies)) if i not in set(picked)]
+    while rest and len(picked) < count:
+        near = [i for i in rest if score[i] >= score.max() - margin] or rest
+        turn = min(given[studies[i]] for i in near)
+        pool = [i for i in near if given[studies[i]] == turn]
+        gain = {i: float(weight @ np.maximum(cover, similarity[:, i])) if turn else 0.0 for i in pool}
+        best = max(pool, key=lambda i: (round(gain[i], 9), score[i], -i))
+        picked.append(best)
+        rest.remove(best)
+        given[studies[best]] += 1
+        cover = np.maximum(cover, similarity[:, best])
+    return picked

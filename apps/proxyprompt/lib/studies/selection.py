@@ -1,0 +1,72 @@
+"""The support slices chosen for a target, with their images and masks, and what the answer says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.studies.errors import StudyError
+
+
+class SupportError(StudyError):
+    """No support can be had as asked; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class SupportSlice:
+    """similarity: centred cosine to the target, -1 to 1. same_group: same patient or case as the target.
+
+    image_key: content key of the slice's pixels, for caching what is computed from them, under ``tags``.
+    """
+
+    study_id: str
+    index: int
+    similarity: float
+    same_group: bool
+    image_key: str
+    tags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """K support slices for N structures.
+
+    images: K arrays (3, h, w), float32 in [0, 1]; masks: K arrays (N, h, w), bool; sizes differ between slices.
+    valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
+    mask that counts. skipped: labelled studies that could not be used, and why. indexing: how many studies were left
+    out because the background index had not reached them yet.
+    """
+
+    slices: tuple[SupportSlice, ...]
+    structures: tuple[str, ...]
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    valid: np.ndarray
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    indexing: int = 0
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What is computed from the whole set is cached under these."""
+        return frozenset().union(*(s.tags for s in self.slices))
+
+    def report(self) -> dict[str, object]:
+        """For the JSON part of the answer: which supports were used, for what, and how similar they are."""
+        used = []
+        for k, chosen in enumerate(self.slices):
+            names = [n for i, n in enumerate(self.structures) if self.masks[k][i].any()]
+            used.append(
+                {
+                    "id": chosen.study_id,
+                    "slice": chosen.index,
+                    "similarity": round(chosen.similarity, 4),
+                    "same_group": chosen.same_group,
+                    "structures": names,
+                }
+            )
+        return {"supports": used, "skipped": dict(self.skipped), "still_indexing": self.indexing}
