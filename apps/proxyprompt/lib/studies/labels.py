@@ -144,7 +144,8 @@ def merge(masks: Mapping[str, np.ndarray], registry: StructureRegistry) -> np.nd
 
 
 def _from_label_info(info: list | Mapping | None, values: list[int]) -> Names:
-    """MONAI Label pairs the i-th entry with the i-th value; an index given with every entry says it better."""
+    """Indices count if every entry has one and any of them occurs; else the i-th entry names the i-th value, as
+    MONAI Label itself pairs them."""
     if isinstance(info, Mapping):
         params = info.get("params") or {}
         found = info.get("label_info") or params.get("label_info")
@@ -155,7 +156,7 @@ def _from_label_info(info: list | Mapping | None, values: list[int]) -> Names:
     if not entries:
         return {}
     indices = [int(e["idx"]) if _is_number(e.get("idx")) else 0 for e in entries]
-    if min(indices) < 1 or (not set(values) <= set(indices) and len(entries) == len(values)):
+    if min(indices) < 1 or (values and not set(values) & set(indices)):
         indices = [values[i] if i < len(values) else 0 for i in range(len(entries))]
     names: Names = {}
     for entry, value in zip(entries, indices, strict=True):

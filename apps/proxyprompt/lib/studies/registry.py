@@ -32,7 +32,7 @@ class Structure:
     name: str
     aliases: tuple[str, ...] = ()
 
-    def keys(self) -> tuple[str, ...]:
+    def name_keys(self) -> tuple[str, ...]:
         return tuple(name_key(n) for n in (self.name, *self.aliases))
 
 
@@ -126,7 +126,7 @@ class StructureRegistry:
             owner = self._ids.get(name_key(alias), id)
             if owner != id:
                 raise StudyError(f"alias {alias!r} of {name!r} already means {self._structures[owner].name!r}")
-            if name_key(alias) not in entry.keys():
+            if name_key(alias) not in entry.name_keys():
                 entry = replace(entry, aliases=(*entry.aliases, alias))
         if self._structures.get(id) != entry:
             self._write({**self._structures, id: entry})
@@ -191,7 +191,7 @@ class StructureRegistry:
 def _index(path: Path, structures: Iterable[Structure]) -> dict[str, int]:
     ids: dict[str, int] = {}
     for s in structures:
-        for key in s.keys():
+        for key in s.name_keys():
             if ids.setdefault(key, s.id) != s.id:
                 raise StudyError(f"{path}: {s.name!r} (id {s.id}) shares a name with id {ids[key]}; restore the file")
     return ids
