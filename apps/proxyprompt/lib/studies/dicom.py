@@ -1,4 +1,8 @@
-"""DICOM images: a series in a folder, or one file with one or many frames."""
+"""DICOM images: a series in a folder, or one file with one or many frames.
+
+Pixels and geometry are ITK's, as MONAI Label's and the viewers' are (rescaled values, MONOCHROME1 turned bright side
+up, palettes and YBR as RGB); what the frames of a file are to each other is read from the tags.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ def read_dicom(path: Path) -> Raster:
     oriented = places[0] is not None
     frames, notes = False, ()
     if frame_count > 1:
-        frames, notes = _arrangement(path, places)
+        frames, notes = _arrangement(path, places, sorted_by_itk=len(files) > 1)
     image = sitk.ReadImage([str(f) for f in files]) if len(files) > 1 else sitk.ReadImage(str(files[0]))
     raster = from_itk(path, image)
     if raster.voxels.shape[2] != frame_count:
@@ -50,7 +54,6 @@ def read_dicom(path: Path) -> Raster:
         frames=frames,
         flat=raster.flat or not oriented,
         modality=modality,
-        inverted=str(first.get("PhotometricInterpretation", "")) == "MONOCHROME1",
         tags=tags,
         notes=notes,
     )
@@ -111,13 +114,14 @@ def _frame_places(header: Dataset) -> list[tuple[np.ndarray, np.ndarray] | None]
     return places
 
 
-def _arrangement(path: Path, places: list) -> tuple[bool, tuple[str, ...]]:
+def _arrangement(path: Path, places: list, *, sorted_by_itk: bool) -> tuple[bool, tuple[str, ...]]:
     """Whether the images are frames in time, and notes about an uneven stack."""
     if any(place is None for place in places):
         return True, ()
     normal = places[0][1]
-    along = np.sort([float(position @ normal) for position, _ in places])
-    steps = np.diff(along)
+    along = np.array([float(position @ normal) for position, _ in places])
+    one_way = (np.diff(along) > 0).all() or (np.diff(along) < 0).all()
+    steps = np.diff(np.sort(along))
     moved = steps > POSITION_TOLERANCE
     if not moved.any():
         return True, ()
@@ -125,6 +129,11 @@ def _arrangement(path: Path, places: list) -> tuple[bool, tuple[str, ...]]:
         raise StudyError(
             f"{path}: holds {len(places)} images at {int(moved.sum()) + 1} places (a time series of volumes); "
             "expected one volume or one moving slice: export one time point"
+        )
+    if not one_way and not sorted_by_itk:
+        raise StudyError(
+            f"{path}: its {len(places)} frames are not stored in the order of their places, and viewers show such a "
+            "file in the wrong order; export it as a series of single images"
         )
     usual = float(np.median(steps))
     if np.abs(steps - usual).max() > UNEVEN * usual:

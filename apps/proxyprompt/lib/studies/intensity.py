@@ -109,11 +109,10 @@ def looks_like_hounsfield(low: float, high: float) -> bool:
     return -4096 <= low <= -500 and 100 <= high <= 32767
 
 
-def normalise(values: np.ndarray, bounds: Bounds, *, inverted: bool = False) -> np.ndarray:
-    """(...) any type -> float32 in [0, 1]. inverted: the file says that small values are bright."""
+def normalise(values: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """(...) any type -> float32 in [0, 1]."""
     scaled = (values.astype(np.float32) - np.float32(bounds.low)) / np.float32(bounds.high - bounds.low)
-    np.clip(scaled, 0.0, 1.0, out=scaled)
-    return 1.0 - scaled if inverted else scaled
+    return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
 def _window(centre: float, width: float) -> Bounds:

@@ -51,7 +51,6 @@ class Raster:
     frames: bool = False
     flat: bool = False
     modality: str | None = None
-    inverted: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -91,13 +91,13 @@ class Study:
     def images(self, indices: Iterable[int]) -> np.ndarray:
         """(n, 3, h, w) float32 in [0, 1]; StudyError for a slice that does not exist."""
         indices = [self._index(i) for i in indices]
-        values = self._normalised(self._voxels[indices])
+        values = normalise(self._voxels[indices], self.bounds)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if values.ndim == 4 else _three(values)
 
     def slice_hash(self, index: int) -> str:
         """sha256 of what the model sees of this slice: the same anatomy and window give the same hash, whatever the
         file's kind, order of voxels and name."""
-        values = np.ascontiguousarray(self._normalised(self._voxels[self._index(index)]))
+        values = np.ascontiguousarray(normalise(self._voxels[self._index(index)], self.bounds))
         digest = hashlib.sha256(repr((self.plane, values.shape)).encode())
         digest.update(values)
         return digest.hexdigest()
@@ -145,9 +145,6 @@ class Study:
         if labels.dtype.kind not in "bui" or (labels.size and (labels.min() < 0 or labels.max() > 255)):
             raise StudyError(f"labels of type {labels.dtype} must be whole numbers from 0 to 255")
         return self._cut.alignment.undo(labels.astype(np.uint8))
-
-    def _normalised(self, values: np.ndarray) -> np.ndarray:
-        return normalise(values, self.bounds, inverted=self._raster.inverted)
 
     def _index(self, index: int) -> int:
         if not 0 <= index < len(self):
