@@ -81,6 +81,8 @@ def _build_atto(name: str, image_size: int | None, weights_dir: str | Path) -> F
     path = atto_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
     own = {k.removeprefix(FOUNDATION_PREFIX): v for k, v in state.items() if k.startswith(FOUNDATION_PREFIX)}
+    if absent := {"foundation", "image_size"} - config.keys():
+        raise CheckpointError(f"{path}: `config` has no {' and no '.join(sorted(absent))}; restore the file with git")
     foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
     load_strictly(foundation, own, source=path.name)
     foundation.name = path.stem
@@ -94,8 +96,9 @@ def build_foundation(
     """A frozen foundation with its weights, in eval mode on the CPU.
 
     name: one of ``FOUNDATIONS``; ``atto`` is the newest embedded one, ``atto-N`` a given one. image_size: side of the
-    square input in pixels; None for the model's own (1024; atto: what it was trained for). verify: refuse files that are not the published
-    ones. Raises ValueError for an unknown name or a size the model cannot take, CheckpointError for its weights.
+    square input in pixels; None for the model's own (1024; atto: what its file says). verify: refuse files that are not
+    the published ones. Raises ValueError for an unknown name or a size that the model cannot take, CheckpointError for
+    missing or unfit weights.
     """
     _known(name)
     if name.startswith("atto"):

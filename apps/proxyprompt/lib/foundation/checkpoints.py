@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ logger = logging.getLogger(__name__)
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 _CHUNK = 1 << 22
-# What torch.load raises for damaged files: its zip reader, the unpickler, and what broken pickles trip over.
-_UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, pickle.UnpicklingError)
 
 
 class CheckpointError(RuntimeError):
@@ -227,7 +224,9 @@ def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) 
     sha256 = verify_checkpoint(entry, path, verify=verify)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the zip reader and the unpickler trip over damaged bytes in every way there is
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise CheckpointError(
             f"{path} cannot be read as weights ({reason}). Delete it and run {_fetch_command(entry, path)}"
