@@ -7,13 +7,13 @@ view: a similarity and a smooth displacement, as between two patients or two sca
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from . import shapes, strokes
-from .catalogue import ANATOMIES, FAMILIES, HABITS, SLOTS, Slot
+from .catalogue import ANATOMIES, FAMILIES, HABITS, SLOTS, THIN, Slot
 from .randomness import Random, axis, spread
 
 BANK = (4, 8, 16, 32)  # bumps of the noise fields that roughen outlines and make regions
@@ -50,11 +50,18 @@ class Layout:
     similar: Tensor  # bool: looks like the slot before
     see_through: Tensor  # bool
     rim: Tensor  # bool
+    relief: Tensor  # chance
+    dark: Tensor  # chance
+    thin: Tensor  # bool
     parent: Tensor  # index, -1 for none
     centre: Tensor  # (G, S, M, 2) anatomy coordinates
     size: Tensor  # (G, S, M)
     aspect: Tensor  # (G, S, M)
     rough: Tensor  # (G, S)
+
+    def take(self, index: Tensor) -> Layout:
+        """The layout of some of the groups. index: (g,)."""
+        return Layout(*[getattr(self, field.name)[index] for field in fields(self)])
 
 
 def draw_view(random: Random, groups: int, members: int, size: int) -> View:
@@ -129,6 +136,9 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
         similar=random.uniform(groups, SLOTS) < number("similar"),
         see_through=number("see_through") > 0,
         rim=random.uniform(groups, SLOTS) < number("rim"),
+        relief=number("relief"),
+        dark=number("dark"),
+        thin=torch.isin(family, torch.tensor([FAMILIES.index(f) for f in THIN], device=kind.device)),
         parent=parent,
         centre=torch.stack(centres, 1),
         size=torch.stack(sizes, 1),
@@ -140,13 +150,13 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
 def evaluate(random: Random, layout: Layout, view: View, size: int) -> Tensor:
     """Signed functions (G, S, M, size, size) of all slots; -1 where a group does not use a slot."""
     groups, members, work = view.x.shape[:3]
-    fields = view.x.new_full((groups, SLOTS, members, size, size), -1.0)
+    signed = view.x.new_full((groups, SLOTS, members, size, size), -1.0)
     bank = torch.stack([random.noise(groups, members, size=work, cells=cells) for cells in BANK], 2)
     for index, family in enumerate(FAMILIES):
         group, slot = torch.nonzero((layout.family == index) & layout.used, as_tuple=True)
         if len(group):
-            fields[group, slot] = _family(random, family, layout, view, bank, group, slot, size)
-    return fields
+            signed[group, slot] = _family(random, family, layout, view, bank, group, slot, size)
+    return signed
 
 
 def _family(
@@ -160,8 +170,8 @@ def _family(
         zoom = view.zoom[group]
         middle = view.to_image(layout.centre.transpose(1, 2))[group, :, slot]
         reach = scale / zoom
-        wander = random.log_uniform(pairs, 1, low=0.05, high=0.5).expand(pairs, members)
-        thin = random.log_uniform(pairs, 1, low=0.009, high=0.035) * random.uniform(pairs, members, low=0.85, high=1.15)
+        wander = random.log_uniform(pairs, 1, low=0.08, high=0.55).expand(pairs, members)
+        thin = random.log_uniform(pairs, 1, low=0.007, high=0.032) * random.uniform(pairs, members, low=0.85, high=1.15)
         if family == "tree":
             spray = random.uniform(pairs, 1, low=0.8, high=6.3).expand(pairs, members)
             parts = strokes.trees(random, middle, reach, thin, wander * 0.7, spray)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FAMILIES = ("star", "polygon", "band", "arc", "region", "ridges", "tree", "fibres", "scatter")
+THIN = ("tree", "fibres", "ridges")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Slot:
     centre, relative to the parent's size. roam: how far members differ in that place, in the same unit. soft: width of
     the border in 1/128 of the image. weight: how often it is asked for. use: share of the anatomies that have it.
     similar: chance of looking like the slot before it. see_through: does not cut holes into the masks below.
-    rim: chance of a border brighter or darker than its inside.
+    rim: chance of a border brighter or darker than its inside. relief: chance of a bulge lit from one side. dark:
+    chance of being darker than what is below.
     """
 
     families: tuple[str, ...] = ("star",)
@@ -36,13 +38,28 @@ class Slot:
     similar: float = 0.15
     see_through: bool = False
     rim: float = 0.15
+    relief: float = 0.15
+    dark: float = 0.5
 
 
 _TREE = Slot(("tree",), (0.5, 1.2), offset=0.5, roam=0.15, soft=(0.3, 1.0), weight=2.0, see_through=True, rim=0.0)
-_DISC = Slot(("star",), (0.11, 0.28), offset=0.45, roam=0.15, soft=(0.7, 3.0), aspect=1.2, rough=0.05, weight=2.5)
-_CUP = Slot(("star",), (0.3, 0.75), parent=1, offset=0.15, soft=(1.0, 4.0), aspect=1.3, rough=0.08, weight=2.0)
+_DISC = Slot(
+    ("star",), (0.11, 0.28), offset=0.45, roam=0.15, soft=(0.7, 3.0), aspect=1.2, rough=0.05, weight=2.5, dark=0.2
+)
+_CUP = Slot(
+    ("star",), (0.3, 0.75), parent=1, offset=0.15, soft=(1.0, 4.0), aspect=1.3, rough=0.08, weight=2.0, dark=0.2
+)
 _ARCADE = Slot(
-    ("tree",), (0.9, 1.6), parent=1, offset=0.3, roam=0.2, soft=(0.3, 1.0), weight=4.0, see_through=True, rim=0.1
+    ("tree",),
+    (0.9, 1.6),
+    parent=1,
+    offset=0.3,
+    roam=0.2,
+    soft=(0.3, 1.0),
+    weight=4.0,
+    see_through=True,
+    rim=0.1,
+    dark=0.8,
 )
 _THREADS = Slot(
     ("ridges", "fibres", "tree"), (0.4, 1.0), offset=0.5, soft=(0.3, 1.0), weight=1.5, see_through=True, rim=0.0

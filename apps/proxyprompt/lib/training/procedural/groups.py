@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import rendering
 from .anatomy import Layout, draw_layout, draw_view, evaluate
 from .catalogue import SLOTS
+from .imaging import expose, field_of_view
+from .painting import paint
 from .randomness import Random
 
 GRAY = 0.55  # share of gray groups
 ABSENT = 0.12  # share of structures missing from a member
 NESTED = 0.35  # share of the children that also count for their parent's mask
 LEAST_AREA = 0.0008  # of the image; what shows less of itself is absent
+LEAST_CONTRAST = 0.04  # a structure that changes the picture by less is not asked for
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**24}  # per plane: what stays in a core's cache, what fills a GPU
 ATTEMPTS = 6
 
@@ -61,19 +63,25 @@ def draw_groups(
     gray = random.uniform(groups) < GRAY
     at_once = max(1, CHUNK_PIXELS.get(random.device.type, 2**20) // (members * size * size))
     for channels, chosen in ((1, gray), (3, ~gray)):
-        for part in chosen.nonzero()[:, 0].split(at_once) if bool(chosen.any()) else ():
-            images[part], masks[part] = _draw_valid(random, len(part), members, size, objects, channels)
+        rows = chosen.nonzero()[:, 0]
+        if not len(rows):
+            continue
+        layout = draw_layout(random, len(rows), members, gray=channels == 1)
+        for part in torch.arange(len(rows), device=random.device).split(at_once):
+            images[rows[part]], masks[rows[part]] = _draw_valid(random, layout.take(part), size, objects, channels)
     return Groups(images, masks, masks.flatten(3).any(-1))
 
 
-def _draw_valid(random: Random, groups: int, members: int, size: int, objects: int, channels: int):
+def _draw_valid(random: Random, layout: Layout, size: int, objects: int, channels: int):
     """Draws, and draws again the few groups of which no structure shows in two members."""
-    image, mask, valid = _draw(random, groups, members, size, objects, channels)
+    groups, members = layout.size.shape[0], layout.size.shape[2]
+    image, mask, valid = _draw(random, layout, size, objects, channels)
     for _ in range(ATTEMPTS):
         missing = (~valid).nonzero()[:, 0]
         if not len(missing):
             break
-        image[missing], mask[missing], valid[missing] = _draw(random, len(missing), members, size, objects, channels)
+        layout = draw_layout(random, len(missing), members, gray=channels == 1)
+        image[missing], mask[missing], valid[missing] = _draw(random, layout, size, objects, channels)
     else:
         good = valid.nonzero()[:, 0]
         if not len(good):
@@ -83,27 +91,30 @@ def _draw_valid(random: Random, groups: int, members: int, size: int, objects: i
     return image, mask
 
 
-def _draw(random: Random, groups: int, members: int, size: int, objects: int, channels: int):
+def _draw(random: Random, layout: Layout, size: int, objects: int, channels: int):
     """images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
-    layout = draw_layout(random, groups, members, gray=channels == 1)
+    members = layout.size.shape[-1]
+    groups = len(layout.kind)
     view = draw_view(random, groups, members, min(size, max(64, size // 3)))
     fields = evaluate(random, layout, view, size)
     _remove_some(random, layout, fields)
-    seen = rendering.field_of_view(random, layout, members, size)
+    seen = field_of_view(random, layout, members, size)
     owned = _visible(random, layout, fields, seen > 0)
-    image = rendering.paint(random, layout, fields, channels)
-    image = rendering.expose(random, layout, image, seen)
+    picture, contrast = paint(random, layout, fields, channels)
 
     area = owned.sum((-2, -1), dtype=torch.float32) / size**2  # (G, S, M)
-    shows = (area > LEAST_AREA).sum(-1) >= 2
+    shows = (area > LEAST_AREA) & (contrast > LEAST_CONTRAST)
+    enough = shows.sum(-1) >= 2
     score = layout.weight.log() - random.uniform(*layout.weight.shape).clamp_min(1e-9).log().neg_().log_()
-    score = torch.where(shows, score, -torch.inf)
-    order = score.argsort(-1, descending=True)
-    count = shows.sum(-1, keepdim=True).clamp_min(1)
+    order = torch.where(enough, score, -torch.inf).argsort(-1, descending=True)
+    count = enough.sum(-1, keepdim=True).clamp_min(1)
     pick = order.gather(1, torch.arange(objects, device=random.device) % count)
     rows = torch.arange(groups, device=random.device)[:, None]
-    mask = owned[rows, pick] & (area[rows, pick] > LEAST_AREA)[..., None, None]
-    return image, mask.transpose(1, 2), shows.any(-1)
+    mask = owned[rows, pick] & shows[rows, pick][..., None, None]
+
+    faintest = torch.where(shows[rows, pick], contrast[rows, pick], 1.0).amin((1, 2))
+    image = expose(random, layout, picture, seen, faintest)
+    return image.movedim(0, 2), mask.transpose(1, 2), enough.any(-1)
 
 
 def _remove_some(random: Random, layout: Layout, fields: Tensor) -> None:

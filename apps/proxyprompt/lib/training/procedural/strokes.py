@@ -27,6 +27,7 @@ def draw_capsules(canvas: Tensor, starts: Tensor, ends: Tensor, radii: Tensor) -
     """
     size = canvas.shape[-1]
     count = starts.shape[2]
+    radii = torch.where(radii > 0, radii.clamp_min(1.1 / size), radii)  # thinner than a pixel would fall apart
     reach = (ends - starts).abs().amax(-1) / 2 + radii.amax(-1) + MARGIN
     half = max(1, min(size // 2, math.ceil(float((reach * (radii.amin(-1) > 0)).max()) * size / 2)))
     at_once = max(1, CHUNK.get(canvas.device.type, 2**22) // (count * (2 * half + 1) ** 2))
