@@ -1,0 +1,61 @@
+"""What training minimises (paper, eq. 13, and what it leaves out: absent structures)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.foundation.base import Decoded
+
+EPSILON = 1.0  # pixels; keeps the Dice of tiny structures finite
+
+
+class SegmentationLoss(NamedTuple):
+    """total: scalar. dice: (B, N), hard Dice at threshold 0, for the logs; NaN where the structure is absent."""
+
+    total: Tensor
+    dice: Tensor
+    parts: dict[str, float]
+
+
+def soft_dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice of probabilities (eq. 13) over the last two axes: (..., h, w) twice -> (...)."""
+    probabilities = logits.sigmoid()
+    overlap = (probabilities * masks).sum((-2, -1))
+    return (2 * overlap + EPSILON) / (probabilities.sum((-2, -1)) + masks.sum((-2, -1)) + EPSILON)
+
+
+def segmentation_loss(
+    decoded: Decoded,
+    masks: Tensor,
+    *,
+    pixel_weight: float = 1.0,
+    presence_weight: float = 0.2,
+    iou_weight: float = 0.1,
+) -> SegmentationLoss:
+    """Dice and pixel-wise cross-entropy where the structure is present; presence for all; the IoU head on its own mask.
+
+    decoded: of B images and N objects. masks: (B, N, h, w) in [0, 1]; the logits are resized to them, so that thin
+    structures count at full resolution. Dice has no gradient on an empty target, hence the presence term; SAM 2 gates
+    absent objects itself, hence no mask term for them.
+    """
+    logits = F.interpolate(decoded.mask_logits.float(), masks.shape[-2:], mode="bilinear", align_corners=False)
+    present = masks.flatten(2).amax(-1) > 0.5
+    count = present.sum().clamp_min(1)
+    dice_term = ((1 - soft_dice(logits, masks)) * present).sum() / count
+    pixels = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((-2, -1))
+    pixel_term = (pixels * present).sum() / count
+    presence_term = F.binary_cross_entropy_with_logits(decoded.presence_logit.float(), present.float())
+    with torch.no_grad():
+        hard, truth = logits > 0, masks > 0.5
+        overlap = (hard & truth).sum((-2, -1)).float()
+        sizes = hard.sum((-2, -1)) + truth.sum((-2, -1))
+        dice = (2 * overlap / sizes.clamp_min(1)).masked_fill(~present, torch.nan)
+        iou = overlap / (sizes - overlap).clamp_min(1)
+    iou_term = ((decoded.iou.float() - iou).abs() * present).sum() / count
+    total = dice_term + pixel_weight * pixel_term + presence_weight * presence_term + iou_weight * iou_term
+    parts = {"dice": dice_term, "pixel": pixel_term, "presence": presence_term, "iou": iou_term}
+    return SegmentationLoss(total, dice, {name: value.item() for name, value in parts.items()})

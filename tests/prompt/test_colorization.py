@@ -1,0 +1,70 @@
+"""Dual-reverse cross-attention: equations 8 to 11, the halving, the number of tokens."""
+
+import pytest
+import torch
+
+from lib.prompt.colorization import ColorizationBlock, ContextualColorization, sine_position
+
+
+def attention(module, query, key, value):
+    """Multi-head attention in float64 from the module's weights, head by head."""
+    heads, dim = module.num_heads, module.embed_dim
+    weight, bias = module.in_proj_weight.double(), module.in_proj_bias.double()
+    q, k, v = (
+        x @ weight[i * dim : (i + 1) * dim].T + bias[i * dim : (i + 1) * dim] for i, x in enumerate((query, key, value))
+    )
+    width, parts = dim // heads, []
+    for h in range(heads):
+        s = slice(h * width, (h + 1) * width)
+        score = (q[..., s] @ k[..., s].transpose(1, 2) / width**0.5).softmax(-1)
+        parts.append(score @ v[..., s])
+    return torch.cat(parts, -1) @ module.out_proj.weight.double().T + module.out_proj.bias.double()
+
+
+def test_block_is_the_formula_in_float64():
+    torch.manual_seed(0)
+    block = ColorizationBlock(16, over_rows=True, heads=2).double()
+    target, context = torch.randn(2, 16, 4, 4).double(), torch.randn(2, 16, 4, 4).double()
+    found_target, found_context = block(target, context)
+    f = block.project_target(target).flatten(2).transpose(1, 2)
+    e = block.project_context(context).flatten(2).transpose(1, 2)
+    assert f.shape == (2, 8, 16)
+    p = sine_position(2, 4, 16).double()
+    read = block.colour
+    f = read.norm1(f + attention(read.attention, f + p, e + p, e))
+    f = read.norm2(f + read.feed_forward(f))
+    read = block.reverse
+    e = read.norm1(e + attention(read.attention, e + p, f + p, f))
+    e = read.norm2(e + read.feed_forward(e))
+    torch.testing.assert_close(found_target.flatten(2).transpose(1, 2), f)
+    torch.testing.assert_close(found_context.flatten(2).transpose(1, 2), e)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (16, 16), (12, 8)])
+def test_a_sixteenth_of_the_positions_remains(grid):
+    module = ContextualColorization(16, heads=2)
+    found = module(torch.randn(2, 16, *grid), torch.randn(2, 3, 16, *grid))
+    assert found.shape == (2, 3, grid[0] * grid[1] // 16, 16)
+
+
+def test_every_object_is_coloured_by_itself():
+    torch.manual_seed(0)
+    module = ContextualColorization(16, heads=2).eval()
+    target, context = torch.randn(2, 16, 8, 8), torch.randn(2, 3, 16, 8, 8)
+    together = module(target, context)
+    for n in range(3):
+        torch.testing.assert_close(module(target, context[:, n : n + 1])[:, 0], together[:, n], rtol=1e-4, atol=1e-5)
+
+
+def test_positions_are_distinct_and_relative_to_the_grid():
+    coarse, fine = sine_position(4, 4, 32), sine_position(8, 8, 32)
+    assert torch.cdist(fine, fine).add(torch.eye(64) * 9).min() > 1e-3
+    nearest = torch.cdist(coarse, fine).argmin(1)
+    rows, columns = nearest // 8, nearest % 8
+    expected = torch.arange(4).repeat_interleave(4)
+    assert ((rows // 2) == expected).all() and ((columns // 2) == torch.arange(4).repeat(4)).all()
+
+
+def test_grids_that_cannot_be_halved_four_times_are_refused():
+    with pytest.raises(ValueError, match="6 x 8: expected multiples of 4"):
+        ContextualColorization(16, heads=2)(torch.randn(1, 16, 6, 8), torch.randn(1, 1, 16, 6, 8))

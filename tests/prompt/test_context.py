@@ -1,0 +1,90 @@
+"""Bridge unit and selective map: the attention form is the explicit form, undeclared pairs take no part."""
+
+import pytest
+import torch
+
+from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportMemory, select_context, selective_map
+
+
+def memory_of(sets=1, objects=2, dim=16, positions=40, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return SupportMemory(
+        keys=torch.randn(sets, dim, positions, generator=g),
+        values=torch.randn(sets, objects, dim, positions, generator=g),
+        valid=torch.ones(sets, objects, positions, dtype=torch.bool),
+    )
+
+
+def explicit(target, memory):
+    """Equations 6 and 7 in float64, position by position."""
+    target, keys, values = target.double().flatten(2), memory.keys.double(), memory.values.double()
+    result = torch.zeros(len(target), values.shape[1], *target.shape[1:], dtype=torch.float64)
+    for b in range(len(target)):
+        e = b if len(keys) > 1 else 0
+        for n in range(values.shape[1]):
+            allowed = memory.valid[e, n].nonzero()[:, 0]
+            for q in range(target.shape[2]):
+                f = keys[e][:, allowed]
+                score = (2 * (f * target[b, :, q, None]).sum(0) - (f * f).sum(0)) / target.shape[1] ** 0.5
+                result[b, n, :, q] = values[e, n][:, allowed] @ score.softmax(0)
+    return result
+
+
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("partly", [False, True])
+def test_attention_form_is_the_explicit_form(sets, partly):
+    memory, target = memory_of(sets), torch.randn(3, 16, 4, 4)
+    if partly:
+        memory.valid[:, 1, :15] = False
+    found = select_context(target, memory)
+    assert found.shape == (3, 2, 16, 4, 4)
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), rtol=1e-4, atol=1e-5)
+    for n in range(2):
+        map_ = selective_map(target.flatten(2), memory.keys, memory.valid[:, n])
+        torch.testing.assert_close(map_.sum(1), torch.ones(3, 16))
+        torch.testing.assert_close(memory.values[:, n] @ map_, found[:, n].flatten(2), rtol=1e-4, atol=1e-5)
+
+
+def test_undeclared_positions_have_no_say():
+    memory, target = memory_of(), torch.randn(2, 16, 4, 4)
+    memory.valid[:, 0, 20:] = False
+    before = select_context(target, memory)[:, 0]
+    memory.values[:, 0, :, 20:] = 1e6
+    torch.testing.assert_close(select_context(target, memory)[:, 0], before)
+
+
+def test_large_features_keep_float32_under_autocast():
+    memory, target = memory_of(), 30 * torch.randn(1, 16, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = select_context(target, memory)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), rtol=1e-3, atol=1e-4)
+
+
+def test_sets_must_fit_the_targets():
+    with pytest.raises(ValueError, match="3 targets and 2 support sets"):
+        select_context(torch.randn(3, 16, 4, 4), memory_of(2))
+
+
+def test_cbam_of_one_object_is_plain_cbam():
+    torch.manual_seed(0)
+    module, x = ObjectCBAM(32), torch.randn(2, 1, 32, 6, 6)
+    gate = torch.sigmoid(module.channel(x[:, 0].mean((2, 3))) + module.channel(x[:, 0].amax((2, 3))))
+    y = x[:, 0] * gate[..., None, None]
+    y = y * torch.sigmoid(module.spatial(torch.stack([y.mean(1), y.amax(1)], 1)))
+    counts = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    torch.testing.assert_close(module(x, counts)[:, 0], y)
+
+
+def test_declared_objects_exchange_information_and_undeclared_ones_do_not():
+    torch.manual_seed(0)
+    bridge = BridgeUnit(dim=16, context_dim=8)
+    features, contexts = torch.randn(1, 16, 4, 4), torch.randn(1, 3, 8, 4, 4)
+    changed = contexts.clone()
+    changed[:, 2] += 3
+    counts = torch.ones(1, 3, 4, 4, dtype=torch.bool)
+    difference = (bridge(features, contexts, counts) - bridge(features, changed, counts)).abs()
+    assert difference[:, 0].max() > 1e-4
+    counts[:, 2] = False
+    difference = (bridge(features, contexts, counts) - bridge(features, changed, counts)).abs()
+    assert difference[:, :2].max() == 0

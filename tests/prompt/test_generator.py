@@ -1,0 +1,97 @@
+"""The generator as a whole: any number of targets, supports and objects, and the symmetries it must have."""
+
+import pytest
+import torch
+
+from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(0)
+    return ProxyPromptGenerator(GeneratorConfig(dim=32, grid=4, width=16, depth=2, heads=4, dense_proxy=True)).eval()
+
+
+def draw(pairs, objects, targets, size=64, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    grid = size // 16
+    images, features = torch.randn(pairs, 3, size, size, generator=g), torch.randn(pairs, 32, grid, grid, generator=g)
+    masks = (torch.rand(pairs, objects, size, size, generator=g) > 0.7).float()
+    return images, masks, features, torch.randn(targets, 32, grid, grid, generator=g)
+
+
+def prompt(generator, images, masks, features, target, valid=None, padding=None):
+    contexts = generator.encode_pair(images, masks)
+    valid = torch.ones(masks.shape[:2], dtype=torch.bool) if valid is None else valid
+    memory = generator.remember(features[None], contexts[None], valid[None], padding=padding)
+    return generator(target, memory)
+
+
+@pytest.mark.parametrize(
+    "pairs, objects, targets, size", [(1, 1, 1, 64), (3, 2, 2, 64), (2, 4, 1, 128), (5, 1, 3, 128)]
+)
+def test_any_number_of_supports_objects_targets_and_pixels(generator, pairs, objects, targets, size):
+    found = prompt(generator, *draw(pairs, objects, targets, size))
+    grid = size // 16
+    assert found.tokens.shape == (targets, objects, grid * grid // 16, 32)
+    assert found.dense.shape == (targets, objects, 32, grid, grid)
+    assert found.tokens.isfinite().all()
+
+
+def test_the_order_of_supports_does_not_matter(generator):
+    images, masks, features, target = draw(3, 2, 2)
+    order = torch.tensor([2, 0, 1])
+    a = prompt(generator, images, masks, features, target)
+    b = prompt(generator, images[order], masks[order], features[order], target)
+    torch.testing.assert_close(a.tokens, b.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_objects_follow_their_masks(generator):
+    images, masks, features, target = draw(2, 3, 1)
+    order = torch.tensor([2, 0, 1])
+    a = prompt(generator, images, masks, features, target)
+    b = prompt(generator, images, masks[:, order], features, target)
+    torch.testing.assert_close(a.tokens[:, order], b.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_do_not_disturb_each_other(generator):
+    images, masks, features, target = draw(2, 2, 3)
+    together = prompt(generator, images, masks, features, target)
+    alone = prompt(generator, images, masks, features, target[1:2])
+    torch.testing.assert_close(together.tokens[1:2], alone.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_a_support_that_declares_no_object_is_as_if_it_were_not_there(generator):
+    images, masks, features, target = draw(3, 2, 1)
+    valid = torch.tensor([[True, True], [True, True], [False, False]])
+    a = prompt(generator, images, masks, features, target, valid)
+    b = prompt(generator, images[:2], masks[:2], features[:2], target)
+    torch.testing.assert_close(a.tokens, b.tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_padded_positions_have_no_say(generator):
+    images, masks, features, target = draw(2, 1, 1)
+    padding = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
+    padding[..., 3] = True
+    contexts = generator.encode_pair(images, masks)[None]
+    valid = torch.ones(1, 2, 1, dtype=torch.bool)
+    memory = generator.remember(features[None], contexts, valid, padding=padding)
+    assert not memory.valid.unflatten(2, (2, 4, 4))[..., 3].any()
+    memory.values.unflatten(3, (2, 4, 4))[..., 3] = 1e6
+    assert generator(target, memory).tokens.abs().max() < 1e4
+
+
+def test_the_dense_proxy_is_zero_at_first(generator):
+    assert prompt(generator, *draw(2, 2, 1)).dense.abs().max() == 0
+
+
+def test_an_object_without_any_support_is_refused(generator):
+    images, masks, features, target = draw(2, 2, 1)
+    with pytest.raises(ValueError, match=r"no support declares \(set, object\) \[\[0, 1\]\]"):
+        prompt(generator, images, masks, features, target, torch.tensor([[True, False], [True, False]]))
+
+
+def test_a_target_of_another_foundation_is_refused(generator):
+    images, masks, features, _ = draw(1, 1, 1)
+    with pytest.raises(ValueError, match="16 channels, the generator was built for 32"):
+        prompt(generator, images, masks, features, torch.randn(1, 16, 4, 4))
