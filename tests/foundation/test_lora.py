@@ -10,6 +10,7 @@ from torch import nn
 from lib.foundation.base import Features, Prompts
 from lib.foundation.lora import TARGETS, add_lora, has_lora, load_lora, lora_state_dict, merge_lora
 from lib.foundation.sam import MedSam, Sam
+from lib.foundation.sam2 import build_atto
 
 DIM, GRID = 32, 64
 
@@ -165,3 +166,50 @@ def test_wrong_use_is_refused(foundation, fresh_sam):
         load_lora(foundation, state | {"extra": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"of another shape.*another rank"):
         load_lora(foundation, state | {first: torch.zeros(2, 2)})
+
+
+@pytest.fixture
+def sam2():
+    """A narrow SAM 2, its layers named as in the official models."""
+    torch.manual_seed(0)
+    config = {"dim": 32, "mem_dim": 16, "embed_dim": 8, "memory_layers": 1, "memory_feed_forward": 32}
+    return build_atto(config, 128).eval()
+
+
+@torch.no_grad()
+def run_sam2(foundation):
+    images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    proxy = torch.randn(1, 2, 4, 32, generator=torch.Generator().manual_seed(1))
+    encoded = foundation.encode(images)
+    decoded = foundation.decode(encoded, Prompts(proxy=proxy))
+    return encoded.embedding, decoded.mask_logits, decoded.presence_logit
+
+
+def test_sam2_takes_adapters_from_identity_to_merged(sam2):
+    keys = list(sam2.state_dict())
+    before = run_sam2(sam2)
+    add_lora(sam2, rank=4)
+    for mine, theirs in zip(run_sam2(sam2), before, strict=True):
+        assert torch.equal(mine, theirs)
+    state = lora_state_dict(sam2)
+    parents = {name.split(".lora_")[0] for name in state}
+    assert all(
+        re.search(r"trunk\.blocks\.\d+\.attn\.(qkv|proj)$|sam_mask_decoder\.transformer", name) for name in parents
+    )
+    assert len([name for name in parents if "trunk" in name]) == 2 * len(sam2.model.image_encoder.trunk.blocks)
+    shake(sam2)
+    unmerged = run_sam2(sam2)
+    travelled = lora_state_dict(sam2)
+    merge_lora(sam2)
+    assert list(sam2.state_dict()) == keys
+    for mine, theirs, start in zip(run_sam2(sam2), unmerged, before, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        assert (theirs - start).abs().max() > 1e-3
+    assert travelled.keys() == state.keys()
+
+
+def test_only_adapters_of_sam2_train(sam2):
+    add_lora(sam2)
+    assert all(("lora_" in name) == parameter.requires_grad for name, parameter in sam2.named_parameters())
+    with pytest.raises(ValueError, match=r"does not fit atto"):
+        load_lora(sam2, {"model.mask_decoder.transformer.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(4, 32)})
