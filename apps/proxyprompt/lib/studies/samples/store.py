@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class Family:
         """rgb_01, rgb_02 ...: the labelled ones first."""
         return [f"{self.prefix}_{i:02d}" for i in range(1, self.labelled + self.unlabelled + 1)]
 
+    def drawn(self, study_id: str, seed: int) -> tuple[np.ndarray, ...]:
+        """Image, label and, for a volume, affine of one study: the same for the same id and seed."""
+        return self.draw(np.random.default_rng([seed, zlib.crc32(study_id.encode())]))
+
 
 FAMILIES = (
     Family("rgb", ".png", retina.draw, retina.STRUCTURES, labelled=6, unlabelled=4),
@@ -59,25 +64,35 @@ def truth_folder(out: Path | str) -> Path:
 def make_samples(out: Path | str, *, seed: int = 0) -> list[str]:
     """Draws all sets into ``out`` and their hidden truth into :func:`truth_folder`; returns the ids.
 
-    The same ``seed`` gives the same files. A study depends on the seed and its own id only. Raises FileExistsError
-    when ``out`` is a file or a folder with something in it, so that nobody's studies are ever overwritten.
+    The same ``seed`` gives the same files. A study depends on the seed and its own id only. The folder appears when it
+    is complete. Raises FileExistsError when ``out`` is a file or a folder with something in it: nobody's studies are
+    ever overwritten.
     """
     out, truth = Path(out), truth_folder(out)
     for folder in (out, truth):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise FileExistsError(f"{folder} exists and is not an empty folder; give a new folder or remove this one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".samples-") as staging:
+        drawn, hidden = Path(staging) / "studies", Path(staging) / "truth"
+        ids = _draw_all(drawn, hidden, seed)
+        os.replace(hidden, truth)
+        os.replace(drawn, out)
+    return ids
+
+
+def _draw_all(out: Path, truth: Path, seed: int) -> list[str]:
     final = out / "labels" / "final"
     final.mkdir(parents=True)
-    truth.mkdir(parents=True, exist_ok=True)
+    truth.mkdir()
     objects, hidden = {}, {}
     for family in FAMILIES:
         for number, name in enumerate(family.ids()):
-            drawn = family.draw(np.random.default_rng([seed, zlib.crc32(name.encode())]))
-            image, label, affine = drawn if len(drawn) == 3 else (*drawn, None)
+            image, label, *affine = family.drawn(name, seed)
             is_labelled = number < family.labelled
             filename = name + family.suffix
-            _write_array(out / filename, image, affine)
-            _write_array((final if is_labelled else truth) / filename, label, affine)
+            _write_array(out / filename, image, *affine)
+            _write_array((final if is_labelled else truth) / filename, label, *affine)
             objects[name] = _entry(family, filename, is_labelled)
             if not is_labelled:
                 hidden[name] = {"file": filename, "structures": family.structures}
@@ -104,20 +119,16 @@ def _index(objects: dict[str, dict]) -> dict:
     }
 
 
-def _write_array(path: Path, array: np.ndarray, affine: np.ndarray | None) -> None:
-    partial = path.with_name(".partial-" + path.name)
+def _write_array(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> None:
     if affine is None:
-        Image.fromarray(array).save(partial, format="PNG")
-    else:
-        image = nibabel.Nifti1Image(array, affine)
-        image.header.set_xyzt_units("mm", "sec")
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
-        nibabel.save(image, partial)
-    os.replace(partial, path)
+        Image.fromarray(array).save(path)
+        return
+    image = nibabel.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    nibabel.save(image, path)
 
 
 def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_name(".partial-" + path.name)
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
