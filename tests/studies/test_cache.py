@@ -1,4 +1,4 @@
-"""ContentCache: found by content, bounded in memory and on disk, computed once, purged by tag, never broken by a file."""
+"""ContentCache: found by content, bounded, computed once, purged by tag, never broken by a damaged file."""
 
 import logging
 import multiprocessing
@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from lib.studies.cache import ContentCache, Entry, content_key
 
 KIB = 1024

@@ -48,11 +48,15 @@ class Candidates:
 
 
 def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> list[int]:
-    """Candidate indices for all structures; those of the rarest structure first, since they serve the others too."""
+    """Indices of the chosen candidates, the most similar first.
+
+    Every structure gets one, then a fair share of ``2 * count``, then up to ``count`` while there is room. The rarest
+    structure chooses first, since its slices often serve the others too.
+    """
     owners, limit = candidates.owners, 2 * count
     chosen: list[int] = []
     fair = min(count, max(1, math.ceil(limit / len(names))))
-    for quota in dict.fromkeys((fair, count)):
+    for quota in dict.fromkeys((1, fair, count)):
         for name in sorted(names, key=lambda n: int(candidates.holds[n].sum())):
             mine = np.flatnonzero(candidates.holds[name])
             place = {int(i): p for p, i in enumerate(mine)}

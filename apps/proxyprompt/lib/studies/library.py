@@ -26,7 +26,7 @@ from lib.studies.cache import ContentCache, Entry, content_key
 from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry, declared_structures
+from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
@@ -83,9 +83,9 @@ class LabelledStudy:
 class Catalogue:
     """Follows the final labels of a datastore. Thread safe.
 
-    intensity, conf_labels, dataset_json: as for ``read_study`` and ``declared_structures``. groups_csv: a table whose
-    first column is the image id and which has a column ``group``. ``datastore`` is any local one, or DICOMweb, whose
-    labels are fetched by ``refresh(remote=True)``.
+    datastore: any local one, or DICOMweb, whose labels are fetched by ``refresh(remote=True)``. intensity, conf_labels:
+    as for ``read_study`` and ``declared_structures``. Beside the images may lie ``dataset.json`` (names of label
+    values) and ``groups.csv`` (first column the image id, and a column ``group``).
     """
 
     def __init__(
@@ -96,12 +96,9 @@ class Catalogue:
         cache: ContentCache,
         intensity: IntensitySettings | None = None,
         conf_labels: Mapping[str, object] | str | None = None,
-        dataset_json: Path | None = None,
-        groups_csv: Path | None = None,
     ):
         self.datastore, self.registry, self.cache = datastore, registry, cache
-        self.intensity, self.conf_labels, self.dataset_json = intensity, conf_labels, dataset_json
-        self._groups_csv = groups_csv
+        self.intensity, self.conf_labels = intensity, conf_labels
         self._lock = threading.RLock()
         self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
         self._remote_at = float("-inf")
@@ -117,20 +114,15 @@ class Catalogue:
                 del self._known[gone]
             for study_id, (image, label, info) in files.items():
                 try:
-                    stamp = (
-                        _stamp(image),
-                        _stamp(label),
-                        _stamp(self.dataset_json),
-                        _stamp(self._groups_csv),
-                        str(info),
-                    )
+                    named = find_dataset_json(label, image.parent)
+                    stamp = (*map(_stamp, (image, label, named, _groups_beside(image))), str(info))
                 except OSError:  # removed between listing and looking
                     self._known.pop(study_id, None)
                     continue
                 if study_id in self._known and self._known[study_id][0] == stamp:
                     continue
                 try:
-                    found = self._describe(study_id, image, label, info)
+                    found = self._describe(study_id, image, label, info, named)
                 except StudyError as error:
                     found = str(error)
                     logger.warning("labelled study %s cannot be used: %s", study_id, found)
@@ -157,7 +149,8 @@ class Catalogue:
         known = str(self.datastore.get_image_info(image_id).get("PatientID") or "")
         if known not in UNKNOWN:
             return known
-        return patient or _read_groups(self._groups_csv).get(image_id)
+        image = self.datastore.get_image_uri(image_id)
+        return patient or (_read_groups(_groups_beside(Path(image))).get(image_id) if image else None)
 
     def open(self, image_id: str) -> Study:
         """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
@@ -196,7 +189,7 @@ class Catalogue:
                 found[image_id] = (Path(image), _source_seg(Path(label), info) or Path(label), info)
         return found
 
-    def _describe(self, study_id: str, image: Path, label: Path, info: dict) -> LabelledStudy:
+    def _describe(self, study_id: str, image: Path, label: Path, info: dict, named: Path | None) -> LabelledStudy:
         image_hash, label_hash = _hash(image), _hash(label)
         settings = asdict(self.intensity or IntensitySettings())
         modality = self.datastore.get_image_info(study_id).get("Modality")
@@ -219,7 +212,7 @@ class Catalogue:
             label,
             label_info=info,
             segment_names=segment_names(label) if label.is_dir() else None,
-            dataset_json=self.dataset_json,
+            dataset_json=named,
             conf_labels=self.conf_labels,
             values=values,
         )
@@ -274,7 +267,11 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_groups(path: Path | None) -> dict[str, str]:
+def _groups_beside(image: Path) -> Path:
+    return image.parent / "groups.csv"
+
+
+def _read_groups(path: Path) -> dict[str, str]:
     stamp = _stamp(path)
     return {} if stamp is None else _parse_groups(path, stamp)
 

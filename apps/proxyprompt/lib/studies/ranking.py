@@ -19,7 +19,7 @@ TEMPERATURE = 0.1
 """Of the softmax over target slices, in units of cosine similarity."""
 
 MARGIN = 0.25
-"""Another study is preferred to a second slice of the same one only if its score is within this of the best score."""
+"""Another study is preferred to a second slice of the same one only if its best score is within this of the best."""
 
 _CENTRE_PRIOR = 8
 """Number of zero descriptors mixed into the mean that is taken off: a mean over few studies says little."""
@@ -69,18 +69,19 @@ def pick(
 ) -> list[int]:
     """Indices of ``count`` candidates (fewer if there are not so many), those already ``chosen`` first.
 
-    similarity: (T, n); studies: n owners. Studies take turns: no study gives a second slice while another one, with a
-    score within ``margin`` of the best, has given none, and so on for the third; candidates further off than that
-    come last. A study's first slice is its best; a further one is that which adds most to what the target slices find
+    similarity: (T, n); studies: n owners. Studies take turns: no study gives a second slice while another one, whose
+    best score is within ``margin`` of the best of all, has given none, and so on for the third; studies further off
+    than that come last. A study's first slice is its best; a further one is that which adds most to what the target slices find
     in the set (their best similarity to it, averaged by relevance), not the neighbour of the first.
     """
     weight, score = relevance(similarity), scores(similarity)
     picked = list(chosen)
     given = Counter(studies[i] for i in picked)
     cover = similarity[:, picked].max(axis=1) if picked else np.full(len(similarity), -1.0)
+    peak = {s: max(score[i] for i in range(len(studies)) if studies[i] == s) for s in set(studies)}
     rest = [i for i in range(len(studies)) if i not in set(picked)]
     while rest and len(picked) < count:
-        near = [i for i in rest if score[i] >= score.max() - margin] or rest
+        near = [i for i in rest if peak[studies[i]] >= score.max() - margin] or rest
         turn = min(given[studies[i]] for i in near)
         pool = [i for i in near if given[studies[i]] == turn]
         gain = {i: float(weight @ np.maximum(cover, similarity[:, i])) if turn else 0.0 for i in pool}

@@ -22,7 +22,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -67,8 +66,6 @@ class SupportLibrary:
         cache: ContentCache,
         intensity: IntensitySettings | None = None,
         conf_labels: Mapping[str, object] | str | None = None,
-        dataset_json: Path | None = None,
-        groups_csv: Path | None = None,
     ):
         self.catalogue = Catalogue(
             datastore,
@@ -76,8 +73,6 @@ class SupportLibrary:
             cache=cache,
             intensity=intensity,
             conf_labels=conf_labels,
-            dataset_json=dataset_json,
-            groups_csv=groups_csv,
         )
         self._descriptors, self._cache = descriptors, cache
         self._opened: OrderedDict[str, Study] = OrderedDict()
@@ -157,7 +152,7 @@ class SupportLibrary:
         registry = self.catalogue.registry
         try:
             return registry.name_of(registry.id_of(structure))
-        except (KeyError, StudyError):
+        except StudyError:
             raise SupportError(f"unknown structure {structure!r}; on offer: {_listed(self.structures())}") from None
 
     def _auto(
@@ -321,8 +316,8 @@ class SupportLibrary:
 
 
 def _same_modality(one: str, other: str) -> bool:
-    """OT stands for unknown, and is like any other."""
-    return one == other or "OT" in (one, other)
+    """OT is gray of which nothing is known: any modality but colour."""
+    return one == other or ("OT" in (one, other) and "RGB" not in (one, other))
 
 
 def _listed(names: Sequence[str], at_most: int = 20) -> str:
