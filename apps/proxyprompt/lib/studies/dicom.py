@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from lib.studies.errors import StudyError
-from lib.studies.readers import Raster, from_itk
+from lib.studies.readers import Raster, from_itk, has_dicom_magic
 
 TAGS = ("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription")
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
@@ -60,7 +60,10 @@ def read_dicom(path: Path) -> Raster:
 
 
 def _series_files(folder: Path) -> list[Path]:
-    """The files of the folder's one series, in ITK's order (along the stack)."""
+    """The files of the folder's one series, in ITK's order (along the stack).
+
+    ITK passes over a damaged file without a word, which would close the gap that it leaves: such a file is refused.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
         raise StudyError(f"{folder}: no DICOM image in this folder; give a file, or a folder with one DICOM series")
@@ -68,13 +71,20 @@ def _series_files(folder: Path) -> list[Path]:
         raise StudyError(
             f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}); put each in its own folder"
         )
-    return [Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
+    files = [Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
+    for file in sorted(set(folder.iterdir()) - set(files)):
+        if has_dicom_magic(file) and file.name.upper() != "DICOMDIR":
+            raise StudyError(f"{file}: cannot be read with its series, it may be damaged or cut short; export it again")
+    return files
 
 
 def _header(file: Path) -> Dataset:
     """Tags without pixels. StudyError when the file is shorter than its uncompressed pixels."""
     header = pydicom.dcmread(file, stop_before_pixels=True)
-    if header.get("Rows") and not header.file_meta.TransferSyntaxUID.is_compressed:
+    if (
+        header.get("Rows")
+        and not pydicom.uid.UID(header.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2")).is_compressed
+    ):
         bits = int(header.get("BitsAllocated", 8)) * int(header.get("SamplesPerPixel", 1))
         pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames", 1) or 1)
         if file.stat().st_size < pixels * bits // 8:

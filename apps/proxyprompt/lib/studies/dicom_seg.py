@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid
@@ -44,7 +43,7 @@ def read_seg_on(image: Raster, path: Path) -> np.ndarray:
     except (*DAMAGE, NotImplementedError, AttributeError) as e:
         raise StudyError(f"{path}: the frames of this DICOM SEG cannot be read ({e}); export it again") from e
     if str(seg.get("SegmentationType", "BINARY")).upper() == "FRACTIONAL":
-        frames = frames * 2 >= int(seg.get("MaximumFractionalValue", 255))
+        frames = 2 * frames.astype(np.int64) >= int(seg.get("MaximumFractionalValue", 255))
     masks = {number: np.zeros(image.grid.size, dtype=bool) for number in numbers}
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(_group(seg, groups, "SegmentIdentificationSequence", path).ReferencedSegmentNumber)
@@ -106,7 +105,7 @@ def _load(path: Path, *, pixels: bool) -> Dataset:
         raise StudyError(f"{path}: expected one DICOM SEG file, found {len(files) if path.exists() else 'none'}")
     try:
         seg = pydicom.dcmread(files[0], stop_before_pixels=not pixels)
-    except (InvalidDicomError, *DAMAGE) as e:
+    except DAMAGE as e:
         raise StudyError(f"{path}: cannot be read as DICOM ({e}); export it again") from e
     if seg.get("Modality") != "SEG" or not seg.get("SegmentSequence"):
         raise StudyError(f"{path}: is a DICOM object of modality {seg.get('Modality')}, not a segmentation (SEG)")

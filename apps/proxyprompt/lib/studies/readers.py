@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image, ImageSequence
+from pydicom.errors import InvalidDicomError
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid, ItkGeometry
@@ -27,7 +29,10 @@ ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
 DICOM = (".dcm", ".dicom", ".ima")
 # what libraries raise on damaged files
-DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zlib.error, SyntaxError, MemoryError, OverflowError)
+DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError, KeyError, SyntaxError, MemoryError, OverflowError),
+    *(zlib.error, struct.error, InvalidDicomError),
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
     if not path.exists():
         raise StudyError(f"{path}: no such file or folder")
     suffix = suffix_of(path)
-    if path.is_dir() or suffix in DICOM or _has_dicom_magic(path):
+    if path.is_dir() or suffix in DICOM or has_dicom_magic(path):
         from lib.studies.dicom import read_dicom
 
         return guarded(read_dicom, path)
@@ -132,6 +137,8 @@ def read_nifti(path: Path) -> Raster:
     size = (shape + (1, 1))[:3]
     voxels = _gray_or_rgb(path, voxels.reshape(*size, voxels.shape[-1]) if colour else voxels.reshape(size))
     geometry = itk_geometry(path, size)
+    if len(image.shape) > len(shape):  # colour: ITK leaves out the axes of one voxel before it, a label does too
+        shape = geometry.size if geometry is not None else size
     grids = [Grid.from_ras(size, image.affine)]
     if geometry is not None:
         grids.insert(0, Grid.from_itk(geometry))
@@ -237,7 +244,8 @@ def _checked(raster: Raster) -> Raster:
     return replace(raster, grids=grids)
 
 
-def _has_dicom_magic(path: Path) -> bool:
+def has_dicom_magic(path: Path) -> bool:
+    """Whether the file calls itself DICOM."""
     if not path.is_file():
         return False
     with open(path, "rb") as f:

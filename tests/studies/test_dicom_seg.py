@@ -1,0 +1,128 @@
+"""DICOM SEG as labels: frames by position, names of segments."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.studies.dicom_seg import segment_names
+from lib.studies.study import StudyError, read_study
+from tests.dicom_files import CORONAL, SAGITTAL, save_series, seg
+
+RNG = np.random.default_rng(6)
+VOLUME = RNG.integers(0, 3000, (5, 8, 9)).astype(np.uint16)
+NAMES = {1: "liver", 2: "spleen"}
+
+
+def series(tmp_path, axes=(1, 0, 0, 0, 1, 0)):
+    return read_study(save_series(tmp_path / "ct", VOLUME, axes=axes))
+
+
+@pytest.mark.parametrize("fractional", [False, True])
+@pytest.mark.parametrize("axes", [(1, 0, 0, 0, 1, 0), SAGITTAL, CORONAL])
+def test_frames_are_placed_by_position(tmp_path, axes, fractional):
+    study = series(tmp_path, axes)
+    frames = RNG.random((4, 8, 9)) > 0.6
+    frames[2] &= ~frames[1]  # frames 1 and 2 are the two segments of one slice
+    places, segments = [3, 0, 0, 4], [1, 2, 1, 2]
+    seg(frames, places, segments, NAMES, axes=axes, fractional=fractional).save_as(tmp_path / "seg.dcm")
+    wanted = np.zeros((5, 8, 9), np.uint8)
+    for frame, slot, number in zip(frames, places, segments, strict=True):
+        wanted[slot][frame] = number
+    if axes == SAGITTAL:  # its normal points to the patient's right, slices are counted to the left
+        wanted = wanted[::-1]
+    assert np.array_equal(study.read_label(tmp_path / "seg.dcm"), wanted)
+
+
+def test_turned_frames_are_turned_back(tmp_path):
+    study = series(tmp_path)
+    frame = RNG.random((8, 9)) > 0.5
+    ds = seg(frame[::-1, ::-1][None], [2], [1], NAMES)
+    ds.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+    position = ds.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+    x, y, z = position.ImagePositionPatient
+    position.ImagePositionPatient = [x + 8 * 0.8, y + 7 * 0.7, z]
+    ds.save_as(tmp_path / "seg.dcm")
+    labels = study.read_label(tmp_path / "seg.dcm")
+    assert np.array_equal(labels[2], frame) and not labels[[0, 1, 3, 4]].any()
+
+
+def test_the_smaller_of_two_overlapping_segments_is_on_top(tmp_path):
+    study = series(tmp_path)
+    frames = np.zeros((2, 8, 9), bool)
+    frames[0, 2:4, 2:4] = True
+    frames[1] = True
+    seg(frames, [1, 1], [1, 2], NAMES).save_as(tmp_path / "seg.dcm")
+    assert (study.read_label(tmp_path / "seg.dcm")[1] == np.where(frames[0], 1, 2)).all()
+
+
+def test_a_frame_beside_the_slices_is_refused(tmp_path):
+    study = series(tmp_path)
+    for at in (9, 1.5):
+        seg(np.ones((1, 8, 9), bool), [at], [1], NAMES).save_as(tmp_path / "seg.dcm")
+        with pytest.raises(StudyError, match=r"does not lie on a slice of the image\. Frame: .* Image .*ct"):
+            study.read_label(tmp_path / "seg.dcm")
+    seg(np.ones((1, 8, 7), bool), [1], [1], NAMES).save_as(tmp_path / "seg.dcm")
+    with pytest.raises(StudyError, match="does not lie on a slice"):
+        study.read_label(tmp_path / "seg.dcm")
+
+
+def test_names_from_a_file_or_its_folder(tmp_path):
+    (tmp_path / "final").mkdir()
+    seg(np.ones((1, 8, 9), bool), [1], [2], NAMES).save_as(tmp_path / "final" / "x.dcm")
+    assert segment_names(tmp_path / "final") == segment_names(tmp_path / "final" / "x.dcm") == NAMES
+
+
+def test_what_is_no_segmentation(tmp_path):
+    study = series(tmp_path)
+    with pytest.raises(StudyError, match=r"modality CT, not a segmentation"):
+        segment_names(tmp_path / "ct" / "0-0.dcm")
+    with pytest.raises(StudyError, match="expected one DICOM SEG file, found 5"):
+        study.read_label(tmp_path / "ct")
+    with pytest.raises(StudyError, match="found none"):
+        segment_names(tmp_path / "nothing.dcm")
+    (tmp_path / "text.dcm").write_text("hello")
+    with pytest.raises(StudyError, match="cannot be read as DICOM"):
+        segment_names(tmp_path / "text.dcm")
+    seg(np.ones((1, 8, 9), bool), [1], [2], NAMES).save_as(tmp_path / "seg.dcm")
+    with pytest.raises(StudyError, match="modality SEG, not an image; give the image series"):
+        read_study(tmp_path / "seg.dcm")
+
+
+def test_what_dcmqi_writes_comes_back(tmp_path):
+    """An independent writer: the tool by which MONAI Label stores labels on a DICOMweb server."""
+    tool = shutil.which("itkimage2segimage") or str(Path(sys.executable).with_name("itkimage2segimage"))
+    if not Path(tool).exists():
+        pytest.skip("itkimage2segimage (dcmqi) is not installed")
+    study = series(tmp_path)
+    labels = np.zeros((5, 8, 9), np.uint8)
+    labels[1, 2:5, 3:8], labels[3, 1:4, 1:3] = 1, 2
+    study.write_label(labels, tmp_path / "label.nii.gz")
+    code = {"CodeValue": "123037004", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Anatomical Structure"}
+    segments = [
+        {
+            "labelID": number,
+            "SegmentLabel": name,
+            "SegmentAlgorithmType": "MANUAL",
+            "SegmentedPropertyCategoryCodeSequence": code,
+            "SegmentedPropertyTypeCodeSequence": code,
+            "recommendedDisplayRGBValue": [255, 0, 0],
+        }
+        for number, name in NAMES.items()
+    ]
+    meta = {"ContentCreatorName": "a", "SeriesDescription": "b", "SeriesNumber": "1", "InstanceNumber": "1"}
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, "segmentAttributes": [segments]}))
+    command = {
+        "--inputImageList": tmp_path / "label.nii.gz",
+        "--inputDICOMDirectory": tmp_path / "ct",
+        "--inputMetadata": tmp_path / "meta.json",
+        "--outputDICOM": tmp_path / "seg.dcm",
+    }
+    arguments = [str(part) for pair in command.items() for part in pair]
+    subprocess.run([tool, *arguments], check=True, capture_output=True, timeout=120)
+    assert segment_names(tmp_path / "seg.dcm") == NAMES
+    assert np.array_equal(study.read_label(tmp_path / "seg.dcm"), labels)
