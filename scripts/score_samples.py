@@ -64,7 +64,8 @@ class Server:
         if "multipart" not in reply.headers.get("content-type", ""):
             raise Refused(f"{study_id}: the answer holds no label file: {reply.text[:300]}")
         told, path = self._unpack(reply)
-        supports = [(support["id"], int(support["slice"])) for support in told["supports"]]
+        likest = sorted(told["supports"], key=lambda support: -support["similarity"])
+        supports = [(support["id"], int(support["slice"])) for support in likest]
         return Answer(path, told["label_names"], supports, seconds)
 
     def _unpack(self, reply: requests.Response) -> tuple[dict, Path]:

@@ -1,6 +1,8 @@
 """Scores whoever answers requests on the sample studies: against the truth, the baselines and the two controls.
 
-- *copy* and *nearest* are :mod:`lib.training.baselines` on the very supports that the answer names.
+- *copy* and *nearest* are :mod:`lib.training.baselines` on the very supports that the answer names. Where structures
+  lie in other places in every study, a majority of several supports agrees on nothing; *copy* is therefore the better
+  of the majority and of the most similar support alone, whichever suits the structure.
 - *swapped*: the same supports with the mask of another structure of theirs; Dice of what comes back to the structure
   asked for at first. It must be low: the mask, not the image, decides what is segmented.
 - *unrelated*: supports of another set, with a structure that the target does not have. It must be lower than with
@@ -27,7 +29,10 @@ MEASURES = ("dice", "iou", "copy", "nearest", "swapped", "unrelated")
 
 
 class Answer(NamedTuple):
-    """A segmentation. path: label file on the target's grid. names: structure -> value. supports: (id, slice) used."""
+    """A segmentation. path: label file on the target's grid. names: structure -> value.
+
+    supports: (id, slice) of those used, the most similar first.
+    """
 
     path: Path
     names: dict[str, int]
@@ -85,8 +90,8 @@ def score_study(
         wanted = truth == structures[name]
         score.dice, score.iou = overlap(_mask(predicted, answer, name), wanted)
         score.supports, score.seconds = answer.supports, round(answer.seconds, 3)
-        for measure, masks in baselines.items():
-            setattr(score, measure, overlap(masks[name], wanted).dice)
+        for measure, variants in baselines.items():
+            setattr(score, measure, max(overlap(masks[name], wanted).dice for masks in variants))
     if controls:
         _swap(study, truth, structures, answer, scores, ask)
         _take_unrelated(samples, study, truth, structures, answer, scores, ask)
@@ -130,8 +135,8 @@ def _baselines(
     supports: Sequence[tuple[str, int]],
     names: Sequence[str],
     foundation: Foundation | None,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Measure -> structure -> (Z, h, w) bool, from the supports named."""
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Measure -> variants of it -> structure -> (Z, h, w) bool, from the supports named."""
     images, masks, declared = [], [], []
     opened: dict[str, tuple[Study, np.ndarray]] = {}
     for support_id, index in supports:
@@ -147,13 +152,16 @@ def _baselines(
         return {}
     # a slice that shows nothing of the structure has no mask to copy
     shown = torch.stack([mask.flatten(1).any(1) for mask in masks])
-    copied = copy_support_mask(masks, study.slice_shape, valid=shown).numpy()
-    found = {"copy": np.repeat(copied[:, None], len(study), axis=1)}
+    first = shown & (shown.cumsum(0) == 1)
+    copied = [copy_support_mask(masks, study.slice_shape, valid=valid).numpy() for valid in (shown, first)]
+    found = {"copy": [np.repeat(mask[:, None], len(study), axis=1) for mask in copied]}
     if foundation is not None:
         targets = torch.from_numpy(study.images(range(len(study))))
         nearest = nearest_feature(foundation, targets, images, masks, valid=torch.tensor(declared))
-        found["nearest"] = nearest.numpy().swapaxes(0, 1)
-    return {measure: dict(zip(names, stacked, strict=True)) for measure, stacked in found.items()}
+        found["nearest"] = [nearest.numpy().swapaxes(0, 1)]
+    return {
+        measure: [dict(zip(names, stacked, strict=True)) for stacked in variants] for measure, variants in found.items()
+    }
 
 
 def _swap(study, truth, structures, answer, scores, ask) -> None:
