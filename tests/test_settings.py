@@ -52,6 +52,7 @@ def test_an_unknown_option_lists_the_valid_ones():
         ("cache_disk_mb", "-1", ["whole number"]),
         ("window", "muscle", ["lung", "percentile"]),
         ("window", "40,wide", ["centre,width"]),
+        ("labels", "liver,spleen", ["name=value"]),
         ("models", "deepedit", ["proxyprompt"]),
     ],
 )

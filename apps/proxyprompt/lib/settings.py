@@ -81,6 +81,13 @@ def _window(text: str) -> str:
     return text
 
 
+def _labels(text: str) -> str:
+    from lib.studies.labels import parse_labels
+
+    parse_labels(text)
+    return text
+
+
 def _text(text: str) -> str:
     return text
 
@@ -104,7 +111,7 @@ class Settings:
         default=None,
         metadata=about(
             "side of the network's square input in pixels; default: the foundation's own",
-            _integer(64, 2048, multiple=32),
+            _integer(64, 2048, multiple=64),
         ),
     )
     adapter: str | None = field(
@@ -126,7 +133,10 @@ class Settings:
     )
     labels: str | None = field(
         default=None,
-        metadata=about("names of label values for labels that carry none: liver,spleen or rim=1,cup=2,disc=1+2"),
+        metadata=about(
+            "names of label values (rim=1,cup=2), unions (disc=rim+cup), or a .json file with them",
+            _labels,
+        ),
     )
     supports: int = field(
         default=4, metadata=about("support slices to prompt with (K) unless the request says", _integer(1, 64))

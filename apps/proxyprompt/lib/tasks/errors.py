@@ -25,6 +25,30 @@ logger = logging.getLogger(__name__)
 _STATUS = {MONAILabelError.INVALID_INPUT: 400}
 
 
+class StartError(MONAILabelException):
+    """The server cannot start as it was asked to."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(MONAILabelError.APP_INIT_ERROR, message)
+
+    def __str__(self) -> str:
+        return self.msg
+
+
+@contextmanager
+def starting(*refusals: type[Exception]) -> Iterator[None]:
+    """Turn the expected errors of a start into one clear StartError.
+
+    In the server's process, which ends with it, the message stands without the framework's trace around it.
+    """
+    try:
+        yield
+    except refusals as error:
+        if "monailabel.app" in sys.modules:
+            sys.tracebacklimit = 0
+        raise StartError(str(error)) from None
+
+
 def refuse(message: str) -> MONAILabelException:
     """The exception for input that cannot be served: what was given, what was expected, what to do next."""
     return MONAILabelException(MONAILabelError.INVALID_INPUT, message)

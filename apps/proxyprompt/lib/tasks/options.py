@@ -49,7 +49,11 @@ class Choices:
 
 @dataclass(frozen=True)
 class Options:
-    """One request. support: "auto", or ids of labelled studies. structures: names, or None for all on offer."""
+    """One request.
+
+    support: "auto", or ids of labelled studies. structures: names, or None for those that suit the target; whether they
+    exist is for the library to say, which knows their aliases. extension: the result's suffix; None for the usual one.
+    """
 
     support: str | tuple[str, ...] = AUTO
     structures: tuple[str, ...] | None = None
@@ -78,7 +82,7 @@ def parse_options(request: Mapping[str, Any], choices: Choices) -> Options:
         raise refuse(f"unknown option {', '.join(map(repr, unknown))}; the options are: {', '.join(OURS)}")
     return Options(
         support=_support(request.get("support")),
-        structures=_structures(request.get("structure"), choices.structures),
+        structures=_names("structure", request.get("structure"), ALL),
         count=_count(request.get("supports"), choices.count),
         adapter=_adapter(request.get("adapter"), choices.adapters),
         agreement=_flag("agreement", request.get("agreement"), True),
@@ -105,15 +109,6 @@ def _names(option: str, value: Any, neutral: str) -> tuple[str, ...] | None:
 def _support(value: Any) -> str | tuple[str, ...]:
     names = _names("support", value, AUTO)
     return AUTO if names is None else tuple(check_id(name, "support") for name in names)
-
-
-def _structures(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
-    names = _names("structure", value, ALL)
-    missing = [name for name in names or () if name not in known]
-    if missing:
-        valid = ", ".join([ALL, *known])
-        raise refuse(f"no labelled study has a structure named {', '.join(map(repr, missing))}; valid: {valid}")
-    return names
 
 
 def _count(value: Any, default: int) -> int:

@@ -15,6 +15,7 @@ from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.utils.sessions import Sessions
 
 from lib.tasks.errors import refuse
 
@@ -88,3 +89,13 @@ def image_path(datastore: Datastore, image_id: object) -> str:
         known = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
         raise ImageNotFoundException(f"there is no image {name!r} among the {len(listed)} studies ({known})")
     return path
+
+
+class SafeSessions(Sessions):
+    """MONAI Label's sessions; a session id is a plain name too (removing one deletes the folder of that name)."""
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True):
+        return super().get_session(check_id(session_id, "session id"), update_ts, fetch_cache)
+
+    def remove_session(self, session_id: str) -> None:
+        super().remove_session(check_id(session_id, "session id"))

@@ -1,0 +1,156 @@
+"""The infer task ``proxyprompt``: labelled studies of the datastore segment another one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from lib.foundation import CheckpointError
+from lib.segmenter import Segmenter
+from lib.studies.cache import ContentCache
+from lib.studies.errors import StudyError
+from lib.studies.labels import merge
+from lib.studies.selection import Selection
+from lib.studies.study import Study, read_study
+from lib.studies.support import SupportLibrary
+from lib.tasks.errors import as_monailabel
+from lib.tasks.latency import Latencies
+from lib.tasks.models import Models
+from lib.tasks.options import Choices, Options, drop_downs, parse_options
+from lib.tasks.pipeline import Masks, Pipeline
+
+logger = logging.getLogger(__name__)
+
+DISCLAIMER = "Research use only, not a medical device."
+
+
+class ProxyPromptInfer(InferTask):
+    """In-context segmentation. Holds nothing of a request: any number of threads may call it at once."""
+
+    def __init__(self, *, models: Models, library: SupportLibrary, cache: ContentCache, supports: int = 4) -> None:
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=None,
+            dimension=3,
+            description=f"Segments a study as labelled studies show it. {DISCLAIMER}",
+        )
+        self._models, self._library, self._cache, self._supports = models, library, cache, supports
+
+    def is_valid(self) -> bool:
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry."""
+        return {**super().info(), "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()}}
+
+    def config(self) -> dict[str, Any]:
+        """The options with their drop-downs, as the datastore stands at this moment."""
+        return drop_downs(self._choices())
+
+    def _choices(self) -> Choices:
+        return Choices(
+            supports=self._library.ids(),
+            structures=self._library.structures(),
+            adapters=self._models.versions(),
+            count=self._supports,
+        )
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segment one study.
+
+        request["image"]: the id of an image of the datastore, or a Path to a file that the server itself took in.
+        Returns the path of a label file on the study's own grid, which belongs to the caller, and the answer's JSON.
+        Raises MONAILabelException, always with a message for the user.
+        """
+        latencies = Latencies()
+        with as_monailabel("segmentation", StudyError, CheckpointError):
+            options = parse_options(request, self._choices())
+            segmenter = self._models.get(options.adapter)
+            image = request["image"]
+            with latencies.of("read"):
+                study = self._read(image)
+            with latencies.of("support"):
+                selection = self._library.choose(
+                    study,
+                    "" if isinstance(image, Path) else image,
+                    options.structures,
+                    support=options.support if isinstance(options.support, str) else list(options.support),
+                    count=options.count,
+                )
+            masks = Pipeline(segmenter, self._cache, latencies).run(study, selection, agreement=options.agreement)
+            with latencies.of("write"):
+                registry = self._library.catalogue.registry
+                labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
+                path = self._write(study, labels, options)
+            answer = self._answer(segmenter, study, selection, masks, labels)
+            answer["latencies"] = latencies.report()
+            logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
+            return str(path), answer
+
+    def _read(self, image: str | Path) -> Study:
+        if isinstance(image, Path):
+            return read_study(image, intensity=self._library.catalogue.intensity)
+        return self._library.open(image)
+
+    @staticmethod
+    def _write(study: Study, labels: np.ndarray, options: Options) -> Path:
+        extension = options.extension or (".png" if study.kind == "image" and _is_picture(study.path) else ".nii.gz")
+        handle, path = tempfile.mkstemp(suffix=extension, prefix="proxyprompt-")
+        os.close(handle)
+        try:
+            return study.write_label(labels, path)
+        except BaseException:
+            os.unlink(path)
+            raise
+
+    def _answer(
+        self, segmenter: Segmenter, study: Study, selection: Selection, masks: Masks, labels: np.ndarray
+    ) -> dict[str, Any]:
+        registry = self._library.catalogue.registry
+        ids = {name: registry.id_of(name) for name in selection.structures}
+        structures = {}
+        for n, (name, id) in enumerate(ids.items()):
+            agreement = masks.agreement[n]
+            structures[name] = {
+                "id": id,
+                "presence_max": round(float(masks.presence[:, n].max()), 4),
+                "presence_mean": round(float(masks.presence[:, n].mean()), 4),
+                "slices": int(masks.present()[:, n].sum()),
+                "voxels": int((labels == id).sum()),
+                "agreement": None if agreement is None else round(agreement, 4),
+            }
+        return {
+            "label_names": ids,
+            "structures": structures,
+            **selection.report(),
+            "foundation": segmenter.foundation.name,
+            "adapter": segmenter.version,
+            "weights_sha256": segmenter.weights_sha256,
+            "warnings": self._warnings(segmenter, study, selection),
+            "disclaimer": DISCLAIMER,
+        }
+
+    @staticmethod
+    def _warnings(segmenter: Segmenter, study: Study, selection: Selection) -> list[str]:
+        said = list(study.warnings)
+        if not segmenter.trained:
+            said.append("the proxy prompt generator is untrained: these masks mean nothing; train on labelled studies")
+        if any(s.same_group for s in selection.slices):
+            said.append(
+                "a support is of the same patient or case as the target: do not judge the method by this result"
+            )
+        if selection.indexing:
+            said.append(f"{selection.indexing} labelled studies were not indexed yet and could not be chosen")
+        said += [f"labelled study {name} cannot be used: {why}" for name, why in selection.skipped.items()]
+        return said
+
+
+def _is_picture(path: Path) -> bool:
+    return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm")

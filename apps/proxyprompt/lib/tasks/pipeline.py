@@ -1,0 +1,234 @@
+"""From a target and its supports to masks on the target's slices. Knows no server and no files.
+
+Everything that is computed from pixels and weights goes through the content cache: the features of a slice (a target
+today is a support tomorrow), the context of each support image with each mask, the memory of a whole support set.
+Another structure, another support or the same request again then costs only the decoding.
+
+Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.foundation.base import Features
+from lib.prompt.context import SupportMemory
+from lib.segmenter import Segmenter
+from lib.studies.cache import ContentCache, content_key
+from lib.studies.selection import Selection
+from lib.studies.study import Study
+from lib.tasks.latency import Latencies
+
+PRESENT = 0.5
+"""A structure is drawn on a slice when the probability that it is there reaches this."""
+_WORK = 8 * 32 * 32
+"""Objects times grid positions that are decoded at once on a CPU: bounds memory, keeps the cores busy."""
+_GPU_FACTOR = 8
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the model says of every slice.
+
+    logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. agreement: N, None
+    where fewer than two supports hold the structure.
+    """
+
+    logits: np.ndarray
+    presence: np.ndarray
+    agreement: tuple[float | None, ...]
+
+    def present(self) -> np.ndarray:
+        """(Z, N) bool, whether the structure is drawn on the slice."""
+        return self.presence >= PRESENT
+
+    def gated(self, structure: int) -> np.ndarray:
+        """(Z, h, w) logits of one structure, minus infinity on every slice where it is absent."""
+        return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
+
+
+class Pipeline:
+    """One request's way through one segmenter."""
+
+    def __init__(self, segmenter: Segmenter, cache: ContentCache, latencies: Latencies) -> None:
+        self._segmenter, self._cache, self._latencies = segmenter, cache, latencies
+        self._foundation = segmenter.foundation
+        self._device = next(segmenter.parameters()).device
+
+    @torch.inference_mode()
+    def run(self, study: Study, selection: Selection, *, agreement: bool = True) -> Masks:
+        """Segment every slice of ``study`` as the supports show. Raises what the parts raise; StudyError for input."""
+        features, contexts = self._supports(selection)
+        with self._latencies.of("remember"):
+            memory = self._remember(selection, features, contexts)
+        blank = torch.zeros(1, 3, *study.slice_shape, device=self._device)
+        geometry = self._foundation.preprocess(blank)[1]
+        logits, presence = [], []
+        step = self._slices_at_once(len(selection.structures))
+        for start in range(0, len(study), step):
+            part = range(start, min(start + step, len(study)))
+            target = self._target(study, part)
+            with self._latencies.of("decode"):
+                decoded = self._segmenter.segment(target, memory)
+                logits.append(self._foundation.postprocess(decoded.mask_logits, geometry).half().cpu().numpy())
+                presence.append(decoded.presence_logit.sigmoid().float().cpu().numpy())
+        masks = Masks(np.concatenate(logits), np.concatenate(presence), (None,) * len(selection.structures))
+        if not agreement:
+            return masks
+        return replace(masks, agreement=self._agreement(study, selection, features, contexts, masks))
+
+    # encoding
+
+    def _slices_at_once(self, objects: int) -> int:
+        work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
+        return max(1, work // (self._foundation.grid**2 * objects))
+
+    def _key(self, kind: str, *parts: object) -> str:
+        return content_key(kind, self._segmenter.weights_sha256, *parts)
+
+    def _target(self, study: Study, indices: Sequence[int]) -> Features:
+        """Features of some slices of the target; those that the cache does not hold are encoded together."""
+        keys = [self._key("features", study.slice_hash(i)) for i in indices]
+        with self._latencies.of("encode"):
+            entries = [self._cache.get(key) for key in keys]
+            missing = [n for n, entry in enumerate(entries) if entry is None]
+            if missing:
+                made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
+                for row, n in enumerate(missing):
+                    entries[n] = self._cache.put(keys[n], _pack(made[row : row + 1]), tags={study.content_hash})
+            return _join([_unpack(entry.tensors) for entry in entries], self._device)
+
+    def _encode(self, images: Tensor) -> Features:
+        """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
+        prepared, geometry = self._foundation.preprocess(images.to(self._device))
+        features = self._segmenter.encode(prepared)
+        return replace(features, padding=self._foundation.padding(geometry, len(images), self._device))
+
+    def _supports(self, selection: Selection) -> tuple[Features, Tensor]:
+        """F_sup of the K support images, and V (K, N, D, H, W), zeros where a study does not declare the structure."""
+        features: list[Features] = []
+        contexts: list[Tensor] = []
+        for k, chosen in enumerate(selection.slices):
+            image = torch.from_numpy(selection.images[k])[None]
+            with self._latencies.of("encode"):
+                entry = self._cache.get_or_compute(
+                    self._key("features", chosen.image_key),
+                    chosen.tags,
+                    lambda image=image: _pack(self._encode(image)),
+                )
+                features.append(_unpack(entry.tensors))
+            with self._latencies.of("remember"):
+                contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
+        return _join(features, self._device), torch.stack(contexts).to(self._device)
+
+    def _context(self, image: Tensor, masks: np.ndarray, valid: np.ndarray, chosen) -> Tensor:
+        """V of one support image with each of its N masks: (N, D, H, W)."""
+        keys = self._context_keys(chosen.image_key, masks)
+        found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(valid)}
+        missing = [n for n, entry in found.items() if entry is None]
+        if missing:
+            prepared, geometry = self._foundation.preprocess(image.to(self._device))
+            wanted = torch.from_numpy(masks[missing])[None].to(self._device)
+            made = self._segmenter.encode_pair(prepared, self._foundation.preprocess_masks(wanted, geometry))[0]
+            for row, n in enumerate(missing):
+                found[n] = self._cache.put(keys[n], {"context": made[row]}, tags=chosen.tags)
+        known = {n: entry.tensors["context"] for n, entry in found.items()}
+        empty = torch.zeros_like(next(iter(known.values())))
+        return torch.stack([known.get(n, empty) for n in range(len(masks))])
+
+    def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
+        return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
+
+    def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
+        keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
+        valid = torch.from_numpy(selection.valid)
+
+        def compute() -> dict[str, Tensor]:
+            memory = self._segmenter.remember(features, contexts, valid.to(self._device))
+            return {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
+
+        entry = self._cache.get_or_compute(self._key("memory", keys, valid), selection.tags, compute)
+        return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
+
+    # agreement
+
+    def _agreement(
+        self, study: Study, selection: Selection, features: Features, contexts: Tensor, masks: Masks
+    ) -> tuple[float | None, ...]:
+        """How alike the supports, each alone, draw each structure: mean Dice over pairs, on the slice that shows most.
+
+        None for a structure that fewer than two supports hold.
+
+        One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
+        """
+        held = np.array([[mask.any() for mask in masks_k] for masks_k in selection.masks]) & selection.valid  # (K, N)
+        compared = held & (held.sum(axis=0) > 1)
+        if not compared.any():
+            return masks.agreement
+        drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
+        target = self._target(study, [_most_shown(masks)])
+        for k in range(len(selection)):
+            shared = np.flatnonzero(compared[k]).tolist()
+            if not shared:
+                continue
+            with self._latencies.of("agreement"):
+                valid = torch.ones(1, len(shared), dtype=torch.bool, device=self._device)
+                alone = self._segmenter.remember(features[k : k + 1], contexts[k : k + 1, shared], valid)
+                decoded = self._segmenter.segment(target, alone)
+                present = decoded.presence_logit[0].sigmoid() >= PRESENT
+                mask = ((decoded.mask_logits[0] > 0) & present[:, None, None]).cpu().numpy()
+                for row, n in enumerate(shared):
+                    drawn[n].append(mask[row])
+        return tuple(_mean_dice(masks) for masks in drawn)
+
+
+def _most_shown(masks: Masks) -> int:
+    """The slice with the most pixels of all structures; where none is drawn, the one where most is likely present."""
+    area = [(masks.logits[z, masks.present()[z]] > 0).sum() for z in range(len(masks.logits))]
+    return int(np.argmax(area)) if any(area) else int(masks.presence.max(axis=1).argmax())
+
+
+def _mean_dice(masks: Sequence[np.ndarray]) -> float | None:
+    """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
+    pairs = [_dice(one, other) for one, other in combinations(masks, 2)]
+    return float(np.mean(pairs)) if pairs else None
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = int(one.sum()) + int(other.sum())
+    return 2.0 * int((one & other).sum()) / total if total else 1.0
+
+
+def _pack(features: Features) -> dict[str, Tensor]:
+    """The features of one image as named tensors, for the cache."""
+    tensors = {"embedding": features.embedding}
+    tensors.update({f"high_res_{n}": x for n, x in enumerate(features.high_res)})
+    if features.padding is not None:
+        tensors["padding"] = features.padding
+    return tensors
+
+
+def _unpack(tensors) -> Features:
+    levels = sorted(name for name in tensors if name.startswith("high_res_"))
+    return Features(tensors["embedding"], tuple(tensors[name] for name in levels), tensors.get("padding"))
+
+
+def _join(parts: Iterable[Features], device: torch.device) -> Features:
+    """Features of single images as one batch on ``device``."""
+    parts = list(parts)
+    padding = None
+    if any(p.padding is not None for p in parts):
+        none = torch.zeros(1, *parts[0].embedding.shape[-2:], dtype=torch.bool)
+        padding = torch.cat([none if p.padding is None else p.padding.cpu() for p in parts]).to(device)
+    levels = range(len(parts[0].high_res))
+    return Features(
+        torch.cat([p.embedding.to(device) for p in parts]),
+        tuple(torch.cat([p.high_res[n].to(device) for p in parts]) for n in levels),
+        padding,
+    )

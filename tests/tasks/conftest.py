@@ -1,0 +1,33 @@
+"""The app on a folder of sample studies, with tiny random weights."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib.studies.samples import make_samples
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from app_in_process import build_app
+from tiny_atto import write_tiny_atto
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_tiny_atto(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory):
+    """Shared: tests that change studies copy it."""
+    folder = tmp_path_factory.mktemp("samples") / "studies"
+    make_samples(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def app(samples, weights):
+    return build_app(samples, weights)

@@ -1,0 +1,38 @@
+"""A tiny ``atto`` with random weights, in the layout of the embedded files: for tests of everything but quality."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
+from lib.foundation.sam2 import ATTO, build_atto
+from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+
+PIXELS = 128
+
+
+def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0) -> Path:
+    """``folder/atto-<number>.safetensors``: 32 channels, every weight random, those that start at zero too."""
+    foundation = {**ATTO, "dim": 32, "mem_dim": 16, "embed_dim": 16, "stages": [1, 1, 2, 1], "global_att_blocks": [3]}
+    foundation |= {"memory_layers": 1, "memory_feed_forward": 64}
+    config = GeneratorConfig(dim=32, grid=PIXELS // 16, width=48, depth=2, heads=4, dense_proxy=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = {
+            FOUNDATION_PREFIX: build_atto(foundation, PIXELS),
+            GENERATOR_PREFIX: ProxyPromptGenerator(config),
+        }
+        state = {}
+        for prefix, part in parts.items():
+            for name, value in part.state_dict().items():
+                if value.is_floating_point() and not value.any():
+                    value = 0.1 * torch.randn_like(value)
+                state[prefix + name] = value.contiguous().clone()
+    (score,) = [name for name in state if name.endswith("pred_obj_score_head.layers.2.bias")]
+    state[score] = torch.full_like(state[score], 4.0)  # everything counts as present, so that masks are drawn
+    header = {"foundation": foundation, "generator": config.to_dict(), "image_size": PIXELS}
+    path = Path(folder) / f"atto-{number}.safetensors"
+    save_file(state, path, metadata={"config": json.dumps(header)})
+    return path
