@@ -189,8 +189,9 @@ def test_padding_marks_whole_positions_only(foundation):
     mask = foundation.padding(geometry, 2)
     assert mask.shape == (2, GRID, GRID)
     assert not mask[:, :48].any() and mask[:, 48:].all()
-    _, tall = foundation.preprocess(torch.zeros(1, 3, 1024, 1000))  # the last column of positions is half image
-    assert foundation.padding(tall, 1)[0].sum() == GRID
+    for shape in ((1024, 1000), (1000, 1024)):  # of the last two lines of positions one is half image, one all padding
+        _, part = foundation.preprocess(torch.zeros(1, 3, *shape))
+        assert foundation.padding(part, 1)[0].sum() == GRID
     _, almost = foundation.preprocess(torch.zeros(1, 3, 1024, 1015))
     assert foundation.padding(almost, 1) is None
     _, square = foundation.preprocess(torch.zeros(1, 3, 64, 64))
