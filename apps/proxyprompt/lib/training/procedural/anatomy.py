@@ -155,7 +155,8 @@ def evaluate(random: Random, layout: Layout, view: View, size: int) -> Tensor:
     for index, family in enumerate(FAMILIES):
         group, slot = torch.nonzero((layout.family == index) & layout.used, as_tuple=True)
         if len(group):
-            signed[group, slot] = _family(random, family, layout, view, bank, group, slot, size)
+            values = _family(random, family, layout, view, bank, group, slot, size)
+            signed.view(-1, members, size, size).index_copy_(0, group * SLOTS + slot, values)
     return signed
 
 

@@ -167,3 +167,8 @@ HABITS: dict[str, Habit] = {
     "threads": Habit(0.9, 1.2, circle=0.2),
 }
 SLOTS = max(len(slots) for slots in ANATOMIES.values())
+# the slots that may lie in each slot, in any anatomy
+CHILDREN = [
+    sorted({child for slots in ANATOMIES.values() for child, slot in enumerate(slots) if slot.parent == parent})
+    for parent in range(SLOTS)
+]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .anatomy import Layout, draw_layout, draw_view, evaluate
-from .catalogue import SLOTS
+from .catalogue import CHILDREN, SLOTS
 from .imaging import expose, field_of_view
 from .painting import paint
 from .randomness import Random
@@ -126,7 +126,7 @@ def _remove_some(random: Random, layout: Layout, fields: Tensor) -> None:
         up = layout.parent[:, slot]
         above = gone.gather(1, up.clamp_min(0)[:, None, None].expand(-1, 1, members))[:, 0]
         gone[:, slot] |= above & (up >= 0)[:, None]
-    fields[gone] = -1.0
+    fields.view(-1, *fields.shape[3:]).index_fill_(0, gone.flatten().nonzero()[:, 0], -1.0)
 
 
 def _visible(random: Random, layout: Layout, fields: Tensor, seen: Tensor) -> Tensor:
@@ -138,8 +138,7 @@ def _visible(random: Random, layout: Layout, fields: Tensor, seen: Tensor) -> Te
     for slot in range(SLOTS - 1, -1, -1):
         whole[:, slot] &= ~covered
         covered |= inside[:, slot] & ~layout.see_through[:, slot, None, None, None]
-        for child in range(slot + 1, SLOTS):
+        for child in CHILDREN[slot]:
             within = nested[:, child] & (layout.parent[:, child] == slot)
-            if bool(within.any()):
-                whole[:, slot] |= whole[:, child] & inside[:, slot] & within[:, None, None, None]
+            whole[:, slot] |= whole[:, child] & inside[:, slot] & within[:, None, None, None]
     return whole

@@ -100,18 +100,18 @@ def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contra
 
 
 def _display(random: Random, picture: Tensor) -> Tensor:
-    """Window and gamma, in place: most groups well exposed, some dark, some with burnt-out lights."""
+    """Window and gamma-like curve, in place: most groups well exposed, some dark, some with burnt-out lights."""
     groups, members = picture.shape[1:3]
     one, each = (groups, 1), (groups, members)
-    flat = picture.flatten(3)
-    mean, deviation = flat.mean((0, 3)), flat.std((0, 3))
+    some = picture[..., ::2, ::2].movedim(0, 2).flatten(2)
+    mean, deviation = some.mean(-1), some.std(-1)
     top = random.uniform(*one, low=0.6, high=1.2) * random.normal(*each, std=0.07).exp()
     gain = (top / (mean + 2.2 * deviation).clamp_min(0.02)).clamp(0.4, 6.0)
     gain = torch.where(random.chance(0.85, *one) > 0, gain, random.normal(*each, std=0.1).exp())
     black = (mean - 2 * deviation).clamp_min(0) * random.uniform(*one) * random.chance(0.4, *one)
-    gamma = (random.normal(*one, std=0.25) + random.normal(*each, std=0.08)).exp()
-    picture.sub_(spread(black)).mul_(spread(gain * 1.0)).clamp_(1e-4, 1)
-    return picture.log_().mul_(spread(gamma)).exp_()
+    bend = (random.normal(*one, std=0.3) + random.normal(*each, std=0.1)).clamp(-0.8, 0.8)
+    picture.sub_(spread(black)).mul_(spread(gain)).clamp_(0, 1)
+    return picture.addcmul_(picture - picture.square(), spread(bend))
 
 
 def _shadows(random: Random, groups: int, members: int, size: int) -> Tensor:
@@ -124,7 +124,7 @@ def _shadows(random: Random, groups: int, members: int, size: int) -> Tensor:
         width = random.log_uniform(groups, members, low=0.02, high=0.12)
         start = random.uniform(groups, members, low=-0.9, high=0.6)
         depth = random.chance(0.6, groups, members) * random.uniform(groups, members, high=1.6)
-        cone = ((ray - spread(where)) * spread(1 / width)).square_().neg_().exp_()
+        cone = ((ray - spread(where)) * spread(1 / width)).square_().clamp_max_(20).neg_().exp_()
         shade.addcmul_(cone, ((line[:, None] - spread(start)) * 12).sigmoid_() * spread(depth))
     return shade
 

@@ -70,7 +70,8 @@ def _relief(field: Tensor, direction: Tensor, depth: Tensor) -> Tensor:
     slope = (field.roll(step, -1) - field).mul_(spread(direction[:, 0], dims=3))
     slope.add_((field.roll(step, -2) - field).mul_(spread(direction[:, 1], dims=3)))
     slope.mul_(field.shape[-1] / (2 * step)).clamp_(-1.5, 1.5)
-    return slope.mul_((field.clamp(0, 1) * spread(-1 / depth, dims=3)).exp_())
+    reach = field.clamp(0, 1).mul_(spread(1 / depth, dims=3))
+    return slope.div_(reach.square_().add_(1))
 
 
 def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -101,7 +102,8 @@ def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tupl
             continue
         field, own = fields[:, slot], surfaces[slot + 1]
         if bool((dome[:, slot] != 0).any()):
-            rise = (field.clamp(0, 1) * spread(1 / depth[:, slot], dims=3)).tanh_()
+            inner = field.clamp(0, 1)
+            rise = inner.div_(inner + spread(depth[:, slot], dims=3))
             own.addcmul_(rise, spread(dome[:, slot], dims=3))
         lit = relief[:, slot].nonzero()[:, 0]
         if len(lit):
@@ -118,8 +120,8 @@ def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tupl
         contrasts[:, slot] = (0.8 * step + 0.2 * difference) / weight
         edged = rim[:, slot].nonzero()[:, 0]
         if len(edged):
-            ring = (field[edged] * spread(1 / rim_width[edged, slot], dims=3)).square_().neg_().exp_()
-            ring.mul_(spread(rim[edged, slot], dims=3)).mul_(field[edged] > -0.9)
+            away = (field[edged] * spread(1 / rim_width[edged, slot], dims=3)).square_().add_(1).square_()
+            ring = (spread(rim[edged, slot], dims=3) / away).mul_(field[edged] > -0.9)
             if patchy is not None:
                 fade = (patchy[edged] * 3).sigmoid_()
                 ring.mul_(1 - spread(partial[edged, slot], dims=3) * fade)

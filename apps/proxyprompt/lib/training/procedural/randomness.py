@@ -45,11 +45,11 @@ class Random:
         """Float 1 with the given probability, else 0."""
         return (torch.rand(shape, generator=self.generator, device=self.device) < probability).float()
 
-    def noise(self, *lead: int, size: int, cells: int | tuple[int, int]) -> Tensor:
+    def noise(self, *lead: int, size: int, cells: int | tuple[int, int], out: Tensor | None = None) -> Tensor:
         """Smooth noise (*lead, size, size), mean 0, standard deviation about 1, ``cells`` bumps (rows, columns)."""
         rows, columns = (cells, cells) if isinstance(cells, int) else cells
         up_rows, up_columns = spline(size, rows, self.device), spline(size, columns, self.device)
-        return up_rows @ self.normal(*lead, rows + 3, columns + 3) @ up_columns.T
+        return torch.matmul(up_rows @ self.normal(*lead, rows + 3, columns + 3), up_columns.T, out=out)
 
 
 @lru_cache(maxsize=128)

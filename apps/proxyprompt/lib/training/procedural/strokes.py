@@ -29,35 +29,34 @@ def draw_capsules(canvas: Tensor, starts: Tensor, ends: Tensor, radii: Tensor) -
     count = starts.shape[2]
     radii = torch.where(radii > 0, radii.clamp_min(1.1 / size), radii)  # thinner than a pixel would fall apart
     reach = (ends - starts).abs().amax(-1) / 2 + radii.amax(-1) + MARGIN
-    half = max(1, min(size // 2, math.ceil(float((reach * (radii.amin(-1) > 0)).max()) * size / 2)))
-    at_once = max(1, CHUNK.get(canvas.device.type, 2**22) // (count * (2 * half + 1) ** 2))
+    window = min(size, 2 * math.ceil(float((reach * (radii.amin(-1) > 0)).max()) * size / 2) + 1)
+    at_once = max(1, CHUNK.get(canvas.device.type, 2**22) // (count * window**2))
     parts = [part.split(at_once) for part in (canvas.flatten(0, 1), *(t.flatten(0, 1) for t in (starts, ends, radii)))]
     for part in zip(*parts, strict=True):
-        _draw_windows(*part, half=half)
+        _draw_windows(*part, window=window)
 
 
-def _draw_windows(canvas: Tensor, starts: Tensor, ends: Tensor, radii: Tensor, *, half: int) -> None:
-    """canvas: (I, size, size); starts, ends, radii: (I, K, 2). Windows of 2 * half + 1 pixels."""
+def _draw_windows(canvas: Tensor, starts: Tensor, ends: Tensor, radii: Tensor, *, window: int) -> None:
+    """canvas: (I, size, size); starts, ends, radii: (I, K, 2). Windows of ``window`` x ``window`` pixels.
+
+    A window is shifted to lie within the image: values are right wherever it lies, and those below -MARGIN, of
+    dropped or distant capsules, change nothing.
+    """
     images, size = canvas.shape[:2]
-    steps = torch.arange(-half, half + 1, device=starts.device)
-    middle = ((starts + ends) / 2 + 1) * (size / 2) - 0.5
-    corner = middle.round().long().clamp_(-2 * size, 3 * size)[..., None] + steps  # (I, K, 2, window)
-    delta = (corner + 0.5) * (2 / size) - 1 - starts[..., None]
+    middle = ((starts + ends) / 2 + 1) * (size / 2) - window / 2
+    corner = middle.round().clamp_(0, size - window).long()
+    pixels = corner[..., None] + torch.arange(window, device=starts.device)  # (I, K, 2, window)
+    delta = (pixels + 0.5) * (2 / size) - 1 - starts[..., None]
     along = ends - starts
     unit = along / along.square().sum(-1, keepdim=True).clamp_min(1e-8)
-    dx, dy = delta[..., 0, :].unsqueeze(-2), delta[..., 1, :].unsqueeze(-1)
-    t = (dx * spread(unit[..., 0]) + dy * spread(unit[..., 1])).clamp_(0, 1)
-    off_y = dy - t * spread(along[..., 1])
-    value = (dx - t * spread(along[..., 0])).square_().addcmul_(off_y, off_y).sqrt_().neg_()
-    value.addcmul_(t, spread(radii[..., 1] - radii[..., 0])).add_(spread(radii[..., 0]))
-
-    # what lies outside goes to the nearest border pixel, with a value that changes nothing there
-    outside = (corner < 0) | (corner >= size)
-    outside = outside[..., 0, :].unsqueeze(-2) | outside[..., 1, :].unsqueeze(-1) | spread(radii.amin(-1) <= 0)
-    value.masked_fill_(outside, -MARGIN)
-    corner = corner.clamp_(0, size - 1)
-    image = torch.arange(images, device=starts.device).view(-1, 1, 1, 1) * size
-    target = (image + corner[..., 1, :].unsqueeze(-1)) * size + corner[..., 0, :].unsqueeze(-2)
+    share = delta * unit[..., None]
+    t = (share[..., 0, :].unsqueeze(-2) + share[..., 1, :].unsqueeze(-1)).clamp_(0, 1)
+    off_x = delta[..., 0, :].unsqueeze(-2) - t * spread(along[..., 0])
+    off_y = delta[..., 1, :].unsqueeze(-1) - t * spread(along[..., 1])
+    distance = off_x.square_().addcmul_(off_y, off_y).sqrt_()
+    value = t.mul_(spread(radii[..., 1] - radii[..., 0])).add_(spread(radii[..., 0])).sub_(distance)
+    rows = (torch.arange(images, device=starts.device)[:, None, None] * size + pixels[..., 1, :]) * size
+    target = rows.unsqueeze(-1) + pixels[..., 0, :].unsqueeze(-2)
     canvas.view(-1).scatter_reduce_(0, target.view(-1), value.view(-1), "amax")
 
 

@@ -15,16 +15,19 @@ TEXTURES = 8
 def draw_bank(random: Random, groups: int, members: int, size: int) -> Tensor:
     """(TEXTURES, G, M, h, w), each of mean about 0 and deviation about 1: octaves, spots, folds..."""
     lead = (groups, members)
-    fine = min(64, size // 2)
-    octaves = [random.noise(*lead, size=size, cells=cells) for cells in (5, 12, 28, fine)]
-    spots = octaves[2].square().sub_(1).mul_(0.7)
-    folds = (octaves[1].roll(max(1, size // 64), -2) - octaves[1]).mul_(2.0)
+    bank = torch.empty(TEXTURES, *lead, size, size, device=random.device)
+    for index, cells in enumerate((5, 12, 28, min(64, size // 2))):
+        random.noise(*lead, size=size, cells=cells, out=bank[index])
+    torch.mul(bank[2], bank[2], out=bank[4]).sub_(1).mul_(0.7)  # spots
+    torch.sub(bank[1].roll(max(1, size // 64), -2), bank[1], out=bank[5]).mul_(2)  # folds, lit from above
     line = axis(size, random.device)
     angle = random.uniform(groups, 1, high=math.pi) + random.normal(*lead, std=0.15)
     pitch = random.log_uniform(groups, 1, low=8, high=60) * random.uniform(*lead, low=0.9, high=1.1)
-    phase = spread(angle.cos() * pitch) * line[None, :] + spread(angle.sin() * pitch) * line[:, None]
-    stripes = phase.addcmul_(octaves[0], spread(random.uniform(groups, 1, low=0.3, high=2.5))).sin_().mul_(1.4)
-    return torch.stack([*octaves, spots, folds, stripes, draw_speckle(random, groups, members, size)])
+    across, down = spread(angle.cos() * pitch) * line[None, :], spread(angle.sin() * pitch) * line[:, None]
+    stripes = torch.add(across, down, out=bank[6])
+    stripes.addcmul_(bank[0], spread(random.uniform(groups, 1, low=0.3, high=2.5))).sin_().mul_(1.4)
+    bank[7] = draw_speckle(random, groups, members, size)
+    return bank
 
 
 def draw_speckle(random: Random, groups: int, members: int, size: int) -> Tensor:
