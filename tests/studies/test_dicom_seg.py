@@ -86,11 +86,24 @@ def test_what_is_no_segmentation(tmp_path):
     with pytest.raises(StudyError, match="found none"):
         segment_names(tmp_path / "nothing.dcm")
     (tmp_path / "text.dcm").write_text("hello")
-    with pytest.raises(StudyError, match="cannot be read as DICOM"):
+    with pytest.raises(StudyError, match=r"text\.dcm: cannot be read"):
         segment_names(tmp_path / "text.dcm")
     seg(np.ones((1, 8, 9), bool), [1], [2], NAMES).save_as(tmp_path / "seg.dcm")
     with pytest.raises(StudyError, match="modality SEG, not an image; give the image series"):
         read_study(tmp_path / "seg.dcm")
+
+
+def test_a_damaged_segmentation_is_one_error(tmp_path):
+    study = series(tmp_path)
+    ds = seg(np.ones((2, 8, 9), bool), [1, 2], [1, 2], NAMES)
+    del ds.SegmentSequence[1].SegmentNumber
+    ds.save_as(tmp_path / "untagged.dcm")
+    ds = seg(np.ones((2, 8, 9), bool), [1, 2], [1, 2], NAMES)
+    ds.PixelData = ds.PixelData[:4]
+    ds.save_as(tmp_path / "short.dcm")
+    for name in ("untagged.dcm", "short.dcm"):
+        with pytest.raises(StudyError, match=f"{name}: cannot be read, it may be damaged"):
+            study.read_label(tmp_path / name)
 
 
 def test_what_dcmqi_writes_comes_back(tmp_path):

@@ -6,7 +6,9 @@ by position, never by number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pydicom
@@ -14,12 +16,24 @@ from pydicom.dataset import Dataset
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid
-from lib.studies.readers import DAMAGE, Raster
+from lib.studies.readers import DAMAGE, Raster, damaged
+
+Result = TypeVar("Result")
 
 
 def segment_names(path: str | Path) -> dict[int, str]:
     """Segment number -> label of a DICOM SEG (a file, or the folder that holds it). StudyError when it is none."""
-    return _names(_load(Path(path), pixels=False))
+    return _guarded(lambda: _names(_load(Path(path))), Path(path))
+
+
+def _guarded(read: Callable[[], Result], path: Path) -> Result:
+    """``read()``, with pydicom's complaints about damaged or missing tags and pixels turned into one StudyError."""
+    try:
+        return read()
+    except StudyError:
+        raise
+    except DAMAGE as e:
+        raise damaged(path, e) from e
 
 
 def _names(seg: Dataset) -> dict[int, str]:
@@ -34,21 +48,21 @@ def read_seg_on(image: Raster, path: Path) -> np.ndarray:
 
     Where segments overlap the smaller one is on top. StudyError when a frame does not lie on a slice of the image.
     """
-    seg = _load(path, pixels=True)
+    return _guarded(lambda: _lay_all(image, _load(path), path), path)
+
+
+def _lay_all(image: Raster, seg: Dataset, path: Path) -> np.ndarray:
     numbers = list(_names(seg))
     if max(numbers) > 255:
         raise StudyError(f"{path}: holds segment number {max(numbers)}; a label map has room for 1 to 255")
-    try:
-        frames = seg.pixel_array.reshape(-1, int(seg.Rows), int(seg.Columns))
-    except (*DAMAGE, NotImplementedError, AttributeError) as e:
-        raise StudyError(f"{path}: the frames of this DICOM SEG cannot be read ({e}); export it again") from e
+    frames = seg.pixel_array.reshape(-1, int(seg.Rows), int(seg.Columns))
     if str(seg.get("SegmentationType", "BINARY")).upper() == "FRACTIONAL":
         frames = 2 * frames.astype(np.int64) >= int(seg.get("MaximumFractionalValue", 255))
-    masks = {number: np.zeros(image.grid.size, dtype=bool) for number in numbers}
+    masks = {number: np.zeros(image.grid.size, dtype=bool, order="F") for number in numbers}
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(_group(seg, groups, "SegmentIdentificationSequence", path).ReferencedSegmentNumber)
         _lay(masks[number], image, frame != 0, _frame_grid(seg, groups, path), path)
-    labels = np.zeros(image.grid.size, dtype=np.uint8)
+    labels = np.zeros(image.grid.size, dtype=np.uint8, order="F")
     for number in sorted(masks, key=lambda n: -int(masks[n].sum())):
         labels[masks[number]] = number
     return labels
@@ -99,14 +113,11 @@ def _group(seg: Dataset, groups: Dataset, name: str, path: Path) -> Dataset:
     return found[0]
 
 
-def _load(path: Path, *, pixels: bool) -> Dataset:
+def _load(path: Path) -> Dataset:
     files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
     if len(files) != 1 or not path.exists():
         raise StudyError(f"{path}: expected one DICOM SEG file, found {len(files) if path.exists() else 'none'}")
-    try:
-        seg = pydicom.dcmread(files[0], stop_before_pixels=not pixels)
-    except DAMAGE as e:
-        raise StudyError(f"{path}: cannot be read as DICOM ({e}); export it again") from e
+    seg = pydicom.dcmread(files[0], defer_size="1 MB")
     if seg.get("Modality") != "SEG" or not seg.get("SegmentSequence"):
         raise StudyError(f"{path}: is a DICOM object of modality {seg.get('Modality')}, not a segmentation (SEG)")
     return seg

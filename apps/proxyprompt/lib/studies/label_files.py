@@ -40,7 +40,7 @@ def read_label_on(image: Raster, path: Path) -> np.ndarray:
         for other in label.grids:
             alignment = own.alignment(other)
             if alignment is not None:
-                return np.ascontiguousarray(alignment.apply(values))
+                return alignment.apply(values)
     raise StudyError(
         f"{path}: the label's grid is not the image's. Label: {label.grid.describe()}. Image {image.path}: "
         f"{image.grid.describe()}. Resample the label onto the image, or pair it with the image it was drawn on"

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image, ImageSequence
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid, ItkGeometry
@@ -28,10 +28,12 @@ NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
 DICOM = (".dcm", ".dicom", ".ima")
-# what libraries raise on damaged files
+# what libraries raise on damaged files: pydicom an AttributeError for a missing tag, Pillow even SyntaxError
 DAMAGE = (
     *(OSError, EOFError, ValueError, RuntimeError, KeyError, SyntaxError, MemoryError, OverflowError),
-    *(zlib.error, struct.error, InvalidDicomError),
+    *(AttributeError, IndexError, TypeError, BytesLengthException),
+    *(zlib.error, struct.error, InvalidDicomError, Image.DecompressionBombError),
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError),
 )
 
 
@@ -102,15 +104,20 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
     )
 
 
+def damaged(path: Path, reason: Exception) -> StudyError:
+    """The error for a file that a library could not read."""
+    text = str(reason).strip().splitlines()[-1] if str(reason).strip() else type(reason).__name__
+    return StudyError(f"{path}: cannot be read, it may be damaged or cut short ({text}); export it again")
+
+
 def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
     """``reader(path, *args)``, with every complaint of a library about a damaged file turned into one StudyError."""
     try:
         return _checked(reader(path, *args))
     except StudyError:
         raise
-    except (*DAMAGE, nib.filebasedimages.ImageFileError, Image.DecompressionBombError) as e:
-        reason = str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__
-        raise StudyError(f"{path}: cannot be read, it may be damaged or cut short ({reason}); export it again") from e
+    except DAMAGE as e:
+        raise damaged(path, e) from e
 
 
 def read_nifti(path: Path) -> Raster:
