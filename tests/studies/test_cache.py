@@ -1,8 +1,9 @@
 """ContentCache: found by content, bounded, computed once, purged by tag, never broken by a damaged file."""
 
 import logging
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -90,6 +91,14 @@ def test_a_view_does_not_keep_its_base_alive(tmp_path):
     base = torch.zeros(100, 1000)
     entry = make(tmp_path).put(key("a"), {"row": base[3]})
     assert entry.tensors["row"].untyped_storage().nbytes() == 4000
+
+
+def test_one_tensor_under_two_names_is_kept(tmp_path):
+    tensor = torch.arange(4)
+    make(tmp_path).put(key("a"), {"one": tensor, "two": tensor, "three": tensor.view(2, 2)})
+    again = make(tmp_path).get(key("a"))
+    assert torch.equal(again.tensors["two"], tensor)
+    assert torch.equal(again.tensors["three"], tensor.view(2, 2))
 
 
 def test_memory_drops_the_least_recently_used(tmp_path):
@@ -272,27 +281,48 @@ def test_many_threads_under_tight_bounds_keep_the_books(tmp_path):
     assert sum(f.stat().st_size for f in files(tmp_path)) <= 24 * KIB
 
 
-def _other_process(folder, seed, queue):
-    cache = ContentCache(folder, memory_bytes=2 * KIB, disk_bytes=16 * KIB)
-    rng = np.random.default_rng(seed)
-    wrong = 0
-    for _ in range(150):
-        n = int(rng.integers(25))
-        entry = cache.get_or_compute(content_key(n), [f"tag{n % 3}"], lambda n=n: kib(1, value=n))
-        wrong += int(not bool((entry.tensors["x"] == n).all()))
-        if rng.random() < 0.03:
-            cache.purge(f"tag{int(rng.integers(3))}")
-    queue.put((wrong, cache.stats()["dropped"]))
+OTHER_PROCESS = """
+import sys
+import numpy as np
+import torch
+from lib.studies.cache import ContentCache, content_key
+
+folder, seed = sys.argv[1], int(sys.argv[2])
+cache = ContentCache(folder, memory_bytes=2048, disk_bytes=16384)
+print("ready", flush=True)
+sys.stdin.readline()
+rng = np.random.default_rng(seed)
+wrong = 0
+for _ in range(300):
+    n = int(rng.integers(25))
+    made = {"x": torch.full((1024,), n, dtype=torch.uint8)}
+    entry = cache.get_or_compute(content_key(n), [f"tag{n % 3}"], lambda made=made: made)
+    wrong += int(not bool((entry.tensors["x"] == n).all()))
+    if rng.random() < 0.03:
+        cache.purge(f"tag{int(rng.integers(3))}")
+print(wrong, cache.stats()["dropped"], cache.stats()["hits_disk"] > 0)
+"""
 
 
 def test_two_processes_share_a_folder(tmp_path):
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    processes = [context.Process(target=_other_process, args=(tmp_path, s, queue)) for s in range(2)]
-    [p.start() for p in processes]
-    results = [queue.get(timeout=60) for _ in processes]
-    [p.join(60) for p in processes]
-    assert results == [(0, 0), (0, 0)]  # no wrong content, no half-written file seen
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "cache"), str(seed)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(2)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:  # both are up: now at once
+        process.stdin.write("\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert results == [["0", "0", "True"]] * 2  # no wrong content, no half-written file seen, and they did share
     assert list(tmp_path.rglob("*.tmp")) == []
 
 

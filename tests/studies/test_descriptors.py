@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -187,14 +188,15 @@ def test_stop_ends_the_thread_after_the_job_at_hand(atto, cache):
     index.index_in_background([first, lambda: ran.append("second")])
     assert started.wait(10)
     assert not index.wait(0.05)
+    worker = index._worker
     stopper = threading.Thread(target=index.stop)
     stopper.start()
-    while index._worker is not None and not index._worker._stopping:
-        pass
+    while not worker._stopping:
+        time.sleep(0.01)
     release.set()
     stopper.join(10)
     assert ran == ["first"]
-    assert not any(t.name == "descriptor-index" for t in threading.enumerate())
+    assert not worker._thread.is_alive()
     index.index_in_background([lambda: ran.append("third")])  # starts again
     assert index.wait(10)
     assert ran == ["first", "third"]

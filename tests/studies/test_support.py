@@ -18,6 +18,7 @@ from lib.studies.cache import ContentCache
 from lib.studies.candidates import choose_slices
 from lib.studies.descriptors import DescriptorIndex, describe
 from lib.studies.labels import StructureRegistry
+from lib.studies.study import read_study
 from lib.studies.support import Candidates, SupportError, SupportLibrary
 
 EXTENSIONS = ("*.png", "*.nii.gz")
@@ -36,16 +37,22 @@ class Bench:
 
     def __init__(self, root, atto):
         self.root, self.atto, self.studies = root, atto, root / "studies"
+        self.index = None
         (self.studies / "labels" / "final").mkdir(parents=True)
 
     def open(self, **options):
         self.cache = ContentCache(self.root / "cache", memory_bytes=1 << 24, disk_bytes=1 << 24)
         self.atto.weights_sha256 = "f00d"
+        self.close()
         self.index = DescriptorIndex(self.atto, self.cache)
         self.datastore = LocalDatastore(str(self.studies), extensions=EXTENSIONS)
         registry = StructureRegistry(self.root / "structures.json")
         self.library = SupportLibrary(self.datastore, registry, descriptors=self.index, cache=self.cache, **options)
         return self.library
+
+    def close(self):
+        if self.index is not None:
+            self.index.stop()
 
     def names(self, **names):
         (self.studies / "dataset.json").write_text(json.dumps({"labels": names}))
@@ -85,8 +92,7 @@ class Bench:
 def bench(tmp_path, atto):
     made = Bench(tmp_path, atto)
     yield made
-    if hasattr(made, "index"):
-        made.index.stop()
+    made.close()
     atto.weights_sha256 = ""
 
 
@@ -178,6 +184,7 @@ def test_auto_is_the_brute_force_ranking(pictures):
         assert np.array_equal(chosen.images[k], library.open(have[i]).image(0))
         truth = np.asarray(Image.open(pictures.studies / "labels" / "final" / f"{have[i]}.png")) == BAR
         assert np.array_equal(chosen.masks[k], truth[None])
+        assert chosen.slices[k].image_key == library.open(have[i]).slice_hash(0)
     assert chosen.structures == ("bar",)
     assert chosen.valid.tolist() == [[True]] * 3
 
@@ -323,6 +330,13 @@ def test_the_same_patient_is_flagged(pictures):
     report = json.loads(json.dumps(chosen.report()))
     assert {u["id"]: u["same_group"] for u in report["supports"]} == flags
     assert set(report["supports"][0]) == {"id", "slice", "similarity", "same_group", "structures"}
+
+
+def test_a_file_outside_the_datastore_may_be_the_target(pictures):
+    outside = pictures.root / "outside.png"
+    (pictures.studies / "target.png").rename(outside)
+    library = pictures.open()
+    assert len(library.choose(read_study(outside), "", ["bar"], count=2)) == 2
 
 
 def test_an_unlabelled_slice_size_is_kept(bench):

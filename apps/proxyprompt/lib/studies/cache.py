@@ -30,14 +30,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 _SUFFIX = ".safetensors"
+_LARGEST_HEADER = 1 << 20  # bytes; a damaged length must not make us read more
 _RESCAN_SECONDS = 5.0  # other processes write too: how old our picture of the folder may be
 _ABANDONED_SECONDS = 3600.0  # a temporary file this old was left by a process that died
 
@@ -130,7 +131,7 @@ class ContentCache:
         meta: Mapping[str, object] | None = None,
     ) -> Entry:
         """Keeps the tensors (moved to the CPU, detached) with JSON ``meta`` under ``key``, replacing what was there."""
-        entry = Entry({name: _owned(t) for name, t in tensors.items()}, dict(meta or {}), frozenset(tags))
+        entry = Entry(_owned(tensors), dict(meta or {}), frozenset(tags))
         self._store(_checked(key), entry, purges=len(self._purges))
         return entry
 
@@ -156,7 +157,7 @@ class ContentCache:
             if entry is None:
                 made = compute()
                 made = made if isinstance(made, Entry) else Entry(made)
-                entry = Entry({n: _owned(t) for n, t in made.tensors.items()}, made.meta, made.tags | frozenset(tags))
+                entry = Entry(_owned(made.tensors), made.meta, made.tags | frozenset(tags))
                 self._store(key, entry, purges=purges)
         except BaseException as error:
             mine.set_exception(error)
@@ -257,15 +258,15 @@ class ContentCache:
             return None
         path = self._path(key)
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            raw = path.read_bytes()  # at once: another process may remove or replace the file at any moment
+            header = _header(raw[:8], raw[8:])
+            tensors = load(raw)
             tags, meta = frozenset(json.loads(header["tags"])), json.loads(header["meta"])
             if _checksum(tensors) != int(header["crc32"]):
                 raise ValueError("its checksum does not match")
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("cache: dropping damaged file %s: %s", path, error)
             _remove(path)
             with self._lock:
@@ -273,7 +274,7 @@ class ContentCache:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return Entry({name: _owned(t) for name, t in tensors.items()}, meta, tags)
+        return Entry(_owned(tensors), meta, tags)
 
     def _files(self) -> list[tuple[Path, float, int]]:
         """(path, last use, bytes) of every entry on disk; clears abandoned temporary files on the way."""
@@ -309,10 +310,17 @@ def _checked(key: str) -> str:
     return key
 
 
-def _owned(tensor: Tensor) -> Tensor:
-    """On the CPU, detached, contiguous, and not holding a larger storage alive than its own."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, detached, contiguous, each with a storage of its own that is no larger than the tensor."""
+    owned, storages = {}, set()
+    for name, given in tensors.items():
+        tensor = given.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() > tensor.nbytes or storage.data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        owned[name] = tensor
+    return owned
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -323,12 +331,19 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return value
 
 
+def _header(length: bytes, rest: bytes) -> dict[str, str]:
+    """Our metadata in a safetensors file: 8 bytes length (little endian), then JSON. ValueError if it is none."""
+    return dict(json.loads(rest[: int.from_bytes(length, "little")])["__metadata__"])
+
+
 def _read_tags(path: Path) -> frozenset[str]:
     """The tags in a file's header; an unreadable file has none (it is dropped when somebody asks for it)."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return frozenset(json.loads((file.metadata() or {}).get("tags", "[]")))
-    except (SafetensorError, OSError, ValueError):
+        with open(path, "rb") as file:
+            length = file.read(8)
+            header = _header(length, file.read(min(int.from_bytes(length, "little"), _LARGEST_HEADER)))
+        return frozenset(json.loads(header["tags"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
 
 

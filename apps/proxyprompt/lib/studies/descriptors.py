@@ -193,8 +193,7 @@ class _Worker:
                 logger.warning("could not index a study: %s", error)
             with self._lock:
                 self._done += 1
-                done, total = self._done, self._total
-                if done == total:
+                if self._done == self._total or self._done % 10 == 0:
+                    logger.info("indexed %d/%d studies", self._done, self._total)
+                if self._done == self._total:
                     self.idle.set()
-            if done == total or done % 10 == 0:
-                logger.info("indexed %d/%d studies", done, total)

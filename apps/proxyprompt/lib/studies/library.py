@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
@@ -110,11 +111,12 @@ class Catalogue:
                 self._fetch()
             before = self._tags()
             files = self._files()
+            names = cache(find_dataset_json)  # the same few folders for all studies
             for gone in self._known.keys() - files.keys():
                 del self._known[gone]
             for study_id, (image, label, info) in files.items():
                 try:
-                    named = find_dataset_json(label, image.parent)
+                    named = names(label.parent / "label", image.parent)
                     stamp = (*map(_stamp, (image, label, named, _groups_beside(image))), str(info))
                 except OSError:  # removed between listing and looking
                     self._known.pop(study_id, None)
@@ -145,7 +147,12 @@ class Catalogue:
         return list(self.datastore.list_images())
 
     def group_of(self, image_id: str, patient: str | None = None) -> str | None:
-        """The patient as the datastore knows it, or ``patient`` (see :func:`patient_of`), or groups.csv, or None."""
+        """The patient as the datastore knows it, or ``patient`` (see :func:`patient_of`), or groups.csv, or None.
+
+        image_id: "" for an image that is not in the datastore.
+        """
+        if not image_id:  # a file that is not in the datastore
+            return patient
         known = str(self.datastore.get_image_info(image_id).get("PatientID") or "")
         if known not in UNKNOWN:
             return known
@@ -167,10 +174,9 @@ class Catalogue:
 
     def _fetch(self) -> None:
         """Brings the labels of a remote datastore to this machine."""
-        if type(self.datastore) is LocalDatastore or time.monotonic() - self._remote_at < _REMOTE_SECONDS:
-            return
-        self.datastore.datalist()
-        self._remote_at = time.monotonic()
+        if isinstance(self.datastore, DICOMWebDatastore) and time.monotonic() - self._remote_at > _REMOTE_SECONDS:
+            self.datastore.datalist()
+            self._remote_at = time.monotonic()
 
     def _files(self) -> dict[str, tuple[Path, Path, dict]]:
         """id -> (image, label, label info) of every final label that lies on this machine."""

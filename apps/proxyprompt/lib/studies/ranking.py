@@ -18,7 +18,7 @@ import numpy as np
 TEMPERATURE = 0.1
 """Of the softmax over target slices, in units of cosine similarity."""
 
-MARGIN = 0.25
+MARGIN = 0.15
 """Another study is preferred to a second slice of the same one only if its best score is within this of the best."""
 
 _CENTRE_PRIOR = 8
@@ -71,8 +71,8 @@ def pick(
 
     similarity: (T, n); studies: n owners. Studies take turns: no study gives a second slice while another one, whose
     best score is within ``margin`` of the best of all, has given none, and so on for the third; studies further off
-    than that come last. A study's first slice is its best; a further one is that which adds most to what the target slices find
-    in the set (their best similarity to it, averaged by relevance), not the neighbour of the first.
+    than that come last. A study's first slice is its best; a further one is that which adds most to what the target
+    slices find in the set (their best similarity to it, averaged by relevance), not the neighbour of the first.
     """
     weight, score = relevance(similarity), scores(similarity)
     picked = list(chosen)

@@ -18,7 +18,7 @@ class SupportError(StudyError):
 class SupportSlice:
     """similarity: centred cosine to the target, -1 to 1. same_group: same patient or case as the target.
 
-    image_key: content key of the slice's pixels, for caching what is computed from them, under ``tags``.
+    image_key: the slice's hash (``Study.slice_hash``), for caching what is computed from its pixels, under ``tags``.
     """
 
     study_id: str

@@ -285,7 +285,8 @@ class SupportLibrary:
         def read(index: int) -> Entry:
             opened = self._study(study)
             image, label = opened.image(index), np.ascontiguousarray(labels()[index])
-            return Entry({"image": torch.from_numpy(image), "labels": torch.from_numpy(label)})
+            tensors = {"image": torch.from_numpy(image), "labels": torch.from_numpy(label)}
+            return Entry(tensors, {"slice_hash": opened.slice_hash(index)})
 
         keys = [content_key("support slice/1", study.content_hash, study.label_hash, i) for i in indices]
         return [
@@ -304,7 +305,7 @@ class SupportLibrary:
         for similarity, (study, index) in zip(candidates.scores[list(chosen)], picked, strict=True):
             entry = read[study.id, index]
             same = group is not None and study.group == group
-            key = content_key("slice", study.content_hash, index)
+            key = str(entry.meta["slice_hash"])
             slices.append(SupportSlice(study.id, index, float(similarity), same, key, study.tags))
             images.append(entry.tensors["image"].numpy())
             labels = entry.tensors["labels"].numpy()
