@@ -67,7 +67,7 @@ def register(monkeypatch, weights):
 def test_loads_what_the_table_says(register, weights):
     entry = register()
     state, sha256 = load_checkpoint("tiny", weights.parent)
-    assert set(state) == {"weight", "bias"} and sha256 == entry.sha256
+    assert type(state) is dict and set(state) == {"weight", "bias"} and sha256 == entry.sha256
 
 
 def test_missing_file_tells_command_and_place(tmp_path):

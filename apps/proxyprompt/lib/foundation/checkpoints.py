@@ -236,7 +236,7 @@ def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) 
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         layout = '{"model": {name: tensor}}' if entry.family == "sam2" else "{name: tensor}"
         raise CheckpointError(f"{path} holds something else than weights: expected {layout}, the official layout")
-    return state, sha256
+    return dict(state), sha256  # without the attributes that a pickled OrderedDict brings along
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
