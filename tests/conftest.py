@@ -10,3 +10,4 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "apps" / "proxyprompt"
 sys.path.insert(0, str(APP))
 sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "tests"))

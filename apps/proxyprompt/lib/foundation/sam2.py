@@ -36,6 +36,7 @@ ATTO = {
     "stages": [1, 2, 4, 1],
     "window_spec": [8, 4, 8, 4],
     "global_att_blocks": [4, 6],
+    "top_down_levels": [0, 1, 2, 3],  # SAM 2 has [2, 3]: here the fine maps see the coarse ones too
     "memory_layers": 2,
     "memory_feed_forward": 256,
 }
@@ -246,7 +247,12 @@ def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256
         "image_size": image_size,
         "image_encoder": {
             "trunk": trunk,
-            "neck": {"d_model": dim, "backbone_channel_list": widths, "position_encoding": {"num_pos_feats": dim}},
+            "neck": {
+                "d_model": dim,
+                "backbone_channel_list": widths,
+                "fpn_top_down_levels": c["top_down_levels"],
+                "position_encoding": {"num_pos_feats": dim},
+            },
         },
         "memory_attention": {
             "d_model": dim,

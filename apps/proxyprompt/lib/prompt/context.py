@@ -32,14 +32,14 @@ class SupportMemory:
 
 
 class ResBlock(nn.Module):
-    """x + two 3 x 3 convolutions, activation first; a third convolution matches the channels where they differ."""
+    """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
-        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))

@@ -57,5 +57,5 @@ def segmentation_loss(
         iou = overlap / (sizes - overlap).clamp_min(1)
     iou_term = ((decoded.iou.float() - iou).abs() * present).sum() / count
     total = dice_term + pixel_weight * pixel_term + presence_weight * presence_term + iou_weight * iou_term
-    parts = {"dice": dice_term, "pixel": pixel_term, "presence": presence_term, "iou": iou_term}
+    parts = {"soft_dice": dice_term, "pixel": pixel_term, "presence": presence_term, "iou": iou_term}
     return SegmentationLoss(total, dice, {name: value.item() for name, value in parts.items()})

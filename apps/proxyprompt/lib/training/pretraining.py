@@ -12,12 +12,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lib.foundation.base import Decoded, Features, Points, Prompts
 from lib.foundation.sam2 import ATTO, build_atto
@@ -44,7 +45,7 @@ class Stage:
 class PretrainConfig:
     """Everything that decides a run; stored in the header of the weights."""
 
-    stages: tuple[Stage, ...] = (Stage(128, 4000, 8), Stage(256, 1000, 2))
+    stages: tuple[Stage, ...] = (Stage(256, 4000, 2),)
     objects: int = 2
     learning_rate: float = 8e-4
     weight_decay: float = 0.01
@@ -52,6 +53,7 @@ class PretrainConfig:
     clip: float = 1.0
     ema: float = 0.998
     seed: int = 0
+    ease: tuple[float, float] = (1.2, 0.3)  # at the first and the last step; see draw_groups
     with_clicks: float = 0.15
     without_proxy: float = 0.1
     foundation: dict = field(default_factory=lambda: dict(ATTO))
@@ -155,6 +157,13 @@ class GroupModel(nn.Module):
         )
 
 
+@torch.no_grad()
+def _moving_average(decay: float, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    """Exponential moving average whose memory grows with the number of steps, so that it is of use from the start."""
+    decay = min(decay, (1 + count.item()) / (10 + count.item()))
+    torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
 class Pretrainer:
     """Runs, resumes and exports a pretraining; ``folder`` holds its checkpoint, logs and weights."""
 
@@ -162,7 +171,7 @@ class Pretrainer:
         self.config, self.folder, self.device = config, Path(folder), torch.device(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = GroupModel(build_model(config)).to(self.device)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
+        self.average = AveragedModel(self.model, multi_avg_fn=partial(_moving_average, config.ema))
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         rest = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
@@ -197,6 +206,7 @@ class Pretrainer:
             objects=config.objects,
             generator=self.random,
             device=self.device,
+            ease=config.ease[0] + (config.ease[1] - config.ease[0]) * self.step / config.steps,
         )
         masks = data.masks.flatten(0, 1).float()
         supports = draw_supports(stage.groups, stage.members, self.choices).to(self.device)
@@ -230,7 +240,7 @@ class Pretrainer:
         self.average.module.segmenter.foundation.image_size = size
         scores: dict[str, list[Tensor]] = {"1": [], "3": [], "presence": []}
         for _ in range(max(1, groups // 8)):
-            data = draw_groups(8, 4, size, objects=self.config.objects, generator=random, device=self.device)
+            data = draw_groups(8, 4, size, objects=self.config.objects, generator=random, device=self.device, ease=0.5)
             masks = data.masks.flatten(0, 1).float()
             for count in (1, 3):
                 order = torch.stack([torch.roll(torch.arange(4), -1 - i) for i in range(4)])[:, :count]

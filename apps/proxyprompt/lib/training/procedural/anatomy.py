@@ -66,7 +66,7 @@ class Layout:
 
 def draw_view(random: Random, groups: int, members: int, size: int) -> View:
     """Views on a working grid of ``size``, which may be coarser than the image: nothing in a view is sharp."""
-    strength = random.uniform(groups, 1, low=0.35, high=1.0)
+    strength = random.uniform(groups, 1, low=0.1, high=1.0)
     angle = random.normal(groups, members, std=0.3) * strength
     angle = angle + random.chance(0.12, groups, 1) * random.uniform(groups, members, low=-math.pi, high=math.pi)
     scale = (random.normal(groups, members, std=0.2) * strength).exp()
@@ -108,7 +108,7 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
     parent = _table(kind, lambda s: -1 if s.parent is None else s.parent)
     used &= torch.where(parent >= 0, used.gather(1, parent.clamp_min(0)), True)
 
-    spread_of_members = random.uniform(groups, SLOTS, 1, low=0.5, high=1.5)
+    spread_of_members = random.uniform(groups, SLOTS, 1, low=0.3, high=1.4)
     place = random.normal(groups, SLOTS, 1, 2) * number("offset")[..., None, None]
     roam = (number("roam")[..., None] * spread_of_members)[..., None]
     place = place + random.normal(groups, SLOTS, members, 2) * roam

@@ -65,7 +65,9 @@ _THREADS = Slot(
     ("ridges", "fibres", "tree"), (0.4, 1.0), offset=0.5, soft=(0.3, 1.0), weight=1.5, see_through=True, rim=0.0
 )
 _FIBRES = Slot(("fibres",), (0.5, 1.2), offset=0.3, roam=0.1, soft=(0.3, 1.0), see_through=True, rim=0.0)
-_LESION = Slot(("star", "star", "region"), (0.06, 0.35), offset=0.4, roam=0.3, soft=(0.5, 9.0), rough=0.3, weight=2.5)
+_LESION = Slot(
+    ("star", "star", "region"), (0.06, 0.35), offset=0.4, roam=0.3, soft=(0.5, 9.0), rough=0.3, weight=2.5, relief=0.35
+)
 _SPOTS = Slot(("scatter",), (0.4, 0.8), offset=0.2, roam=0.1, soft=(0.5, 2.0), weight=0.8)
 
 ANATOMIES: dict[str, tuple[Slot, ...]] = {
@@ -110,9 +112,10 @@ ANATOMIES: dict[str, tuple[Slot, ...]] = {
     ),
     "rings": (
         Slot(("star", "polygon"), (0.75, 1.0), offset=0.05, roam=0.05, weight=0.4, use=0.8),
+        Slot(("region", "ridges"), (0.3, 0.7), soft=(0.7, 5.0), weight=0.2, use=0.5),
         Slot(("star",), (0.15, 0.5), offset=0.35, roam=0.12, aspect=1.3, rough=0.06, weight=1.5),
-        Slot(("star",), (0.5, 0.85), parent=1, offset=0.06, roam=0.04, aspect=1.2, rough=0.06, weight=2.0),
-        Slot(("star", "arc"), (0.3, 0.7), parent=2, offset=0.1, roam=0.05, weight=1.0, use=0.5),
+        Slot(("star",), (0.5, 0.85), parent=2, offset=0.06, roam=0.04, aspect=1.2, rough=0.06, weight=2.0),
+        Slot(("star", "arc"), (0.3, 0.7), parent=3, offset=0.1, roam=0.05, weight=1.0, use=0.4),
         Slot(("star", "region"), (0.15, 0.6), offset=0.45, similar=0.5),
         Slot(("star", "arc"), (0.1, 0.3), offset=0.45, similar=0.4),
     ),

@@ -29,7 +29,7 @@ def draw_levels(random: Random, layout: Layout, members: int, channels: int) -> 
     below, levels = base, [base]
     for slot in range(SLOTS):
         step = random.log_uniform(*one, low=0.07, high=0.5) * contrast
-        step = torch.maximum(step, layout.thin[:, slot, None] * 0.15)
+        step = torch.maximum(step, layout.thin[:, slot, None] * 0.12)
         sign = 1 - 2 * (random.uniform(*one) < layout.dark[:, slot, None]).float()
         sign = torch.where((below + sign * step < 0.0) | (below + sign * step > 1.0), -sign, sign)
         level = (below + sign * step).clamp(0, 1)
@@ -41,11 +41,14 @@ def draw_levels(random: Random, layout: Layout, members: int, channels: int) -> 
     means = torch.stack(levels, 1)[..., None] + jitter
     if channels == 1:
         return means
-    tint = random.uniform(groups, 1, 1, channels, low=0.15, high=1.0)
+    low, high = torch.tensor([[0.15, 0.15, 0.15], [0.7, 0.25, 0.1]]), torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.75, 0.6]])
+    warm = random.chance(0.6, groups, 1, 1).long()  # tissue is seen in red to yellow more often than in any hue
+    tint = random.between(low.to(random.device)[warm], high.to(random.device)[warm])
     tint = tint / tint.amax(-1, keepdim=True)
     pale = random.chance(0.3, groups, 1, 1, 1)  # as stained glass slides
     tint = torch.where(pale > 0, 1 - 0.15 * tint, tint)
     own = random.normal(groups, SLOTS + 1, 1, channels) * random.log_uniform(groups, 1, 1, 1, low=0.02, high=0.3)
+    own[:, 1:] *= 1 - 0.8 * layout.thin[..., None, None] * random.chance(0.6, groups, 1, 1, 1)  # darker, not coloured
     own = torch.cat([own[:, :1], torch.where(layout.similar[..., None, None], own[:, :-1] * 0.9, own[:, 1:])], 1)
     cast = random.normal(groups, 1, members, channels) * random.log_uniform(groups, 1, 1, 1, low=0.01, high=0.1)
     return means * tint * cast.exp() + own

@@ -1,0 +1,135 @@
+"""Foundation and generator together, for both families: what trains, what stays, what changes the result."""
+
+import pytest
+import torch
+from tiny_sam import build_tiny_sam
+
+from lib.foundation.base import Points
+from lib.foundation.lora import add_lora
+from lib.foundation.sam import Sam
+from lib.foundation.sam2 import build_atto
+from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+from lib.segmenter import Segmenter, build_segmenter
+from lib.training.losses import segmentation_loss
+
+SMALL = {"dim": 32, "mem_dim": 16, "embed_dim": 8, "stages": [1, 1, 2, 1], "global_att_blocks": [3]}
+
+
+def small_segmenter(family: str, *, dense: bool = True) -> Segmenter:
+    torch.manual_seed(0)
+    if family == "sam2":
+        foundation = build_atto(SMALL, image_size=64)
+    else:
+        foundation = Sam(name="tiny", model=build_tiny_sam())
+    config = GeneratorConfig(dim=foundation.dim, grid=foundation.grid, width=16, depth=1, heads=4, dense_proxy=dense)
+    return Segmenter(foundation=foundation, generator=ProxyPromptGenerator(config)).eval()
+
+
+def draw(segmenter, *, pairs=2, objects=2, targets=1):
+    g = torch.Generator().manual_seed(3)
+    size = segmenter.foundation.image_size
+    images = torch.randn(pairs + targets, 3, size, size, generator=g)
+    coarse = torch.rand(pairs + targets, objects, 4, 4, generator=g)
+    masks = (torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") > 0.5).float()
+    return images, masks
+
+
+def run(segmenter, images, masks, *, pairs=2, points=None, valid=None):
+    features = segmenter.encode(images)
+    contexts = segmenter.encode_pair(images[:pairs], masks[:pairs])
+    valid = torch.ones(masks[:pairs].shape[:2], dtype=torch.bool) if valid is None else valid
+    memory = segmenter.remember(features[:pairs], contexts, valid)
+    return segmenter.segment(features[pairs:], memory, points)
+
+
+def test_masks_for_several_targets_and_objects():
+    segmenter = small_segmenter("sam2")
+    images, masks = draw(segmenter, pairs=3, objects=2, targets=2)
+    decoded = run(segmenter, images, masks, pairs=3)
+    assert decoded.mask_logits.shape == (2, 2, 16, 16)
+    assert decoded.presence_logit.shape == decoded.iou.shape == (2, 2)
+    assert decoded.mask_logits.isfinite().all()
+
+
+def test_the_supports_mask_decides_what_is_segmented():
+    segmenter = small_segmenter("sam2", dense=False)
+    images, masks = draw(segmenter)
+    a, b = run(segmenter, images, masks), run(segmenter, images, 1 - masks)
+    assert (a.mask_logits - b.mask_logits).abs().max() > 1e-5
+
+
+def test_clicks_stand_beside_the_proxy():
+    segmenter = small_segmenter("sam2")
+    images, masks = draw(segmenter)
+    inside = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
+    outside = Points(inside.coords, torch.zeros_like(inside.labels))
+    none = Points(inside.coords, torch.full_like(inside.labels, -1))
+    results = [run(segmenter, images, masks, points=p).mask_logits for p in (inside, outside, none)]
+    assert (results[0] - results[1]).abs().max() > 1e-4
+    alone = run(segmenter, images, masks).mask_logits
+    assert (results[0] - alone).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["sam2", "sam"])
+def test_every_trainable_parameter_learns_and_no_frozen_one_moves(family):
+    segmenter = small_segmenter(family)
+    add_lora(segmenter.foundation, rank=2)
+    trainable = {n: p for n, p in segmenter.named_parameters() if p.requires_grad}
+    frozen = {n: p.detach().clone() for n, p in segmenter.named_parameters() if not p.requires_grad}
+    assert any("lora_A" in n for n in trainable) and any(n.startswith("generator.") for n in trainable)
+    images, masks = draw(segmenter, pairs=1)
+    masks[1, 1] = 0  # an absent object: presence must learn from it
+    optimiser = torch.optim.SGD(trainable.values(), lr=0.01, momentum=0.9)
+    for step in range(2):  # LoRA's first factor gets its first gradient once the second has moved
+        optimiser.zero_grad()
+        segmentation_loss(run(segmenter, images, masks, pairs=1), masks[1:]).total.backward()
+        if step == 0:
+            optimiser.step()
+    silent = [n for n, p in trainable.items() if p.grad is None or p.grad.abs().max() == 0]
+    assert not silent
+    optimiser.step()
+    moved = [n for n, p in segmenter.named_parameters() if n in frozen and not torch.equal(p, frozen[n])]
+    assert not moved
+    assert all(p.grad is None for n, p in segmenter.named_parameters() if n in frozen)
+
+
+@pytest.mark.parametrize("family", ["sam2", "sam"])
+def test_untouched_adapters_change_nothing(family):
+    segmenter = small_segmenter(family)
+    images, masks = draw(segmenter, pairs=1)
+    with torch.no_grad():
+        before = run(segmenter, images, masks, pairs=1).mask_logits
+        add_lora(segmenter.foundation, rank=4)
+        after = run(segmenter, images, masks, pairs=1).mask_logits
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+
+
+def test_the_dense_proxy_starts_as_the_papers_model():
+    with_dense, without = small_segmenter("sam2", dense=True), small_segmenter("sam2", dense=False)
+    state = {k: v for k, v in with_dense.state_dict().items() if not k.startswith("generator.dense")}
+    without.load_state_dict(state)
+    images, masks = draw(with_dense)
+    torch.testing.assert_close(run(with_dense, images, masks).mask_logits, run(without, images, masks).mask_logits)
+
+
+def test_the_prompt_stays_in_front_of_the_memory_of_earlier_slices():
+    from lib.foundation.base import MemoryBank
+
+    segmenter = small_segmenter("sam2")
+    images, masks = draw(segmenter, targets=3)
+    features = segmenter.encode(images)
+    memory = segmenter.remember(features[:2], segmenter.encode_pair(images[:2], masks[:2]), torch.ones(2, 2).bool())
+    first = segmenter.segment(features[2:3], memory)
+    frame = segmenter.foundation.remember_frame(features[2:3], first.mask_logits, first)
+    assert frame.maps.shape == (1, 2, 16, 4, 4) and frame.pointer.shape == (1, 2, 32)
+    alone = segmenter.segment(features[3:4], memory)
+    after = segmenter.segment(features[3:4], memory, bank=MemoryBank((frame,), (1,), (False,)))
+    assert (alone.mask_logits - after.mask_logits).abs().max() > 1e-5
+    other = segmenter.remember(features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool())
+    changed = segmenter.segment(features[3:4], other, bank=MemoryBank((frame,), (1,), (False,)))
+    assert (changed.mask_logits - after.mask_logits).abs().max() > 1e-6
+
+
+def test_unknown_names_list_what_there_is(tmp_path):
+    with pytest.raises(ValueError, match="unknown adapter version 'best' of sam_vit_b; there are: untrained"):
+        build_segmenter(foundation="sam_vit_b", weights_dir=tmp_path, adapter="best")
