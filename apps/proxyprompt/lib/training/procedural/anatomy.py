@@ -73,7 +73,7 @@ def draw_view(random: Random, groups: int, members: int, size: int) -> View:
     mirror = 1 - 2 * random.chance(0.5, groups, members) * random.chance(0.25, groups, 1)
     cosine, sine = angle.cos() * scale, angle.sin() * scale
     matrix = torch.stack([torch.stack([cosine * mirror, -sine], -1), torch.stack([sine * mirror, cosine], -1)], -2)
-    shift = random.normal(groups, members, 2, std=0.22) * strength[..., None]
+    shift = random.normal(groups, members, 2, std=0.16) * strength[..., None]
     line = axis(size, random.device)
     base_x, base_y = line[None, :], line[:, None]
     bent = random.noise(groups, members, 2, size=size, cells=2).mul_(spread(strength * 0.07, dims=3))
@@ -112,6 +112,7 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
     place = random.normal(groups, SLOTS, 1, 2) * number("offset")[..., None, None]
     roam = (number("roam")[..., None] * spread_of_members)[..., None]
     place = place + random.normal(groups, SLOTS, members, 2) * roam
+    place = torch.where((parent < 0)[..., None, None], (place / 0.8).tanh() * 0.8, place)  # mostly in the picture
     size = ranged("size")[..., None] * (random.normal(groups, SLOTS, members, std=0.15) * spread_of_members).exp()
     centres, sizes = [], []
     for slot in range(SLOTS):
@@ -172,7 +173,7 @@ def _family(
         middle = view.to_image(layout.centre.transpose(1, 2))[group, :, slot]
         reach = scale / zoom
         wander = random.log_uniform(pairs, 1, low=0.08, high=0.55).expand(pairs, members)
-        thin = random.log_uniform(pairs, 1, low=0.007, high=0.032) * random.uniform(pairs, members, low=0.85, high=1.15)
+        thin = random.log_uniform(pairs, 1, low=0.005, high=0.028) * random.uniform(pairs, members, low=0.85, high=1.15)
         if family == "tree":
             spray = random.uniform(pairs, 1, low=0.8, high=6.3).expand(pairs, members)
             parts = strokes.trees(random, middle, reach, thin, wander * 0.7, spray)

@@ -87,9 +87,9 @@ def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contra
         grains = textures.draw_speckle(random, groups, members, size)
         light *= grains.mul_(spread(speckled * strength)).add_(1).clamp_min_(0)
     picture *= light
-    glints = random.chance(0.25, *one) * (channels > 1)
+    glints = random.chance(0.2, *one) * (channels > 1)
     if bool(glints.any()):
-        picture += random.noise(*each, size=size, cells=16).sub_(2.1).clamp_min_(0).mul_(spread(glints * 3))
+        picture += random.noise(*each, size=size, cells=26).sub_(2.2).clamp_min_(0).mul_(spread(glints * 3))
     picture *= view.mul_(size / 2).clamp_(0, 1)
 
     level = torch.minimum(random.log_uniform(*one, low=0.004, high=0.1), contrast[:, None] * 0.7)
