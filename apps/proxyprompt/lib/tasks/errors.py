@@ -20,9 +20,11 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 
+from lib.foundation import CheckpointError
+
 logger = logging.getLogger(__name__)
 
-_STATUS = {MONAILabelError.INVALID_INPUT: 400}
+_STATUS = {MONAILabelError.INVALID_INPUT: 400, MONAILabelError.MODEL_IMPORT_ERROR: 503}
 
 
 class StartError(MONAILabelException):
@@ -58,13 +60,16 @@ def refuse(message: str) -> MONAILabelException:
 def as_monailabel(doing: str, *refusals: type[Exception]) -> Iterator[None]:
     """Turn what is raised inside into a MONAILabelException.
 
-    ``refusals`` are the exceptions that speak about the input; their message is passed on as it is. Anything else is
-    a failure of ours: its trace goes to the log, the caller gets its one-line message.
+    ``refusals`` are the exceptions that speak about the input; their message is passed on as it is. So is that of
+    weights that cannot be loaded, which is for the operator to put right. Anything else is a failure of ours: its trace
+    goes to the log, the caller gets its one-line message.
     """
     try:
         yield
     except MONAILabelException:
         raise
+    except CheckpointError as error:
+        raise MONAILabelException(MONAILabelError.MODEL_IMPORT_ERROR, str(error)) from error
     except refusals as error:
         raise refuse(str(error)) from error
     except MemoryError as error:
@@ -80,7 +85,8 @@ def as_monailabel(doing: str, *refusals: type[Exception]) -> Iterator[None]:
 
 
 def status_of(error: MONAILabelException) -> int:
-    """The HTTP status for an error: 404 for what does not exist, 400 for bad input, 500 for failures of ours."""
+    """The HTTP status for an error: 400 for bad input, 404 for what does not exist, 503 for weights that cannot be
+    loaded, 500 for failures of ours."""
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return 404
     return _STATUS.get(error.error, 500)

@@ -51,14 +51,19 @@ class ProxyPromptInfer(InferTask):
         return {**super().info(), "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()}}
 
     def config(self) -> dict[str, Any]:
-        """The options with their drop-downs, as the datastore stands at this moment."""
-        return drop_downs(self._choices())
+        """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
+        viewer that cannot connect cannot be told what is wrong with them."""
+        try:
+            return drop_downs(self._choices())
+        except CheckpointError as error:
+            logger.error("no adapter version can be offered: %s", error)
+            return drop_downs(self._choices(adapters=[]))
 
-    def _choices(self) -> Choices:
+    def _choices(self, adapters: list[str] | None = None) -> Choices:
         return Choices(
             supports=self._library.ids(),
             structures=self._library.structures(),
-            adapters=self._models.versions(),
+            adapters=self._models.versions() if adapters is None else adapters,
             count=self._supports,
         )
 
@@ -70,7 +75,7 @@ class ProxyPromptInfer(InferTask):
         Raises MONAILabelException, always with a message for the user.
         """
         latencies = Latencies()
-        with as_monailabel("segmentation", StudyError, CheckpointError):
+        with as_monailabel("segmentation", StudyError):
             options = parse_options(request, self._choices())
             segmenter = self._models.get(options.adapter)
             image = request["image"]
