@@ -108,6 +108,9 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
     parent = _table(kind, lambda s: -1 if s.parent is None else s.parent)
     used &= torch.where(parent >= 0, used.gather(1, parent.clamp_min(0)), True)
 
+    thin = torch.isin(family, torch.tensor([FAMILIES.index(f) for f in THIN], device=kind.device))
+    ignored = thin & (random.chance(0.7, groups, 1) > 0)  # few annotators cut a vessel out of an organ
+
     spread_of_members = random.uniform(groups, SLOTS, 1, low=0.3, high=1.4)
     place = random.normal(groups, SLOTS, 1, 2) * number("offset")[..., None, None]
     roam = (number("roam")[..., None] * spread_of_members)[..., None]
@@ -135,11 +138,11 @@ def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Lay
         soft=ranged("soft") * (2 / 128),
         weight=number("weight"),
         similar=random.uniform(groups, SLOTS) < number("similar"),
-        see_through=number("see_through") > 0,
+        see_through=(number("see_through") > 0) | ignored,
         rim=random.uniform(groups, SLOTS) < number("rim"),
         relief=number("relief"),
         dark=number("dark"),
-        thin=torch.isin(family, torch.tensor([FAMILIES.index(f) for f in THIN], device=kind.device)),
+        thin=thin,
         parent=parent,
         centre=torch.stack(centres, 1),
         size=torch.stack(sizes, 1),

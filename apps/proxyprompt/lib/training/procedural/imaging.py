@@ -106,7 +106,7 @@ def _display(random: Random, picture: Tensor) -> Tensor:
     some = picture[..., ::2, ::2].movedim(0, 2).flatten(2)
     mean, deviation = some.mean(-1), some.std(-1)
     top = random.uniform(*one, low=0.6, high=1.2) * random.normal(*each, std=0.07).exp()
-    gain = (top / (mean + 2.2 * deviation).clamp_min(0.02)).clamp(0.4, 6.0)
+    gain = (top / (mean + 2.2 * deviation).clamp_min(0.02)).clamp(0.4, 10.0)
     gain = torch.where(random.chance(0.85, *one) > 0, gain, random.normal(*each, std=0.1).exp())
     black = (mean - 2 * deviation).clamp_min(0) * random.uniform(*one) * random.chance(0.4, *one)
     bend = (random.normal(*one, std=0.3) + random.normal(*each, std=0.1)).clamp(-0.8, 0.8)

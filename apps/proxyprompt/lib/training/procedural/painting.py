@@ -24,7 +24,7 @@ def draw_levels(random: Random, layout: Layout, members: int, channels: int) -> 
     groups = len(layout.kind)
     one = (groups, 1)
     base = random.uniform(*one, low=0.08, high=0.9)
-    base = torch.where(random.chance(0.25, *one) > 0, base * 0.12, base)
+    base = torch.where(random.chance(0.25 if channels == 1 else 0.08, *one) > 0, base * 0.12, base)
     contrast = random.log_uniform(*one, low=0.6, high=1.3)
     below, levels = base, [base]
     for slot in range(SLOTS):
@@ -40,7 +40,7 @@ def draw_levels(random: Random, layout: Layout, members: int, channels: int) -> 
     jitter = random.normal(groups, SLOTS + 1, members, 1) * random.log_uniform(groups, 1, 1, 1, low=0.01, high=0.1)
     means = torch.stack(levels, 1)[..., None] + jitter
     if channels == 1:
-        return means
+        return means.clamp(0.01, 1.2)
     low, high = torch.tensor([[0.15, 0.15, 0.15], [0.7, 0.25, 0.1]]), torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.75, 0.6]])
     warm = random.chance(0.6, groups, 1, 1).long()  # tissue is seen in red to yellow more often than in any hue
     tint = random.between(low.to(random.device)[warm], high.to(random.device)[warm])
@@ -51,7 +51,7 @@ def draw_levels(random: Random, layout: Layout, members: int, channels: int) -> 
     own[:, 1:] *= 1 - 0.8 * layout.thin[..., None, None] * random.chance(0.6, groups, 1, 1, 1)  # darker, not coloured
     own = torch.cat([own[:, :1], torch.where(layout.similar[..., None, None], own[:, :-1] * 0.9, own[:, 1:])], 1)
     cast = random.normal(groups, 1, members, channels) * random.log_uniform(groups, 1, 1, 1, low=0.01, high=0.1)
-    return means * tint * cast.exp() + own
+    return (means * tint * cast.exp() + own).clamp(0.01, 1.2)
 
 
 def draw_surfaces(random: Random, groups: int, members: int, size: int) -> Tensor:
