@@ -42,7 +42,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     )
 
     image = _fovea(rng, image, disc_centre, side)
-    image = _yellow_spots(rng, image, from_middle)
+    image = _exudates(rng, image, np.minimum(lesion, disc / 1.3))
     brown = np.array([0.30, 0.17, 0.11]) * rng.uniform(0.75, 1.25) + rng.uniform(-0.03, 0.05, 3)
     mottled = brown * (
         1 + 0.22 * smooth_noise(rng, shape, 3)[..., None] + 0.15 * smooth_noise(rng, shape, 9)[..., None]
@@ -85,13 +85,24 @@ def _fovea(rng, image, disc_centre, side):
     return image * (1 - 0.28 * spot[..., None])
 
 
-def _yellow_spots(rng, image, from_middle):
-    """Small pale dots, clutter in some of the eyes."""
-    dots = np.zeros(from_middle.shape)
+def _exudates(rng, image, clear):
+    """Pale dots and clusters of pale spots, in colour much like the disc; none where the outline ``clear`` is near."""
+    dots = np.zeros(clear.shape)
     for _ in range(rng.integers(0, 30)):
         dots[tuple(rng.integers(0, SIDE, 2))] = rng.uniform(0.4, 1.0)
-    dots = ndimage.gaussian_filter(dots, 2.0) * 25
-    return blend(image, [0.9, 0.75, 0.35], np.clip(dots, 0, 0.7))
+    image = blend(image, [0.9, 0.75, 0.35], np.clip(ndimage.gaussian_filter(dots, 2.0) * 25, 0, 0.7))
+    pale = np.array([0.96, 0.84, 0.5]) * rng.uniform(0.85, 1.0)
+    for _ in range(rng.integers(1, 4)):
+        middle = rng.uniform(0.2, 0.8, 2) * SIDE
+        for _ in range(rng.integers(2, 6)):
+            centre, size = tuple(middle + rng.normal(0, 20, 2)), rng.uniform(3.5, 9)
+            axes = (size, size * rng.uniform(0.6, 1.0))
+            spot = wobbling_ellipse(
+                rng, clear.shape, centre=centre, axes=axes, angle=rng.uniform(0, np.pi), wobble=0.15
+            )
+            if not np.any((spot < 1.3) & (clear < 1.15)):
+                image = blend(image, pale, rng.uniform(0.6, 0.9) * soft(spot, 0.12))
+    return image
 
 
 def _vessels(rng, shape, disc_centre, side) -> np.ndarray:
