@@ -5,13 +5,7 @@ import io
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from PIL import Image
-from pydicom.encaps import encapsulate
-from pydicom.pixel_data_handlers.util import convert_color_space
-from pydicom.uid import JPEGBaseline8Bit
-
-from lib.studies.study import StudyError, read_study
-from tests.dicom_files import (
+from dicom_files import (
     AXIAL,
     CORONAL,
     CR,
@@ -24,6 +18,12 @@ from tests.dicom_files import (
     place,
     save_series,
 )
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.pixel_data_handlers.util import convert_color_space
+from pydicom.uid import JPEGBaseline8Bit
+
+from lib.studies.study import StudyError, read_study
 
 RNG = np.random.default_rng(5)
 VOLUME = RNG.integers(0, 3000, (5, 8, 9)).astype(np.uint16)

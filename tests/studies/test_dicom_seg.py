@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import CORONAL, SAGITTAL, save_series, seg
 
 from lib.studies.dicom_seg import segment_names
 from lib.studies.study import StudyError, read_study
-from tests.dicom_files import CORONAL, SAGITTAL, save_series, seg
 
 RNG = np.random.default_rng(6)
 VOLUME = RNG.integers(0, 3000, (5, 8, 9)).astype(np.uint16)

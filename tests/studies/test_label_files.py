@@ -163,6 +163,31 @@ def test_another_size_is_refused(tmp_path):
         study.read_label(tmp_path / "label.nii.gz")
 
 
+@pytest.mark.parametrize("kept", [slice(1, 3), slice(2, 3), slice(0, 2), slice(2, 4)])
+@pytest.mark.parametrize("direction", TURNED)
+def test_a_nrrd_may_leave_out_slices(tmp_path, kept, direction):
+    study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6), direction=direction))
+    whole = sitk.ReadImage(str(study.write_label(random_labels(study), tmp_path / "whole.nrrd")))
+    slab = sitk.Flip(whole[:, :, kept], (False, True, True))
+    sitk.WriteImage(slab, str(tmp_path / "label.seg.nrrd"))
+    found = sitk.GetImageFromArray(study.to_grid(study.read_label(tmp_path / "label.seg.nrrd")).transpose())
+    outside = [z for z in range(4) if not kept.start <= z < kept.stop]
+    assert np.array_equal(sitk.GetArrayFromImage(found[:, :, kept]), sitk.GetArrayFromImage(whole[:, :, kept]))
+    assert not sitk.GetArrayFromImage(found)[outside].any()
+    sitk.WriteImage(slab, str(tmp_path / "label.nii.gz"))
+    with pytest.raises(StudyError, match="grid is not the image's"):
+        study.read_label(tmp_path / "label.nii.gz")
+
+
+@pytest.mark.parametrize("box", [np.s_[1:, :, 1:], np.s_[:, 1:, 1:]])
+def test_a_nrrd_that_is_smaller_along_two_axes_is_refused(tmp_path, box):
+    study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6)))
+    whole = sitk.ReadImage(str(study.write_label(random_labels(study), tmp_path / "whole.nrrd")))
+    sitk.WriteImage(whole[box], str(tmp_path / "label.nrrd"))
+    with pytest.raises(StudyError, match="grid is not the image's"):
+        study.read_label(tmp_path / "label.nrrd")
+
+
 def test_label_picture_of_another_size_is_refused(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(np.zeros((6, 5), np.uint8)).save(tmp_path / "label.png")

@@ -95,6 +95,12 @@ class Grid:
         Every corner must agree to a tenth of the smallest spacing. The spacing along an axis of one voxel says
         nothing and is not compared.
         """
+        placed = self.placement(other)
+        return placed[0] if placed and tuple(n.stop - n.start for n in placed[1]) == self.size else None
+
+    def placement(self, other: Grid) -> tuple[Alignment, tuple[slice, slice, slice]] | None:
+        """The same for a slab, which may leave out whole slices at the ends of one axis: how to turn it, and the
+        range of this grid's voxels that it then fills. None where it does not fit."""
         to_self = np.linalg.inv(self.affine) @ other.affine
         steps = np.abs(to_self[:3, :3] * np.where(np.asarray(other.size) > 1, 1.0, 1e-6))
         axes = [-1, -1, -1]  # axes[own axis] = axis of the other
@@ -103,17 +109,25 @@ class Grid:
             axes[row] = int(column)
             steps[row, :] = -1
             steps[:, column] = -1
-        if tuple(other.size[a] for a in axes) != self.size:
+        size = [other.size[a] for a in axes]
+        shorter = [n < own for n, own in zip(size, self.size, strict=True)]
+        if sum(shorter) > 1 or any(n > own for n, own in zip(size, self.size, strict=True)):
             return None
-        flips = tuple(bool(to_self[row, column] < 0) and self.size[row] > 1 for row, column in enumerate(axes))
+        flips = tuple(bool(to_self[row, axes[row]] < 0) and size[row] > 1 for row in range(3))
+        first = np.ones(4)
+        first[axes] = [n - 1 if flip else 0 for n, flip in zip(size, flips, strict=True)]
+        starts = [round(float(at)) if short else 0 for at, short in zip(to_self @ first, shorter, strict=False)]
+        if any(not 0 <= start <= own - n for start, own, n in zip(starts, self.size, size, strict=True)):
+            return None
         several = [s for s, n in zip(self.spacing, self.size, strict=True) if n > 1] or list(self.spacing)
         for corner in product(*((0, n - 1) for n in other.size)):
             found = (to_self @ np.array([*corner, 1.0]))[:3]
             at = [corner[a] for a in axes]
-            expected = [n - 1 - c if flip else c for c, n, flip in zip(at, self.size, flips, strict=True)]
-            if np.linalg.norm(self.affine[:3, :3] @ (found - expected)) > TOLERANCE * min(several):
+            turned = [n - 1 - c if flip else c for c, n, flip in zip(at, size, flips, strict=True)]
+            if np.linalg.norm(self.affine[:3, :3] @ (found - turned - starts)) > TOLERANCE * min(several):
                 return None
-        return Alignment(tuple(axes), flips)
+        ranges = tuple(slice(start, start + n) for start, n in zip(starts, size, strict=True))
+        return Alignment(tuple(axes), flips), ranges
 
 
 @dataclass(frozen=True)

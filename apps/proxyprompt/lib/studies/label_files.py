@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from lib.studies.errors import StudyError
 from lib.studies.grid import ItkGeometry
 from lib.studies.readers import DICOM, NIFTI, PICTURES, Raster, read_raster, suffix_of
 
+logger = logging.getLogger(__name__)
+
 WRITABLE_PICTURES = (".png", ".tif", ".tiff", ".bmp")
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 
@@ -22,7 +25,9 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 def read_label_on(image: Raster, path: Path) -> np.ndarray:
     """(ni, nj, nk) uint8: the label's values on the image's voxels.
 
-    A label that holds the same voxels in another order is turned; anything else raises StudyError with both grids.
+    A label that holds the same voxels in another order is turned. A NRRD may leave out slices at the ends of the stack:
+    that is what MONAI Label makes of a DICOM SEG, in which empty slices are not stored. Anything else raises
+    StudyError with both grids.
     """
     if path.is_dir() or suffix_of(path) in DICOM:
         from lib.studies.dicom_seg import read_seg_on
@@ -36,11 +41,17 @@ def read_label_on(image: Raster, path: Path) -> np.ndarray:
     values = as_labels(path, label.voxels)
     if suffix_of(path) in PICTURES:
         return _picture_on(image, label, values)
-    for own in image.grids:
-        for other in label.grids:
-            alignment = own.alignment(other)
-            if alignment is not None:
-                return alignment.apply(values)
+    pairs = [(own, other) for own in image.grids for other in label.grids]
+    for own, other in pairs:
+        alignment = own.alignment(other)
+        if alignment is not None:
+            return alignment.apply(values)
+    placed = next(filter(None, (own.placement(other) for own, other in pairs)), None)
+    if placed is not None and suffix_of(path) == ".nrrd":
+        whole = np.zeros(image.grid.size, dtype=np.uint8, order="F")
+        whole[placed[1]] = placed[0].apply(values)
+        logger.info("%s: covers only a part of the slices of %s; the others are taken as empty", path, image.path)
+        return whole
     raise StudyError(
         f"{path}: the label's grid is not the image's. Label: {label.grid.describe()}. Image {image.path}: "
         f"{image.grid.describe()}. Resample the label onto the image, or pair it with the image it was drawn on"

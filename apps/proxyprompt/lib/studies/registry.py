@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ class StructureRegistry:
         self._structures: dict[int, Structure] = {}
         self._ids: dict[str, int] = {}
         self._stamp: tuple | None = None
+        self._reading = threading.Lock()
         self._refresh()
 
     def structures(self) -> list[Structure]:
@@ -153,6 +155,10 @@ class StructureRegistry:
 
     def _refresh(self, *, force: bool = False) -> None:
         """Takes in what other processes have written. Entries once seen stay, even if the file is lost."""
+        with self._reading:
+            self._take_in(force)
+
+    def _take_in(self, force: bool) -> None:
         try:
             stat = self.path.stat()
         except FileNotFoundError:

@@ -114,7 +114,8 @@ class Study:
         """(Z, h, w) uint8: a label file's values on this study's slices.
 
         The label must cover the same voxels (size, spacing, origin, axes; it may hold them in another order); a 2-D
-        picture is compared by size only. A DICOM SEG may leave slices out. StudyError otherwise, naming both grids.
+        picture is compared by size only. A DICOM SEG and a NRRD may leave slices out. StudyError
+        otherwise, naming both grids.
         """
         return np.ascontiguousarray(self._cut.alignment.apply(read_label_on(self._raster, Path(path))))
 
