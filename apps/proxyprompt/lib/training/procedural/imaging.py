@@ -83,7 +83,7 @@ def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contra
         light -= _shadows(random, groups, members, size).mul_(spread(speckled))
     light.exp_()
     if bool(speckled.any()):
-        strength = torch.minimum(random.uniform(*one, low=0.08, high=0.4), contrast[:, None] * 2.5)
+        strength = torch.minimum(random.uniform(*one, low=0.08, high=0.4), contrast[:, None] * 1.8)
         grains = textures.draw_speckle(random, groups, members, size)
         light *= grains.mul_(spread(speckled * strength)).add_(1).clamp_min_(0)
     picture *= light

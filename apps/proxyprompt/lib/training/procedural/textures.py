@@ -44,5 +44,5 @@ def draw_weights(random: Random, groups: int, slots: int) -> Tensor:
     """(G, slots, TEXTURES): how each structure mixes the bank; from flat to strong, never a fixed recipe."""
     weights = random.normal(groups, slots, TEXTURES) * random.chance(0.45, groups, slots, TEXTURES)
     weights = weights / weights.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-3)
-    amplitude = random.log_uniform(groups, slots, 1, low=0.005, high=0.14)
+    amplitude = random.log_uniform(groups, slots, 1, low=0.005, high=0.1)
     return weights * amplitude * random.log_uniform(groups, 1, 1, low=0.4, high=1.3)
