@@ -49,7 +49,7 @@ def test_one_target_one_slice_a_study_is_plain_ranking():
 
 
 def test_studies_take_turns_as_long_as_they_are_near():
-    similarity = np.array([[0.9, 0.89, 0.88, 0.8, 0.9 - MARGIN - 0.01]])
+    similarity = np.array([[0.9, 0.89, 0.88, 0.9 - MARGIN + 0.01, 0.9 - MARGIN - 0.01]])
     owners = ["a", "a", "a", "b", "far"]
     assert pick(similarity, owners, 2) == [0, 3]
     assert pick(similarity, owners, 3) == [0, 3, 1]

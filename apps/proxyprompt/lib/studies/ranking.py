@@ -18,7 +18,7 @@ import numpy as np
 TEMPERATURE = 0.1
 """Of the softmax over target slices, in units of cosine similarity."""
 
-MARGIN = 0.15
+MARGIN = 0.05
 """Another study is preferred to a second slice of the same one only if its best score is within this of the best."""
 
 _CENTRE_PRIOR = 8
