@@ -20,8 +20,10 @@ from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
 from lib.studies.support import SupportLibrary
+from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
 from lib.tasks.errors import install_handlers, refuse, starting
+from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
@@ -57,7 +59,7 @@ class ProxyPromptApp(MONAILabelApp):
     # what the base class asks for
 
     def init_datastore(self) -> Datastore:
-        datastore = guard(super().init_datastore())
+        datastore = guard(self._open_studies())
         folder = self._state_folder(datastore)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
@@ -82,6 +84,9 @@ class ProxyPromptApp(MONAILabelApp):
             models=self.models, library=self.library, cache=self.cache, supports=self.options.supports
         )
         return {NAME: task}
+
+    def init_batch_infer(self) -> BatchInfer:
+        return BatchInfer()
 
     def init_strategies(self) -> dict[str, Any]:
         return {"random": RandomUnlabelled(), "first": FirstUnlabelled()}
@@ -140,6 +145,16 @@ class ProxyPromptApp(MONAILabelApp):
         return self._sessions
 
     # inside
+
+    def _open_studies(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        return StudyFolder(
+            self.studies,
+            extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
 
     def _session_file(self, session: Any) -> Path:
         """The file of a session as this server knows it; what the request says about its path does not count."""
