@@ -153,6 +153,11 @@ class Foundation(nn.Module):
         """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) logits on the original pixels."""
         raise NotImplementedError
 
+    def to_input(self, coords: Tensor, geometry: Geometry) -> Tensor:
+        """Clicks in pixels of the original image, (..., 2) as (x, y), to pixels of the S x S input."""
+        (height, width), (scaled_height, scaled_width) = geometry.original, geometry.scaled
+        return coords * coords.new_tensor([scaled_width / width, scaled_height / height])
+
     def padding(self, geometry: Geometry, batch: int, device: torch.device | str = "cpu") -> Tensor | None:
         """(B, H, W) bool, True for grid positions that hold only padding; None where the image fills the square."""
         return None

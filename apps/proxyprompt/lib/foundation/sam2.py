@@ -57,6 +57,10 @@ class Sam2(Foundation):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
+    def train(self, mode: bool = True) -> Sam2:
+        """Always evaluation mode: memory attention has dropout, and what is frozen must not change meanwhile."""
+        return super().train(False)
+
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         size = (self.image_size, self.image_size)
         geometry = Geometry(tuple(images.shape[-2:]), size, self.image_size)
@@ -95,7 +99,7 @@ class Sam2(Foundation):
             repeat_image=False,
             high_res_features=[_per_object(x, objects) for x in features.high_res],
         )
-        stabilise = decoder.dynamic_multimask_via_stability and not self.training and prompts.proxy is None
+        stabilise = decoder.dynamic_multimask_via_stability and prompts.proxy is None
         if stabilise:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
         pointer = self._point_to_object(tokens[:, 0], presence)

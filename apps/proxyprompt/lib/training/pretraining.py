@@ -73,16 +73,11 @@ class PretrainConfig:
 
 
 def build_model(config: PretrainConfig) -> Segmenter:
-    """``atto`` with random weights, everything trainable, in training mode."""
+    """``atto`` with random weights, everything trainable."""
     torch.manual_seed(config.seed)
     foundation = build_atto(config.foundation, config.stages[-1].size)
     generator = ProxyPromptGenerator(GeneratorConfig(dim=foundation.dim, **config.generator))
-    for module in foundation.modules():  # a young model sees millions of images once: nothing to regularise
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, "dropout_p"):
-            module.dropout_p = 0.0
-    return Segmenter(foundation=foundation, generator=generator).train()
+    return Segmenter(foundation=foundation, generator=generator)
 
 
 def draw_supports(groups: int, members: int, generator: torch.Generator) -> Tensor:
@@ -236,7 +231,6 @@ class Pretrainer:
     def validate(self, *, size: int, groups: int = 16, seed: int = 10_001) -> dict[str, float]:
         """Mean Dice of the averaged weights on groups of a seed that training never uses, by number of supports."""
         random = torch.Generator(device=self.device).manual_seed(seed)
-        self.average.module.eval()
         self.average.module.segmenter.foundation.image_size = size
         scores: dict[str, list[Tensor]] = {"1": [], "3": [], "presence": []}
         for _ in range(max(1, groups // 8)):
@@ -251,7 +245,6 @@ class Pretrainer:
                 scores[str(count)].append(loss.dice[~loss.dice.isnan()])
             right = (decoded.presence_logit > 0) == data.present.flatten(0, 1)
             scores["presence"].append(right.float().flatten())
-        self.average.module.train()
         return {f"dice_{k}" if k != "presence" else k: torch.cat(v).mean().item() for k, v in scores.items()}
 
     def save(self) -> None:
