@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.prompt.cpu_kernels import compiled
 from lib.prompt.selective_scan import selective_scan
+from lib.prompt.selective_scan_mamba import why_not_mamba
 
 
 def draw(batch, length, channels, state, *, seed=0, dtype=torch.float32):
@@ -38,26 +40,86 @@ def test_reference_gradients():
     assert torch.autograd.gradcheck(lambda *a: selective_scan(*a), draw(1, 5, 2, 3, dtype=torch.float64))
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    batch=st.integers(1, 3),
-    length=st.integers(1, 70),
-    channels=st.integers(1, 130),
-    state=st.sampled_from([1, 3, 8, 16]),
-    seed=st.integers(0, 1000),
-)
-def test_compiled_kernel_agrees_with_the_loop(batch, length, channels, state, seed):
-    tensors = draw(batch, length, channels, state, seed=seed)
-    weight = torch.randn(batch, length, channels, generator=torch.Generator().manual_seed(seed + 1))
-    results = {}
-    for backend in ("reference", "numba"):
-        y = selective_scan(*tensors, backend=backend)
-        results[backend] = (y, *torch.autograd.grad((y * weight).sum(), tensors))
-    for name, expected, found in zip(["y", "x", "dt", "A", "B", "C", "D"], *results.values(), strict=True):
+def assert_agrees_with_the_loop(backend, tensors, *, reverse=False, device="cpu"):
+    """Values and all six gradients, in float32, relative to the greatest of each."""
+    weight = torch.randn(tensors[0].shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for name, place in (("reference", "cpu"), (backend, device)):
+        moved = [t.detach().to(place).requires_grad_() for t in tensors]
+        y = selective_scan(*moved, reverse=reverse, backend=name)
+        gradients = torch.autograd.grad((y * weight.to(place)).sum(), moved)
+        results.append([t.cpu() for t in (y, *gradients)])
+    for name, expected, found in zip(["y", "x", "dt", "A", "B", "C", "D"], *results, strict=True):
         scale = expected.abs().max().item() + 1.0
         torch.testing.assert_close(
             found / scale, expected / scale, rtol=1e-5, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+any_shape = given(
+    batch=st.integers(1, 3),
+    length=st.integers(1, 70),
+    channels=st.integers(1, 130),
+    state=st.sampled_from([1, 3, 8, 16]),
+    reverse=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@any_shape
+def test_compiled_kernel_agrees_with_the_loop(batch, length, channels, state, reverse, seed):
+    assert_agrees_with_the_loop("numba", draw(batch, length, channels, state, seed=seed), reverse=reverse)
+
+
+@settings(max_examples=15, deadline=None)
+@any_shape
+def test_chunked_scan_agrees_with_the_loop(batch, length, channels, state, reverse, seed):
+    assert_agrees_with_the_loop("chunked", draw(batch, length, channels, state, seed=seed), reverse=reverse)
+
+
+def test_chunked_gradients_in_float64_and_in_turns(monkeypatch):
+    from lib.prompt import selective_scan_chunked
+
+    monkeypatch.setattr(selective_scan_chunked, "_KEPT", 1)  # one sequence at a time
+    tensors = draw(2, 7, 2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *a: selective_scan(*a, backend="chunked"), tensors)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@settings(max_examples=25, deadline=None)
+@any_shape
+def test_cuda_default_agrees_with_the_loop(batch, length, channels, state, reverse, seed):
+    tensors = draw(batch, length, channels, state, seed=seed)
+    assert_agrees_with_the_loop("chunked", tensors, reverse=reverse, device="cuda")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@settings(max_examples=25, deadline=None)
+@any_shape
+def test_mamba_ssm_agrees_with_the_loop(batch, length, channels, state, reverse, seed):
+    if reason := why_not_mamba(torch.device("cuda")):
+        pytest.skip(f"mamba_ssm: {reason}")
+    tensors = draw(batch, length, channels, state, seed=seed)
+    assert_agrees_with_the_loop("mamba_ssm", tensors, reverse=reverse, device="cuda")
+
+
+def test_mamba_ssm_is_refused_with_the_reason_where_it_cannot_run():
+    with pytest.raises(ValueError, match="runs on CUDA only; use backend='auto'"):
+        selective_scan(*draw(1, 2, 2, 2), backend="mamba_ssm")
+
+
+def test_states_that_hardly_decay_do_not_drift():
+    """The compiled exponential must be exactly one at zero, or thousands of steps add its error up."""
+    x, dt, A, B, C, D = (t.detach() for t in draw(1, 5000, 4, 2))
+    tensors = (torch.ones_like(x), torch.full_like(dt, 1e-7), A, torch.ones_like(B), torch.ones_like(C), D)
+    exact = selective_scan(*(t.double() for t in tensors), backend="reference")
+    torch.testing.assert_close(selective_scan(*tensors, backend="numba").double(), exact, rtol=2e-5, atol=1e-7)
 
 
 def test_extreme_steps_stay_finite():
@@ -104,3 +166,12 @@ def test_bad_calls_say_what_is_wrong():
         selective_scan(x, dt, A, B, C, D, backend="fast")
     with pytest.raises(ValueError, match="float32"):
         selective_scan(*draw(1, 2, 2, 2, dtype=torch.float64), backend="numba")
+
+
+def test_kernels_compile_where_nothing_can_be_written(monkeypatch):
+    """Package folder, home and cache folder read-only: numba refuses to cache, the kernel must work all the same."""
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    scope = {}
+    exec(compile("def double(x):\n    return 2 * x\n", "/proc/none/kernel.py", "exec"), scope)
+    assert compiled(scope["double"])(21) == 42

@@ -4,7 +4,8 @@
 
 Every channel runs its own recurrence of ``state`` numbers; dt, B and C depend on the input, which is what makes the
 scan selective. ``reference`` is the plain loop that every other backend is tested against; ``numba`` is a compiled CPU
-kernel with its own backward (:mod:`lib.prompt.selective_scan_cpu`).
+kernel with its own backward (:mod:`lib.prompt.selective_scan_cpu`); ``chunked`` is plain torch with few sequential
+steps, for CUDA (:mod:`lib.prompt.selective_scan_chunked`); ``mamba_ssm`` is the package's kernel, where it works.
 """
 
 from __future__ import annotations
@@ -12,13 +13,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "reference", "numba")
+from lib.prompt.selective_scan_chunked import SelectiveScanChunked
+from lib.prompt.selective_scan_mamba import mamba_scan, why_not_mamba
+
+BACKENDS = ("auto", "reference", "numba", "chunked", "mamba_ssm")
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, backend: str = "auto"
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    reverse: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
-    """Run the scan along the length.
+    """Run the scan along the length, from its end to its start with ``reverse``.
 
     x, dt: (batch, length, channels), dt positive. A: (channels, state), negative. B, C: (batch, length, state).
     D: (channels,). Returns y: (batch, length, channels), float32 whatever autocast says (float64 stays float64: the
@@ -31,14 +43,32 @@ def selective_scan(
     tensors = (x, dt, A, B, C, D)
     if any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
         tensors = tuple(t.float() for t in tensors)
+    device = tensors[0].device
     fits_numba = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    if backend == "numba" and not fits_numba:
-        raise ValueError("the numba backend takes float32 tensors on the CPU; use backend='auto' or 'reference'")
-    if backend != "reference" and fits_numba:
+    if backend == "auto":
+        backend = "numba" if fits_numba else _fastest_elsewhere(device, tensors[0].dtype)
+    if backend == "numba":
+        if not fits_numba:
+            raise ValueError("the numba backend takes float32 tensors on the CPU; use backend='auto' or 'reference'")
         from lib.prompt.selective_scan_cpu import SelectiveScanCPU
 
-        return SelectiveScanCPU.apply(*tensors)
-    return reference_scan(*tensors)
+        return SelectiveScanCPU.apply(*tensors, reverse)
+    if backend == "mamba_ssm" and (reason := why_not_mamba(device)):
+        raise ValueError(f"the mamba_ssm backend does not work on {device}: {reason}; use backend='auto'")
+    scan = {"reference": reference_scan, "chunked": SelectiveScanChunked.apply, "mamba_ssm": mamba_scan}[backend]
+    if not reverse:
+        return scan(*tensors)
+    x, dt, A, B, C, D = tensors
+    return scan(x.flip(1), dt.flip(1), A, B.flip(1), C.flip(1), D).flip(1)
+
+
+def _fastest_elsewhere(device: torch.device, dtype: torch.dtype) -> str:
+    """The backend for tensors that the CPU kernel does not take."""
+    if device.type == "cpu":
+        return "reference"
+    if device.type == "cuda" and dtype == torch.float32 and why_not_mamba(device) is None:
+        return "mamba_ssm"
+    return "chunked"
 
 
 def reference_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:

@@ -1,53 +1,15 @@
-"""The selective scan on the CPU: cuts the work up, runs the compiled kernels on threads, and is known to autograd.
-
-Work is cut into (sequence, block of channels) and handed to a pool of Python threads; the kernels release the GIL.
-Numba's own threading layers are not used: its default one aborts the process when two threads call it at once.
-"""
+"""The selective scan on the CPU, forward and backward, by a compiled kernel."""
 
 from __future__ import annotations
 
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.prompt.selective_scan_kernel import BLOCK, CHUNK, backward, forward
-
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def _run(kernel, tasks: list[tuple[int, ...]]) -> None:
-    """Call ``kernel`` with every task, on as many threads as torch may use."""
-    global _pool
-    threads = min(torch.get_num_threads(), len(tasks))
-
-    def work(part: list[tuple[int, ...]]) -> None:
-        for task in part:
-            kernel(*task)
-
-    if threads <= 1:
-        work(tasks)
-        return
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="selective-scan")
-    futures = [_pool.submit(work, tasks[i::threads]) for i in range(1, threads)]
-    work(tasks[0::threads])
-    for future in futures:
-        future.result()
-
-
-def _tasks(batch: int, channels: int) -> list[tuple[int, int]]:
-    """(sequence, first channel of a block)."""
-    return [(b, d) for b in range(batch) for d in range(0, channels, BLOCK)]
-
-
-def _flat(*tensors: Tensor) -> list:
-    return [t.detach().view(-1).numpy() for t in tensors]
+from lib.prompt.cpu_kernels import BLOCK, CHUNK, scan, scan_backward
+from lib.prompt.cpu_threads import flat, run_blocks
 
 
 class SelectiveScanCPU(torch.autograd.Function):
@@ -69,8 +31,8 @@ class SelectiveScanCPU(torch.autograd.Function):
         chunks = (length + CHUNK - 1) // CHUNK if any(ctx.needs_input_grad) else 0
         y = torch.empty_like(x)
         starts = x.new_empty(batch, chunks, state, padded)
-        arrays = _flat(x, dt, scaled, B, C, D, y, starts)
-        _run(lambda b, d: forward(*arrays, length, padded, state, reverse, b, d), _tasks(batch, padded))
+        arrays = flat(x, dt, scaled, B, C, D, y, starts)
+        run_blocks(scan, (*arrays, length, padded, state, reverse), batch, padded, BLOCK)
         ctx.save_for_backward(x, dt, scaled, B, C, D, starts)
         ctx.channels, ctx.reverse = channels, reverse
         return y[..., :channels] if spare else y
@@ -85,7 +47,7 @@ class SelectiveScanCPU(torch.autograd.Function):
         gx, gdt = torch.empty_like(x), torch.empty_like(x)
         gA, gD = x.new_empty(batch, state, padded), x.new_empty(batch, padded)
         gB, gC = (x.new_empty(padded // BLOCK, batch, length, state) for _ in range(2))
-        arrays = _flat(gy, x, dt, scaled, B, C, D, starts, gx, gdt, gA, gB, gC, gD)
-        _run(lambda b, d: backward(*arrays, length, padded, state, batch, ctx.reverse, b, d), _tasks(batch, padded))
+        arrays = flat(gy, x, dt, scaled, B, C, D, starts, gx, gdt, gA, gB, gC, gD)
+        run_blocks(scan_backward, (*arrays, length, padded, state, batch, ctx.reverse), batch, padded, BLOCK)
         gx, gdt, gA, gD = (t[..., :channels] for t in (gx, gdt, gA.sum(0), gD.sum(0)))
         return gx, gdt, gA.t(), gB.sum(0), gC.sum(0), gD, None

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.prompt.causal_conv import causal_conv_silu
 from lib.prompt.selective_scan import selective_scan
 
 
@@ -35,13 +36,12 @@ class DirectionalScan(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, length, channels) -> the same shape."""
-        length = x.shape[1]
-        x = F.silu(self.conv(x.transpose(1, 2))[..., :length]).transpose(1, 2)
+    def forward(self, x: Tensor, *, reverse: bool = False) -> Tensor:
+        """x: (batch, length, channels) -> the same shape. reverse: from the last token to the first."""
+        x = causal_conv_silu(x, self.conv.weight, self.conv.bias, reverse=reverse)
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         dt = F.softplus(self.dt_proj(dt))
-        return selective_scan(x, dt, -torch.exp(self.A_log), B, C, self.D)
+        return selective_scan(x, dt, -torch.exp(self.A_log), B, C, self.D, reverse=reverse)
 
 
 class VisionMambaBlock(nn.Module):
@@ -59,7 +59,8 @@ class VisionMambaBlock(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (batch, length, width) -> the same shape."""
         x, gate = self.in_proj(self.norm(tokens)).chunk(2, dim=-1)
-        both = self.scan(x) + self.scan_backward(x.flip(1)).flip(1)
+        x = x.contiguous()
+        both = self.scan(x) + self.scan_backward(x, reverse=True)
         return tokens + self.out_proj(0.5 * both * F.silu(gate))
 
 

@@ -1,4 +1,4 @@
-"""Machine code of the selective scan for float32 on the CPU, made by numba: no compiler on the user's machine.
+"""Machine code of Vision Mamba's scan and convolution, float32 on the CPU, by numba: no compiler on the user's machine.
 
 The kernels are written in vectors of sixteen numbers (``lanes``: one AVX-512 register, two of AVX2, four of SSE or
 NEON), sixteen neighbouring channels each, instead of hoping that a loop is vectorised. Every array is passed flat, so
@@ -59,7 +59,12 @@ def _define(symbol, instruction: str) -> None:
         return getattr(builder, instruction)(*args, flags=("contract",))
 
 
-for _symbol, _instruction in ((operator.mul, "fmul"), (operator.add, "fadd"), (operator.iadd, "fadd")):
+for _symbol, _instruction in (
+    (operator.mul, "fmul"),
+    (operator.add, "fadd"),
+    (operator.iadd, "fadd"),
+    (operator.sub, "fsub"),
+):
     _define(_symbol, _instruction)
 
 
@@ -116,6 +121,11 @@ def zero(typingctx):
 
 
 @intrinsic
+def unit(typingctx):
+    return lanes(), lambda context, builder, sig, args: _constant(1.0)
+
+
+@intrinsic
 def ln_2(typingctx):
     return lanes(), lambda context, builder, sig, args: _constant(math.log(2))
 
@@ -132,21 +142,34 @@ def total(typingctx, vector):
     return types.float32(lanes), codegen
 
 
+def _power_of_two(builder, exponent):
+    """2**exponent for exponents <= 0: a polynomial for the fraction, the exponent's bits for the whole."""
+    fuse = {"flags": ("contract",)}
+    lowest = _constant(_LOWEST)
+    z = builder.select(builder.fcmp_ordered(">", exponent, lowest), exponent, lowest)
+    shifted = builder.fadd(z, _constant(_ROUND))
+    f = builder.fsub(z, builder.fsub(shifted, _constant(_ROUND)))
+    p = _constant(_POWER[-1])
+    for coefficient in (*reversed(_POWER[:-1]), 1.0):
+        p = builder.fadd(builder.fmul(p, f, **fuse), _constant(coefficient), **fuse)
+    whole = builder.shl(builder.bitcast(shifted, _INT), ir.Constant(_INT, [23] * LANES))
+    return builder.bitcast(builder.add(builder.bitcast(p, _INT), whole), _FLOAT)
+
+
 @intrinsic
 def power_of_two(typingctx, exponent):
-    """2**exponent for exponents <= 0: a polynomial for the fraction, the exponent's bits for the whole."""
+    """2**exponent for exponents <= 0, to a relative error of 1e-7."""
+    return lanes(lanes), lambda context, builder, sig, args: _power_of_two(builder, args[0])
 
+
+@intrinsic
+def sigmoid(typingctx, vector):
     def codegen(context, builder, sig, args):
-        fuse = {"flags": ("contract",)}
-        lowest = _constant(_LOWEST)
-        z = builder.select(builder.fcmp_ordered(">", args[0], lowest), args[0], lowest)
-        shifted = builder.fadd(z, _constant(_ROUND))
-        f = builder.fsub(z, builder.fsub(shifted, _constant(_ROUND)))
-        p = _constant(_POWER[-1])
-        for coefficient in (*reversed(_POWER[:-1]), 1.0):
-            p = builder.fadd(builder.fmul(p, f, **fuse), _constant(coefficient), **fuse)
-        whole = builder.shl(builder.bitcast(shifted, _INT), ir.Constant(_INT, [23] * LANES))
-        return builder.bitcast(builder.add(builder.bitcast(p, _INT), whole), _FLOAT)
+        positive = builder.fcmp_ordered(">", args[0], _constant(0.0))
+        scaled = builder.fmul(args[0], _constant(1 / math.log(2)))
+        small = _power_of_two(builder, builder.select(positive, builder.fneg(scaled), scaled))
+        one = _constant(1.0)
+        return builder.fdiv(builder.select(positive, one, small), builder.fadd(one, small))
 
     return lanes(lanes), codegen
 
@@ -160,7 +183,59 @@ def compiled(function):
 
 
 @compiled
-def forward(x, dt, A, B, C, D, y, starts, length, channels, state, reverse, b, d):
+def convolve(x, weight, bias, y, length, channels, reverse, b, d):
+    """SiLU of a causal depthwise convolution of four taps; one sequence, channels ``d`` to ``d + LANES``.
+
+    x, y: (batch, length, channels). weight: (4, channels), the newest last. bias: (channels,). With ``reverse`` what is
+    causal runs from the end to the start.
+    """
+    w0, w1 = load(weight, d), load(weight, channels + d)
+    w2, w3 = load(weight, 2 * channels + d), load(weight, 3 * channels + d)
+    constant = load(bias, d)
+    x0, x1, x2 = zero(), zero(), zero()
+    for i in range(length):
+        t = b * length + (length - 1 - i if reverse else i)
+        x3 = load(x, t * channels + d)
+        made = constant + x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3
+        store(y, t * channels + d, made * sigmoid(made))
+        x0, x1, x2 = x1, x2, x3
+
+
+@compiled
+def convolve_backward(gy, x, weight, bias, gx, gw, gb, length, channels, reverse, b, d):
+    """Gradients of :func:`convolve`. gw: (batch, 4, channels), gb: (batch, channels)."""
+    w0, w1 = load(weight, d), load(weight, channels + d)
+    w2, w3 = load(weight, 2 * channels + d), load(weight, 3 * channels + d)
+    constant, one = load(bias, d), unit()
+    sum0, sum1, sum2, sum3, total_b = zero(), zero(), zero(), zero(), zero()
+    g1, g2, g3 = zero(), zero(), zero()  # what reached the next three positions before the activation
+    for i in range(length - 1, -1, -1):
+        t = b * length + (length - 1 - i if reverse else i)
+        back = channels if reverse else -channels
+        place = t * channels + d
+        x3 = load(x, place)
+        x2 = load(x, place + back) if i > 0 else zero()
+        x1 = load(x, place + 2 * back) if i > 1 else zero()
+        x0 = load(x, place + 3 * back) if i > 2 else zero()
+        made = constant + x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3
+        s = sigmoid(made)
+        g0 = load(gy, place) * s * (one + made * (one - s))
+        store(gx, place, g0 * w3 + g1 * w2 + g2 * w1 + g3 * w0)
+        sum0 += g0 * x0
+        sum1 += g0 * x1
+        sum2 += g0 * x2
+        sum3 += g0 * x3
+        total_b += g0
+        g1, g2, g3 = g0, g1, g2
+    store(gb, b * channels + d, total_b)
+    store(gw, (b * 4) * channels + d, sum0)
+    store(gw, (b * 4 + 1) * channels + d, sum1)
+    store(gw, (b * 4 + 2) * channels + d, sum2)
+    store(gw, (b * 4 + 3) * channels + d, sum3)
+
+
+@compiled
+def scan(x, dt, A, B, C, D, y, starts, length, channels, state, reverse, b, d):
     """One sequence ``b``, channels ``d`` to ``d + BLOCK``.
 
     x, dt, y: (batch, length, channels). A: (state, channels), times log2(e). B, C: (batch, length, state).
@@ -193,10 +268,10 @@ def forward(x, dt, A, B, C, D, y, starts, length, channels, state, reverse, b, d
 
 
 @compiled
-def backward(
+def scan_backward(
     gy, x, dt, A, B, C, D, starts, gx, gdt, gA, gB, gC, gD, length, channels, state, batch, reverse, b, d
 ):
-    """Gradients of what :func:`forward` made of the same channels.
+    """Gradients of what :func:`scan` made of the same channels.
 
     gA: (batch, state, channels), as if A were not scaled. gD: (batch, channels). gB, gC: (blocks, batch, length,
     state). The sums over their first axes are the caller's.
