@@ -64,9 +64,7 @@ class Pipeline:
     @torch.inference_mode()
     def run(self, study: Study, selection: Selection, *, agreement: bool = True) -> Masks:
         """Segment every slice of ``study`` as the supports show. Raises what the parts raise; StudyError for input."""
-        features, contexts = self._supports(selection)
-        with self._latencies.of("remember"):
-            memory = self._remember(selection, features, contexts)
+        features, contexts, memory = self.prepare(selection)
         blank = torch.zeros(1, 3, *study.slice_shape, device=self._device)
         geometry = self._foundation.preprocess(blank)[1]
         logits, presence = [], []
@@ -84,6 +82,13 @@ class Pipeline:
         return replace(masks, agreement=self._agreement(study, selection, features, contexts, masks))
 
     # encoding
+
+    @torch.inference_mode()
+    def prepare(self, selection: Selection) -> tuple[Features, Tensor, SupportMemory]:
+        """All that depends on the supports only, from the cache or into it: F_sup, V (K, N, D, H, W), the memory."""
+        features, contexts = self._supports(selection)
+        with self._latencies.of("remember"):
+            return features, contexts, self._remember(selection, features, contexts)
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)

@@ -1,0 +1,87 @@
+"""Whole requests over what the foundation alone must do, and how they grow."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lib.benchmark.measure import Row, compare, peak_bytes, resident_bytes, seconds
+from lib.benchmark.scene import Scene, random_segmenter
+
+PAIRS = 4
+
+
+def request_rows(
+    name: str, folder: Path, device: torch.device, *, image_size: int | None, slices: int, budget: float
+) -> Iterator[Row]:
+    """One foundation: cached requests over its floor, support preparation, a training step, peak memory."""
+    segmenter = random_segmenter(name, image_size, device)
+    size = segmenter.foundation.image_size
+    part = f"{name} at {size}"
+    for objects in (1, 3):
+        scene = Scene(segmenter, folder, pairs=PAIRS, objects=objects)
+        scene.request()
+        whole, floor = compare(scene.request, scene.floor, budget=budget)
+        note = f"{whole:.2f} s against {floor:.2f} s, K={PAIRS}"
+        yield Row(part, f"cached request over floor, N={objects}, 2-D", whole / floor, "x", 1.2, note=note)
+        if name == "atto" and size == 512 and objects == 1:
+            yield Row(part, "cached request, N=1, 2-D", whole, "s", 2.0, note=f"K={PAIRS}")
+        volume = Scene(segmenter, folder, pairs=PAIRS, objects=objects, slices=slices)
+        volume.cache = scene.cache
+        whole, floor = compare(volume.request, volume.floor, budget=budget)
+        note = f"{whole / slices:.2f} s a slice against {floor:.2f} s, {slices} slices, K={PAIRS}"
+        yield Row(part, f"cached request over floor, N={objects}, a volume's slice", whole / slices / floor, "x", 1.2, note=note)
+    scene = Scene(segmenter, folder, pairs=PAIRS, objects=1)
+    scene.request()
+    yield Row(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
+    plain, checked = compare(scene.request, lambda: scene.request(agreement=True), budget=budget, rounds=1)
+    note = f"{checked:.2f} s against {plain:.2f} s"
+    yield Row(part, f"request with the agreement of {PAIRS} supports over without", checked / plain, "x", note=note)
+    prepared, floor = compare(scene.prepare, scene.floor, budget=budget, rounds=1)
+    note = f"{prepared:.2f} s against {floor:.2f} s, K={PAIRS}, N=1"
+    yield Row(part, "support preparation over floor", prepared / floor, "x", note=note)
+    scene = Scene(segmenter, folder, pairs=1, objects=1)
+    stepped, floor = compare(scene.train_step, scene.floor, budget=budget, rounds=1)
+    note = f"{stepped:.2f} s against {floor:.2f} s, one pair, encoder frozen"
+    yield Row(part, "training step over floor", stepped / floor, "x", note=note)
+    yield Row(part, "peak memory of a training step", peak_bytes(scene.train_step) / 2**20, "MB")
+
+
+def growth_rows(folder: Path, device: torch.device, *, largest: int, budget: float) -> Iterator[Row]:
+    """``atto`` at 256 pixels: a cached request as one thing grows at a time, over the smallest."""
+    segmenter = random_segmenter("atto", 256, device)
+
+    def grow(what: str, values: list[int], build) -> Iterator[Row]:
+        scenes = [build(value) for value in values]
+        for scene in scenes:
+            scene.request()
+        times = compare(*(scene.request for scene in scenes), budget=budget)
+        for value, spent in zip(values, times, strict=True):
+            note = f"{spent:.3f} s"
+            yield Row(f"growth with {what}", f"{what} = {value}", spent / times[0], "x", note=note)
+
+    steps = [n for n in (1, 2, 4, 8, 16) if n <= largest]
+    yield from grow("K", steps, lambda n: Scene(segmenter, folder, pairs=n, objects=1))
+    yield from grow("N", steps, lambda n: Scene(segmenter, folder, pairs=PAIRS, objects=n))
+    yield from grow("slices", steps, lambda n: Scene(segmenter, folder, pairs=PAIRS, objects=1, slices=n))
+    sizes = [s for s in (128, 256, 512, 768) if s <= 128 * largest]
+    yield from grow(
+        "pixels", sizes, lambda s: Scene(random_segmenter("atto", s, device), folder, pairs=PAIRS, objects=1)
+    )
+
+
+def endurance_rows(folder: Path, device: torch.device, *, requests: int) -> Iterator[Row]:
+    """Memory of the process over many requests of ``atto`` at 256 pixels, after a tenth of them as a warm-up."""
+    scene = Scene(random_segmenter("atto", 256, device), folder, pairs=PAIRS, objects=1)
+    for _ in range(max(1, requests // 10)):
+        scene.request()
+    gc.collect()
+    before = resident_bytes()
+    spent = seconds(lambda: [scene.request() for _ in range(requests)])
+    gc.collect()
+    grown = (resident_bytes() - before) / 2**20
+    note = f"{before / 2**20:.0f} MB before, {requests} requests in {spent:.0f} s"
+    yield Row("endurance", f"memory gained over {requests} requests", grown, "MB", 20.0, note=note)
