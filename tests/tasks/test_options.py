@@ -21,9 +21,9 @@ def test_untouched_drop_downs_that_come_as_whole_lists_mean_their_first_entry():
 
 
 def test_the_configured_number_of_supports_leads_its_drop_down():
-    assert drop_downs(CHOICES)["supports"] == [4, 1, 2, 8, 16]
+    assert drop_downs(CHOICES)["supports"] == ["4", "1", "2", "8", "16"]
     other = Choices(supports=(), structures=(), adapters=("x",), count=3)
-    assert drop_downs(other)["supports"] == [3, 1, 2, 4, 8, 16]
+    assert drop_downs(other)["supports"] == ["3", "1", "2", "4", "8", "16"]
 
 
 def test_what_a_viewer_changed_comes_as_text():

@@ -64,8 +64,11 @@ class Options:
 
 
 def drop_downs(choices: Choices) -> dict[str, Any]:
-    """The task's ``config``: every list's first entry is what an untouched drop-down means."""
-    counts = [choices.count, *(k for k in SUPPORT_COUNTS if k != choices.count)]
+    """The task's ``config``: every list's first entry is what an untouched drop-down means.
+
+    Numbers are text, because 3D Slicer's drop-downs take nothing else.
+    """
+    counts = [str(k) for k in (choices.count, *(k for k in SUPPORT_COUNTS if k != choices.count))]
     return {
         "support": [AUTO, *choices.supports],
         "structure": [ALL, *choices.structures],
