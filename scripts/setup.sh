@@ -41,15 +41,18 @@ pp_index() {
 }
 
 # uv is many times faster than pip, but does not unpack MONAI Label's command and viewer: that one goes through pip.
+# sam2 is built here from source; it takes the torch that was just installed instead of fetching another for the build.
 pp_install() {
-  local python=$pp_venv/bin/python rest
+  local python=$pp_venv/bin/python rest apart='^(monailabel|sam2)=='
   if "$python" -m pip install --quiet uv; then
     pp_index
     rest=$(mktemp)
-    grep -v '^monailabel==' "$pp_root/requirements.txt" >"$rest"
-    if "$python" -m uv pip install --python "$python" --requirement "$rest"; then
+    grep -Ev "$apart" "$pp_root/requirements.txt" >"$rest"
+    if "$python" -m uv pip install --python "$python" --requirement "$rest" &&
+      SAM2_BUILD_CUDA=0 "$python" -m uv pip install --python "$python" --no-deps --no-build-isolation \
+        "$(grep '^sam2==' "$pp_root/requirements.txt")" &&
+      "$python" -m pip install --quiet --no-deps "$(grep '^monailabel==' "$pp_root/requirements.txt")"; then
       rm -f "$rest"
-      "$python" -m pip install --quiet --no-deps "$(grep '^monailabel==' "$pp_root/requirements.txt")"
       return
     fi
     rm -f "$rest"
@@ -64,8 +67,8 @@ pp_make() {
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x "$pp_venv/bin/monailabel" ] && return
   python=$(pp_python) || exit 1
   mkdir -p "$pp_venv"
-  # Two terminals that start at once must not install into one folder together.
-  exec 9>"$pp_venv/.lock"
+  # Two terminals that start at once must not install into one folder together (uv locks .lock itself).
+  exec 9>"$pp_venv/.setup.lock"
   if command -v flock >/dev/null; then flock 9; fi
   if ! { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; }; then
     echo "setup: making the environment in $pp_venv (once; a few minutes and 8 GB)" >&2

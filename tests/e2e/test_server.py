@@ -141,7 +141,7 @@ def test_the_panel_shows_what_there_is(server):
     assert task["config"]["support"][0] == "auto"
     assert set(task["config"]["support"][1:]) == labelled
     assert task["config"]["structure"] == ["all", *task["labels"]]
-    assert task["config"]["supports"][0] == 4
+    assert task["config"]["supports"][0] == "4"
     assert len(task["config"]["adapter"]) == 1
 
 

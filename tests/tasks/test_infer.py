@@ -38,7 +38,7 @@ def test_the_drop_downs_show_the_datastore(app):
     assert task["config"]["support"][0] == "auto"
     assert set(task["config"]["support"][1:]) == set(app.datastore().get_labeled_images())
     assert task["config"]["structure"] == ["all", *task["labels"]]
-    assert task["config"]["supports"] == [4, 1, 2, 8, 16]
+    assert task["config"]["supports"] == ["4", "1", "2", "8", "16"]
     assert task["config"]["adapter"] == ["atto-1"]
     assert sorted(task["labels"].values()) == list(range(1, len(task["labels"]) + 1))
 

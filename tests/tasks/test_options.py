@@ -8,18 +8,22 @@ from lib.tasks.options import Choices, Options, drop_downs, parse_options
 CHOICES = Choices(supports=("a", "b"), structures=("liver", "spleen"), adapters=("atto-1", "adapter-x"), count=4)
 
 
+def parse(request):
+    return parse_options(request, adapters=CHOICES.adapters, count=CHOICES.count)
+
+
 def test_an_empty_request_means_the_defaults():
-    assert parse_options({"model": "proxyprompt", "image": "x"}, CHOICES) == Options()
+    assert parse({"model": "proxyprompt", "image": "x"}) == Options()
 
 
 def test_untouched_drop_downs_that_come_as_whole_lists_mean_their_first_entry():
-    assert parse_options(drop_downs(CHOICES), CHOICES) == Options(adapter="atto-1")
+    assert parse(drop_downs(CHOICES)) == Options(adapter="atto-1")
 
 
 def test_the_configured_number_of_supports_leads_its_drop_down():
-    assert drop_downs(CHOICES)["supports"] == [4, 1, 2, 8, 16]
+    assert drop_downs(CHOICES)["supports"] == ["4", "1", "2", "8", "16"]
     other = Choices(supports=(), structures=(), adapters=("x",), count=3)
-    assert drop_downs(other)["supports"] == [3, 1, 2, 4, 8, 16]
+    assert drop_downs(other)["supports"] == ["3", "1", "2", "4", "8", "16"]
 
 
 def test_what_a_viewer_changed_comes_as_text():
@@ -35,11 +39,11 @@ def test_what_a_viewer_changed_comes_as_text():
         "restore_label_idx": False,
     }
     expected = Options(("b",), ("spleen",), 2, "adapter-x", False, ".nrrd")
-    assert parse_options(request, CHOICES) == expected
+    assert parse(request) == expected
 
 
 def test_several_supports_and_structures():
-    options = parse_options({"support": ["b", "a", "b"], "structure": ["spleen", "liver"]}, CHOICES)
+    options = parse({"support": ["b", "a", "b"], "structure": ["spleen", "liver"]})
     assert options.support == ("b", "a")
     assert options.structures == ("spleen", "liver")
 
@@ -67,6 +71,6 @@ def test_several_supports_and_structures():
 )
 def test_anything_else_is_refused_with_the_valid_ones(request_, words):
     with pytest.raises(MONAILabelException) as caught:
-        parse_options(request_, CHOICES)
+        parse(request_)
     assert caught.value.error is MONAILabelError.INVALID_INPUT
     assert all(word in caught.value.msg for word in words)

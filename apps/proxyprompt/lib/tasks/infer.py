@@ -54,17 +54,17 @@ class ProxyPromptInfer(InferTask):
         """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
         viewer that cannot connect cannot be told what is wrong with them."""
         try:
-            return drop_downs(self._choices())
+            adapters = self._models.versions()
         except CheckpointError as error:
             logger.error("no adapter version can be offered: %s", error)
-            return drop_downs(self._choices(adapters=[]))
-
-    def _choices(self, adapters: list[str] | None = None) -> Choices:
-        return Choices(
-            supports=self._library.ids(),
-            structures=self._library.structures(),
-            adapters=self._models.versions() if adapters is None else adapters,
-            count=self._supports,
+            adapters = []
+        return drop_downs(
+            Choices(
+                supports=self._library.ids(),
+                structures=self._library.structures(),
+                adapters=adapters,
+                count=self._supports,
+            )
         )
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -76,7 +76,7 @@ class ProxyPromptInfer(InferTask):
         """
         latencies = Latencies()
         with as_monailabel("segmentation", StudyError):
-            options = parse_options(request, self._choices())
+            options = parse_options(request, adapters=self._models.versions(), count=self._supports)
             segmenter = self._models.get(options.adapter)
             image = request["image"]
             with latencies.of("read"):

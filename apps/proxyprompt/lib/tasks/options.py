@@ -64,8 +64,11 @@ class Options:
 
 
 def drop_downs(choices: Choices) -> dict[str, Any]:
-    """The task's ``config``: every list's first entry is what an untouched drop-down means."""
-    counts = [choices.count, *(k for k in SUPPORT_COUNTS if k != choices.count)]
+    """The task's ``config``: every list's first entry is what an untouched drop-down means.
+
+    Numbers are text, because 3D Slicer's drop-downs take nothing else.
+    """
+    counts = [str(k) for k in (choices.count, *(k for k in SUPPORT_COUNTS if k != choices.count))]
     return {
         "support": [AUTO, *choices.supports],
         "structure": [ALL, *choices.structures],
@@ -75,16 +78,19 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
     }
 
 
-def parse_options(request: Mapping[str, Any], choices: Choices) -> Options:
-    """Raises MONAILabelException (bad input) for an option or a value that does not exist, listing the valid ones."""
+def parse_options(request: Mapping[str, Any], *, adapters: Sequence[str], count: int) -> Options:
+    """One request's options. adapters: the versions there are. count: the number of supports where none is asked for.
+
+    Raises MONAILabelException (bad input) for an option or a value that does not exist, listing the valid ones.
+    """
     unknown = sorted(set(request) - set(OURS) - set(FOREIGN) - {"image"})
     if unknown:
         raise refuse(f"unknown option {', '.join(map(repr, unknown))}; the options are: {', '.join(OURS)}")
     return Options(
         support=_support(request.get("support")),
         structures=_names("structure", request.get("structure"), ALL),
-        count=_count(request.get("supports"), choices.count),
-        adapter=_adapter(request.get("adapter"), choices.adapters),
+        count=_count(request.get("supports"), count),
+        adapter=_adapter(request.get("adapter"), adapters),
         agreement=_flag("agreement", request.get("agreement"), True),
         extension=_extension(request),
     )

@@ -67,16 +67,18 @@ class Pipeline:
         features, contexts, memory = self.prepare(selection)
         blank = torch.zeros(1, 3, *study.slice_shape, device=self._device)
         geometry = self._foundation.preprocess(blank)[1]
-        logits, presence = [], []
-        step = self._slices_at_once(len(selection.structures))
+        structures = len(selection.structures)
+        logits = np.empty((len(study), structures, *study.slice_shape), np.float16)
+        presence = np.empty((len(study), structures), np.float32)
+        step = self._slices_at_once(structures)
         for start in range(0, len(study), step):
-            part = range(start, min(start + step, len(study)))
-            target = self._target(study, part)
+            part = slice(start, min(start + step, len(study)))
+            target = self._target(study, range(part.start, part.stop))
             with self._latencies.of("decode"):
                 decoded = self._segmenter.segment(target, memory)
-                logits.append(self._foundation.postprocess(decoded.mask_logits, geometry).half().cpu().numpy())
-                presence.append(decoded.presence_logit.sigmoid().float().cpu().numpy())
-        masks = Masks(np.concatenate(logits), np.concatenate(presence), (None,) * len(selection.structures))
+                logits[part] = self._foundation.postprocess(decoded.mask_logits, geometry).half().cpu().numpy()
+                presence[part] = decoded.presence_logit.float().sigmoid().cpu().numpy()
+        masks = Masks(logits, presence, (None,) * structures)
         if not agreement:
             return masks
         return replace(masks, agreement=self._agreement(study, selection, features, contexts, masks))

@@ -1,0 +1,137 @@
+"""The way from supports to masks, against the same computed by hand, without cache and without batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.foundation.base import Features
+from lib.segmenter import build_segmenter
+from lib.studies.cache import ContentCache
+from lib.studies.selection import Selection, SupportSlice
+from lib.studies.study import read_study
+from lib.tasks.latency import Latencies
+from lib.tasks.pipeline import Masks, Pipeline, _dice, _join, _most_shown
+
+IDS = ("us_01", "us_02", "us_03")
+NAMES = ("head", "symphysis")
+
+
+@pytest.fixture(scope="session")
+def segmenter(weights):
+    return build_segmenter(weights_dir=weights)
+
+
+@pytest.fixture(scope="session")
+def selection(samples):
+    images, masks, slices = [], [], []
+    for name in IDS:
+        study = read_study(samples / f"{name}.png")
+        labels = study.read_label(samples / "labels" / "final" / f"{name}.png")[0]
+        images.append(study.image(0))
+        masks.append(np.stack([labels == value for value in (1, 2)]))
+        slices.append(SupportSlice(name, 0, 0.5, False, study.slice_hash(0), frozenset({study.content_hash})))
+    masks[2][1] = False  # declared, but not on this slice
+    valid = np.array([[True, True], [True, False], [True, True]])
+    return Selection(tuple(slices), NAMES, images, masks, valid)
+
+
+@pytest.fixture
+def cache():
+    return ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
+
+
+def run(segmenter, cache, study, selection, **options):
+    latencies = Latencies()
+    return Pipeline(segmenter, cache, latencies).run(study, selection, **options), latencies.report()
+
+
+def by_hand(segmenter, study, index, selection):
+    foundation = segmenter.foundation
+    features, contexts = [], []
+    for image, mask in zip(selection.images, selection.masks, strict=True):
+        prepared, geometry = foundation.preprocess(torch.from_numpy(image)[None])
+        features.append(segmenter.encode(prepared).embedding)
+        prepared_mask = foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry)
+        contexts.append(segmenter.encode_pair(prepared, prepared_mask)[0])
+    memory = segmenter.remember(Features(torch.cat(features)), torch.stack(contexts), torch.from_numpy(selection.valid))
+    prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([index])))
+    decoded = segmenter.segment(segmenter.encode(prepared), memory)
+    return foundation.postprocess(decoded.mask_logits, geometry)[0].numpy(), decoded.presence_logit[0].sigmoid().numpy()
+
+
+@torch.inference_mode()
+def test_every_slice_is_what_it_is_alone(segmenter, cache, samples, selection):
+    study = read_study(samples / "mr_05.nii.gz")
+    masks, _ = run(segmenter, cache, study, selection)
+    assert masks.logits.shape == (len(study), 2, *study.slice_shape)
+    for index in (0, len(study) // 2, len(study) - 1):
+        logits, presence = by_hand(segmenter, study, index, selection)
+        np.testing.assert_allclose(masks.logits[index], logits, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(masks.presence[index], presence, atol=1e-4)
+
+
+def test_from_the_cache_comes_the_same(segmenter, cache, samples, selection):
+    study = read_study(samples / "us_09.png")
+    first, _ = run(segmenter, cache, study, selection)
+    misses = cache.stats()["misses"]
+    second, latencies = run(segmenter, cache, study, selection)
+    np.testing.assert_array_equal(first.logits, second.logits)
+    assert cache.stats()["misses"] == misses
+    assert latencies["decode"] > 0
+
+
+def test_an_edited_mask_is_another_memory(segmenter, cache, samples, selection):
+    study = read_study(samples / "us_09.png")
+    first, _ = run(segmenter, cache, study, selection)
+    edited = [mask.copy() for mask in selection.masks]
+    edited[0][0] = np.roll(edited[0][0], 40, axis=1)
+    second, _ = run(
+        segmenter, cache, study, Selection(selection.slices, NAMES, selection.images, edited, selection.valid)
+    )
+    assert not np.array_equal(first.logits, second.logits)
+
+
+def test_agreement_compares_those_that_hold_the_structure(segmenter, cache, samples, selection):
+    study = read_study(samples / "us_09.png")
+    masks, latencies = run(segmenter, cache, study, selection)
+    head, symphysis = masks.agreement
+    assert 0 <= head <= 1
+    assert symphysis is None  # of three, one has it on its slice, one does not declare it, one is empty
+    assert latencies["agreement"] > 0
+    same = [0, 0]
+    twice = Selection(
+        tuple(selection.slices[k] for k in same),
+        NAMES,
+        [selection.images[k] for k in same],
+        [selection.masks[k] for k in same],
+        selection.valid[same],
+    )
+    assert run(segmenter, cache, study, twice)[0].agreement == (1.0, 1.0)
+
+
+def test_absence_takes_the_mask_away_only_at_the_end():
+    logits = np.ones((3, 2, 2, 2), np.float16)
+    presence = np.array([[0.9, 0.1], [0.5, 0.6], [0.2, 0.2]], np.float32)
+    masks = Masks(logits, presence, (None, None))
+    assert (masks.gated(0) > 0).any(axis=(1, 2)).tolist() == [True, True, False]
+    assert (masks.gated(1) > 0).any(axis=(1, 2)).tolist() == [False, True, False]
+    assert _most_shown(masks) == 1
+    nowhere = Masks(logits, presence * 0.5, (None, None))
+    assert _most_shown(nowhere) == 0
+
+
+def test_dice():
+    one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
+    assert _dice(one, other) == 0.5
+    assert _dice(one, one) == 1.0
+    assert _dice(~one & one, ~one & one) == 1.0
+    assert _dice(one, ~one) == 0.0
+
+
+def test_images_with_and_without_padding_become_one_batch():
+    plain = Features(torch.zeros(1, 4, 2, 2), (torch.zeros(1, 2, 4, 4),))
+    padded = Features(torch.ones(1, 4, 2, 2), (torch.ones(1, 2, 4, 4),), torch.tensor([[[False, True], [False, True]]]))
+    joined = _join([plain, padded], torch.device("cpu"))
+    assert joined.embedding.shape == (2, 4, 2, 2) and joined.high_res[0].shape == (2, 2, 4, 4)
+    assert not joined.padding[0].any() and joined.padding[1].sum() == 2
+    assert _join([plain, plain], torch.device("cpu")).padding is None
