@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where the time goes, as ratios within one run.
 
-    python scripts/benchmark.py --quick                           # half a minute: does it run?
+    python scripts/benchmark.py --quick                           # seconds: does it run?
     python scripts/benchmark.py                                   # atto at 256 and 512 pixels, and the operators
     python scripts/benchmark.py --foundation sam_vit_b --foundation sam2.1_hiera_tiny --json all.json --plot all.png
     python scripts/benchmark.py --page docs/benchmark.md --plot docs/benchmark.png
@@ -63,11 +63,18 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
         for name in options.foundation or ["atto"]:
             sizes = ((64,) if quick else (256, 512)) if name == "atto" else (None,)
             for size in sizes:
-                yield from request_rows(name, folder, device, image_size=size, slices=2 if quick else 4, budget=budget)
+                yield from request_rows(
+                    name,
+                    folder,
+                    device,
+                    image_size=size,
+                    slices=4 if name == "atto" and not quick else 2,
+                    budget=budget,
+                )
     if "growth" in parts:
-        yield from growth_rows(folder, device, largest=2 if quick else 16, budget=budget)
+        yield from growth_rows(folder, device, size=128 if quick else 256, largest=2 if quick else 16, budget=budget)
     if "endurance" in parts:
-        yield from endurance_rows(folder, device, requests=3 if quick else 200)
+        yield from endurance_rows(folder, device, size=64 if quick else 256, requests=3 if quick else 200)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -84,7 +84,7 @@ def selective_map_rows(device: torch.device, *, grid: int, counts: tuple[int, ..
             return select_context(target, memory)
 
         slow, fast = compare(explicit, attention, budget=budget)
-        more, less = peak_bytes(explicit), max(peak_bytes(attention), 1)
+        more, less = peak_bytes(explicit), max(peak_bytes(attention), 2**20)
         where = f"{grid} x {grid} positions"
         note = f"{_ms(slow)} against {_ms(fast)}, {where}"
         yield Row("selective map", f"explicit over attention, time, K={count}", slow / fast, "x", note=note)

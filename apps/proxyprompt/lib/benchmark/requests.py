@@ -33,7 +33,14 @@ def request_rows(
         volume.cache = scene.cache
         whole, floor = compare(volume.request, volume.floor, budget=budget)
         note = f"{whole / slices:.2f} s a slice against {floor:.2f} s, {slices} slices, K={PAIRS}"
-        yield Row(part, f"cached request over floor, N={objects}, a volume's slice", whole / slices / floor, "x", 1.2, note=note)
+        yield Row(
+            part,
+            f"cached request over floor, N={objects}, a volume's slice",
+            whole / slices / floor,
+            "x",
+            1.2,
+            note=note,
+        )
     scene = Scene(segmenter, folder, pairs=PAIRS, objects=1)
     scene.request()
     yield Row(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
@@ -50,9 +57,9 @@ def request_rows(
     yield Row(part, "peak memory of a training step", peak_bytes(scene.train_step) / 2**20, "MB")
 
 
-def growth_rows(folder: Path, device: torch.device, *, largest: int, budget: float) -> Iterator[Row]:
-    """``atto`` at 256 pixels: a cached request as one thing grows at a time, over the smallest."""
-    segmenter = random_segmenter("atto", 256, device)
+def growth_rows(folder: Path, device: torch.device, *, size: int, largest: int, budget: float) -> Iterator[Row]:
+    """``atto`` at ``size`` pixels: a cached request as one thing grows at a time, over the smallest."""
+    segmenter = random_segmenter("atto", size, device)
 
     def grow(what: str, values: list[int], build) -> Iterator[Row]:
         scenes = [build(value) for value in values]
@@ -67,15 +74,14 @@ def growth_rows(folder: Path, device: torch.device, *, largest: int, budget: flo
     yield from grow("K", steps, lambda n: Scene(segmenter, folder, pairs=n, objects=1))
     yield from grow("N", steps, lambda n: Scene(segmenter, folder, pairs=PAIRS, objects=n))
     yield from grow("slices", steps, lambda n: Scene(segmenter, folder, pairs=PAIRS, objects=1, slices=n))
-    sizes = [s for s in (128, 256, 512, 768) if s <= 128 * largest]
-    yield from grow(
-        "pixels", sizes, lambda s: Scene(random_segmenter("atto", s, device), folder, pairs=PAIRS, objects=1)
-    )
+    sizes = [size * n // 2 for n in (1, 2, 4, 6) if n <= largest]
+    scaled = {s: segmenter if s == size else random_segmenter("atto", s, device) for s in sizes}
+    yield from grow("pixels", sizes, lambda s: Scene(scaled[s], folder, pairs=PAIRS, objects=1))
 
 
-def endurance_rows(folder: Path, device: torch.device, *, requests: int) -> Iterator[Row]:
-    """Memory of the process over many requests of ``atto`` at 256 pixels, after a tenth of them as a warm-up."""
-    scene = Scene(random_segmenter("atto", 256, device), folder, pairs=PAIRS, objects=1)
+def endurance_rows(folder: Path, device: torch.device, *, size: int, requests: int) -> Iterator[Row]:
+    """Memory of the process over many requests of ``atto`` at ``size`` pixels, after a tenth of them as a warm-up."""
+    scene = Scene(random_segmenter("atto", size, device), folder, pairs=PAIRS, objects=1)
     for _ in range(max(1, requests // 10)):
         scene.request()
     gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -25,20 +26,45 @@ def sine_position(height: int, width: int, dim: int, *, device: torch.device | s
     return torch.cat([rows, columns], 2).flatten(0, 1)
 
 
+class CrossAttention(nn.Module):
+    """Multi-head attention from one sequence to another; its parameters are those of ``nn.MultiheadAttention``.
+
+    That module works along the length first, which turns its projections into one product for every position.
+    """
+
+    def __init__(self, dim: int, *, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"{dim} channels in {heads} heads: expected a multiple of the heads")
+        self.embed_dim, self.num_heads = dim, heads
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """All (batch, positions, C), contiguous; key and value of the same positions. Returns the shape of query."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 class ReadAndRefine(nn.Module):
     """Add & Norm of a cross-attention, then Add & Norm of a feed-forward layer: one direction of a block."""
 
     def __init__(self, dim: int, *, heads: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.attention = CrossAttention(dim, heads=heads)
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, source: Tensor, position: Tensor) -> Tensor:
         """x reads from source; both (batch, positions, C), position (positions, C) on queries and keys."""
-        read, _ = self.attention(x + position, source + position, source, need_weights=False)
-        x = self.norm1(x + read)
+        x = self.norm1(x + self.attention(x + position, source + position, source))
         return self.norm2(x + self.feed_forward(x))
 
 
@@ -50,7 +76,7 @@ class ColorizationBlock(nn.Module):
 
     def __init__(self, dim: int, *, over_rows: bool, heads: int) -> None:
         super().__init__()
-        stride = (2, 1) if over_rows else (1, 2)
+        self.stride = stride = (2, 1) if over_rows else (1, 2)
         self.project_target = nn.Conv2d(dim, dim, stride, stride)
         self.project_context = nn.Conv2d(dim, dim, stride, stride)
         self.colour = ReadAndRefine(dim, heads=heads)
@@ -58,13 +84,23 @@ class ColorizationBlock(nn.Module):
 
     def forward(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """target, context: (batch, C, h, w) -> both (batch, C, h/2, w) or (batch, C, h, w/2)."""
-        target, context = self.project_target(target), self.project_context(context)
-        dim, grid = target.shape[1], target.shape[-2:]
+        dim, height, width = target.shape[1:]
+        (rows, columns), grid = self.stride, (height // self.stride[0], width // self.stride[1])
+        target, context = (
+            _merge(x, projection, rows=rows, columns=columns)
+            for x, projection in ((target, self.project_target), (context, self.project_context))
+        )
         position = sine_position(*grid, dim, device=target.device).to(target.dtype)
-        target, context = target.flatten(2).transpose(1, 2), context.flatten(2).transpose(1, 2)
         target = self.colour(target, context, position)
         context = self.reverse(context, target, position)
         return tuple(x.transpose(1, 2).unflatten(2, grid) for x in (target, context))
+
+
+def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tensor:
+    """A convolution whose stride is its kernel, as one matrix product: (B, C, h, w) to the tokens (B, h'w', C)."""
+    x = x.permute(0, 2, 3, 1).unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # (B, h', rows, w', columns, C)
+    weight = projection.weight.permute(0, 2, 3, 1).flatten(1)
+    return F.linear(x.transpose(2, 3).flatten(3).flatten(1, 2), weight, projection.bias)
 
 
 class ContextualColorization(nn.Module):

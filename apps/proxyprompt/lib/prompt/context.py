@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_ROWS = 256  # of the selective map at once
+
 
 @dataclass(frozen=True)
 class SupportMemory:
@@ -119,15 +121,28 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
             query = query.transpose(0, 1).flatten(1)[None]
         elif episodes != batch:
             raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
-        query, keys = query.transpose(1, 2)[:, None], keys.transpose(1, 2)[:, None]
+        query, keys = query.transpose(1, 2).contiguous(), keys.transpose(1, 2).contiguous()
         values = memory.values.float().transpose(2, 3)  # (E, N, M, C)
-        if shared:  # one softmax for all objects: their values lie side by side
-            values = values.transpose(1, 2).flatten(2)[:, None]
-        else:
-            query, keys = (t.expand(-1, objects, -1, -1) for t in (query, keys))
-        context = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-        if shared:
-            context = context[:, 0].unflatten(2, (objects, dim)).transpose(1, 2)
+        if shared and objects > 1 and not torch.is_grad_enabled():
+            context = _attend_all_objects(query, keys, values, bias[:, 0])
+        else:  # contiguous, with heads of one width: what torch's attention without a map asks for
+            query, keys = (t[:, None].expand(-1, objects, -1, -1) for t in (query, keys))
+            context = F.scaled_dot_product_attention(query, keys, values.contiguous(), attn_mask=bias)
     if episodes == 1:  # (1, N, B*HW, C)
         context = context[0].unflatten(1, (batch, height * width)).transpose(0, 1)
     return context.transpose(2, 3).unflatten(3, (height, width))
+
+
+def _attend_all_objects(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Attention with one softmax for all objects, some rows of the map at a time.
+
+    query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, 1, M). Returns (E, N, Q, C).
+    """
+    objects, dim = values.shape[1], values.shape[3]
+    values = values.transpose(1, 2).flatten(2)  # (E, M, N*C): the objects' values lie side by side
+    context = query.new_empty(*query.shape[:2], objects * dim)
+    for rows in range(0, query.shape[1], _ROWS):
+        part = slice(rows, rows + _ROWS)
+        scores = torch.baddbmm(bias, query[:, part], keys.mT, alpha=1 / math.sqrt(dim))
+        context[:, part] = scores.softmax(-1) @ values
+    return context.unflatten(2, (objects, dim)).transpose(1, 2)

@@ -154,13 +154,18 @@ class Pipeline:
 
     def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
-        valid = torch.from_numpy(selection.valid)
+        return self._memory(keys, selection.tags, features, contexts, torch.from_numpy(selection.valid))
+
+    def _memory(
+        self, keys: list[list[str]], tags: frozenset[str], features: Features, contexts: Tensor, valid: Tensor
+    ) -> SupportMemory:
+        """What is remembered of some supports; keys: of each support's context with each structure."""
 
         def compute() -> dict[str, Tensor]:
             memory = self._segmenter.remember(features, contexts, valid.to(self._device))
             return {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
 
-        entry = self._cache.get_or_compute(self._key("memory", keys, valid), selection.tags, compute)
+        entry = self._cache.get_or_compute(self._key("memory", keys, valid), tags, compute)
         return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
 
     # agreement
@@ -185,8 +190,10 @@ class Pipeline:
             if not shared:
                 continue
             with self._latencies.of("agreement"):
-                valid = torch.ones(1, len(shared), dtype=torch.bool, device=self._device)
-                alone = self._segmenter.remember(features[k : k + 1], contexts[k : k + 1, shared], valid)
+                chosen, masks_k = selection.slices[k], selection.masks[k][shared]
+                keys = [self._context_keys(chosen.image_key, masks_k)]
+                valid = torch.ones(1, len(shared), dtype=torch.bool)
+                alone = self._memory(keys, chosen.tags, features[k : k + 1], contexts[k : k + 1, shared], valid)
                 decoded = self._segmenter.segment(target, alone)
                 present = decoded.presence_logit[0].sigmoid() >= PRESENT
                 mask = ((decoded.mask_logits[0] > 0) & present[:, None, None]).cpu().numpy()
