@@ -61,16 +61,11 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
         yield from selective_map_rows(device, grid=8 if quick else 64, counts=counts, budget=budget)
     if "requests" in parts:
         for name in options.foundation or ["atto"]:
-            sizes = ((64,) if quick else (256, 512)) if name == "atto" else (None,)
+            atto = name == "atto"
+            sizes = ((64,) if quick else (256, 512)) if atto else (None,)
+            slices = 4 if atto and not quick else 2
             for size in sizes:
-                yield from request_rows(
-                    name,
-                    folder,
-                    device,
-                    image_size=size,
-                    slices=4 if name == "atto" and not quick else 2,
-                    budget=budget,
-                )
+                yield from request_rows(name, folder, device, image_size=size, slices=slices, budget=budget)
     if "growth" in parts:
         yield from growth_rows(folder, device, size=128 if quick else 256, largest=2 if quick else 16, budget=budget)
     if "endurance" in parts:
