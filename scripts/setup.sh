@@ -27,7 +27,7 @@ pp_python() {
       return
     fi
   done
-  pp_fail "Python 3.11 was not found ($(python3 --version 2>/dev/null || echo 'no python3') is not it). Install it" \
+  pp_fail "Python 3.11 was not found; python3 is $(python3 --version 2>/dev/null || echo 'not there'). Install it" \
     "(Debian 12: apt-get install python3.11 python3.11-venv) or set PROXYPROMPT_PYTHON to one"
 }
 

@@ -44,7 +44,7 @@ def test_an_unknown_option_lists_the_valid_ones():
         ("foundation", "sam3", FOUNDATIONS),
         ("foundation", "atto-x", ["atto"]),
         ("dense_proxy", "maybe", ["auto", "on", "off"]),
-        ("image_size", "500", ["multiple of 32"]),
+        ("image_size", "500", ["multiple of 64"]),
         ("image_size", "big", ["whole number"]),
         ("supports", "0", ["1 to 64"]),
         ("device", "gpu", ["cuda:N"]),

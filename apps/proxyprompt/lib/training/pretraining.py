@@ -295,6 +295,7 @@ class Pretrainer:
         }
         beside = path.with_name(path.name + ".part")
         save_file(state, beside, metadata={"config": json.dumps(header)})
+        beside.chmod(0o644)  # safetensors writes for the owner only
         os.replace(beside, path)
         return path
 
