@@ -18,13 +18,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
-PARTS = ("operators", "requests", "growth", "endurance")
+PARTS = ("operators", "growth", "endurance", "requests")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -36,6 +37,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--page", type=Path, metavar="FILE", help="write a Markdown page that shows --plot")
     parser.add_argument("--quick", action="store_true", help="small sizes and single rounds: numbers mean little")
     parser.add_argument("--budget", type=float, default=3.0, metavar="S", help="seconds to repeat each measurement")
+    parser.add_argument("--minutes", type=float, metavar="M", help="measure nothing further after so many minutes")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     options = parser.parse_args(arguments)
@@ -59,6 +61,10 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
         yield from vision_mamba_rows(device, **size, budget=budget)
         counts = (1, 2) if quick else (4, 16)
         yield from selective_map_rows(device, grid=8 if quick else 64, counts=counts, budget=budget)
+    if "growth" in parts:
+        yield from growth_rows(folder, device, size=128 if quick else 256, largest=2 if quick else 16, budget=budget)
+    if "endurance" in parts:
+        yield from endurance_rows(folder, device, size=64 if quick else 256, requests=3 if quick else 200)
     if "requests" in parts:
         for name in options.foundation or ["atto"]:
             atto = name == "atto"
@@ -66,10 +72,6 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
             slices = 4 if atto and not quick else 2
             for size in sizes:
                 yield from request_rows(name, folder, device, image_size=size, slices=slices, budget=budget)
-    if "growth" in parts:
-        yield from growth_rows(folder, device, size=128 if quick else 256, largest=2 if quick else 16, budget=budget)
-    if "endurance" in parts:
-        yield from endurance_rows(folder, device, size=64 if quick else 256, requests=3 if quick else 200)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,11 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.threads:
         torch.set_num_threads(options.threads)
-    measured, described = [], machine()
+    measured, described, start = [], machine(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for row in rows(options, Path(folder)):
             measured.append(row)
             print(f"{row.part}: {row.name}: {row.value:.2f} {row.unit} ({row.note})", file=sys.stderr, flush=True)
+            if options.minutes and time.monotonic() - start > 60 * options.minutes:
+                print(f"benchmark: stopped after {options.minutes:g} minutes", file=sys.stderr)
+                break
     Console(width=None if sys.stdout.isatty() else 160).print(screen_table(measured))
     if options.json:
         write_json(options.json, measured, described)

@@ -10,6 +10,7 @@ import torch
 
 from lib.benchmark.measure import Row, compare, peak_bytes, resident_bytes, seconds
 from lib.benchmark.scene import Scene, random_segmenter
+from lib.studies.cache import ContentCache
 
 PAIRS = 4
 
@@ -21,16 +22,16 @@ def request_rows(
     segmenter = random_segmenter(name, image_size, device)
     size = segmenter.foundation.image_size
     part = f"{name} at {size}"
+    cache = ContentCache(None, memory_bytes=4 * 2**30, disk_bytes=0)
     for objects in (1, 3):
-        scene = Scene(segmenter, folder, pairs=PAIRS, objects=objects)
+        scene = Scene(segmenter, folder, pairs=PAIRS, objects=objects, cache=cache)
         scene.request()
         whole, floor = compare(scene.request, scene.floor, budget=budget)
         note = f"{whole:.2f} s against {floor:.2f} s, K={PAIRS}"
         yield Row(part, f"cached request over floor, N={objects}, 2-D", whole / floor, "x", 1.2, note=note)
         if name == "atto" and size == 512 and objects == 1:
             yield Row(part, "cached request, N=1, 2-D", whole, "s", 2.0, note=f"K={PAIRS}")
-        volume = Scene(segmenter, folder, pairs=PAIRS, objects=objects, slices=slices)
-        volume.cache = scene.cache
+        volume = Scene(segmenter, folder, pairs=PAIRS, objects=objects, slices=slices, cache=cache)
         whole, floor = compare(volume.request, volume.floor, budget=budget)
         note = f"{whole / slices:.2f} s a slice against {floor:.2f} s, {slices} slices, K={PAIRS}"
         yield Row(
@@ -41,8 +42,7 @@ def request_rows(
             1.2,
             note=note,
         )
-    scene = Scene(segmenter, folder, pairs=PAIRS, objects=1)
-    scene.request()
+    scene = Scene(segmenter, folder, pairs=PAIRS, objects=1, cache=cache)
     yield Row(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
     plain, checked = compare(scene.request, lambda: scene.request(agreement=True), budget=budget, rounds=1)
     note = f"{checked:.2f} s against {plain:.2f} s"

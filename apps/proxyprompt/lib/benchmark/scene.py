@@ -46,13 +46,23 @@ def _official(name: str, image_size: int) -> Foundation:
 
 
 class Scene:
-    """One target of ``slices`` slices, ``pairs`` support slices for ``objects`` structures, and a cache in memory."""
+    """One target of ``slices`` slices, ``pairs`` support slices for ``objects`` structures, and a cache in memory,
+    which scenes of one segmenter may share."""
 
-    def __init__(self, segmenter: Segmenter, folder: Path, *, pairs: int, objects: int, slices: int = 1) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        folder: Path,
+        *,
+        pairs: int,
+        objects: int,
+        slices: int = 1,
+        cache: ContentCache | None = None,
+    ) -> None:
         self.segmenter, self.foundation = segmenter, segmenter.foundation
         self.objects, self.slices = objects, slices
         self.device = next(segmenter.parameters()).device
-        self.cache = ContentCache(None, memory_bytes=4 * 2**30, disk_bytes=0)
+        self.cache = cache or ContentCache(None, memory_bytes=4 * 2**30, disk_bytes=0)
         rng = np.random.default_rng(0)
         self.study = self._draw_study(folder, rng)
         size = self.foundation.image_size
