@@ -88,3 +88,15 @@ def test_declared_objects_exchange_information_and_undeclared_ones_do_not():
     counts[:, 2] = False
     difference = (bridge(features, contexts, counts) - bridge(features, changed, counts)).abs()
     assert difference[:, :2].max() == 0
+
+
+@pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
+def test_rows_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch):
+    """Without gradients several objects share a softmax over some rows of the map; 400 rows are more than one turn."""
+    memory = memory_of(sets=sets, objects=3)
+    target = torch.randn(batch, 16, 20, 20, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = select_context(target, memory)
+    whole = selective_map(target.flatten(2), memory.keys.expand(batch, -1, -1))
+    expected = (memory.values.expand(batch, -1, -1, -1) @ whole[:, None]).unflatten(3, (20, 20))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -125,9 +125,14 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
         values = memory.values.float().transpose(2, 3)  # (E, N, M, C)
         if shared and objects > 1 and not torch.is_grad_enabled():
             context = _attend_all_objects(query, keys, values, bias[:, 0])
-        else:  # contiguous, with heads of one width: what torch's attention without a map asks for
-            query, keys = (t[:, None].expand(-1, objects, -1, -1) for t in (query, keys))
+        else:  # contiguous: what torch's attention without a map asks for
+            if shared:  # one softmax for all objects: their values lie side by side
+                values = values.transpose(1, 2).flatten(2)[:, None]
+            heads = values.shape[1]
+            query, keys = (t[:, None].expand(-1, heads, -1, -1) for t in (query, keys))
             context = F.scaled_dot_product_attention(query, keys, values.contiguous(), attn_mask=bias)
+            if shared:
+                context = context[:, 0].unflatten(2, (objects, dim)).transpose(1, 2)
     if episodes == 1:  # (1, N, B*HW, C)
         context = context[0].unflatten(1, (batch, height * width)).transpose(0, 1)
     return context.transpose(2, 3).unflatten(3, (height, width))
