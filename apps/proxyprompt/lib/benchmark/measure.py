@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import threading
@@ -78,6 +79,7 @@ def peak_bytes(work: Work) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    give_back_freed_memory()
     before = highest = resident_bytes()
     over = threading.Event()
 
@@ -94,6 +96,13 @@ def peak_bytes(work: Work) -> int:
         over.set()
         watcher.join()
     return max(highest, resident_bytes()) - before
+
+
+def give_back_freed_memory() -> None:
+    """Has the C library return what is freed but kept, so that memory taken again is seen to be taken."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def resident_bytes() -> int:

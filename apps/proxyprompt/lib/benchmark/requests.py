@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lib.benchmark.measure import Row, compare, peak_bytes, resident_bytes, seconds
+from lib.benchmark.measure import Row, compare, give_back_freed_memory, peak_bytes, resident_bytes, seconds
 from lib.benchmark.scene import Scene, random_segmenter
 from lib.studies.cache import ContentCache
 
@@ -85,9 +85,11 @@ def endurance_rows(folder: Path, device: torch.device, *, size: int, requests: i
     for _ in range(max(1, requests // 10)):
         scene.request()
     gc.collect()
+    give_back_freed_memory()
     before = resident_bytes()
     spent = seconds(lambda: [scene.request() for _ in range(requests)])
     gc.collect()
+    give_back_freed_memory()
     grown = (resident_bytes() - before) / 2**20
     note = f"{before / 2**20:.0f} MB before, {requests} requests in {spent:.0f} s"
     yield Row("endurance", f"memory gained over {requests} requests", grown, "MB", 20.0, note=note)
