@@ -28,7 +28,7 @@ from lib.tasks.latency import Latencies
 PRESENT = 0.5
 """A structure is drawn on a slice when the probability that it is there reaches this."""
 _WORK = 32 * 32
-"""Objects times grid positions that are decoded at once on a CPU: more of them leave its caches and take longer each."""
+"""Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
 
 
