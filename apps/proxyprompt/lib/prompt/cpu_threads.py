@@ -23,21 +23,23 @@ def run_blocks(kernel: Callable[..., None], arguments: tuple, batch: int, channe
     global _pool
     tasks = [(b, d) for b in range(batch) for d in range(0, channels, block)]
     threads = min(torch.get_num_threads(), len(tasks))
+    left = iter(tasks)  # shared: a thread whose core is busy with something else simply takes fewer
 
-    def work(part: list[tuple[int, int]]) -> None:
-        for b, d in part:
+    def work() -> None:
+        for b, d in left:
             kernel(*arguments, b, d)
 
     if threads <= 1:
-        work(tasks)
+        work()
         return
     with _pool_lock:
         if _pool is None:
             _pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="vision-mamba")
-    futures = [_pool.submit(work, tasks[i::threads]) for i in range(1, threads)]
-    work(tasks[0::threads])
+    futures = [_pool.submit(work) for _ in range(1, threads)]
+    work()
     for future in futures:
-        future.result()
+        if not future.cancel():  # one that never started has nothing left to do
+            future.result()
 
 
 def flat(*tensors: Tensor) -> list[np.ndarray]:
