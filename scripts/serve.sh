@@ -54,6 +54,8 @@ fi
 case $studies in http://* | https://*) ;; *) studies=$(realpath -m "$studies") ;; esac
 
 echo "serve: http://$host:$port/ (interface description), studies: $studies" >&2
+# Idle threads of PyTorch sleep instead of spinning: beside other work on the same cores, spinning costs many times more.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 cd "$root"
 exec monailabel start_server --app apps/proxyprompt --studies "$studies" --host "$host" --port "$port" \
   ${options[@]+"${options[@]}"}
