@@ -16,6 +16,7 @@ whether it is reached. Run it on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
 PARTS = ("operators", "growth", "endurance", "requests")
 
