@@ -10,7 +10,8 @@ from lib.studies.cache import ContentCache
 from lib.studies.selection import Selection, SupportSlice
 from lib.studies.study import read_study
 from lib.tasks.latency import Latencies
-from lib.tasks.pipeline import Masks, Pipeline, _dice, _join, _most_shown
+from lib.tasks.pipeline import Masks, Pipeline, _join, _most_shown
+from lib.training.metrics import overlap
 
 IDS = ("us_01", "us_02", "us_03")
 NAMES = ("head", "symphysis")
@@ -122,10 +123,10 @@ def test_absence_takes_the_mask_away_only_at_the_end():
 
 def test_dice():
     one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert _dice(one, other) == 0.5
-    assert _dice(one, one) == 1.0
-    assert _dice(~one & one, ~one & one) == 1.0
-    assert _dice(one, ~one) == 0.0
+    assert overlap(one, other).dice == 0.5
+    assert overlap(one, one).dice == 1.0
+    assert overlap(~one & one, ~one & one).dice == 1.0
+    assert overlap(one, ~one).dice == 0.0
 
 
 def test_images_with_and_without_padding_become_one_batch():

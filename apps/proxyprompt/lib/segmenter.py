@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.foundation import FOUNDATIONS, GENERATOR_PREFIX, atto_file, build_foundation
+from lib.foundation import atto_file, build_foundation, load_atto
 from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
-from lib.foundation.checkpoints import load_safetensors, load_strictly
+from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 
@@ -107,8 +107,8 @@ def build_segmenter(
     version = adapter or versions[0]
     if version not in versions:
         raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
-    model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
     if version == UNTRAINED:
+        model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
         logger.warning(
             "the Proxy Prompt Generator of %s is untrained: masks mean nothing before fine-tuning on labelled studies",
             foundation,
@@ -118,11 +118,9 @@ def build_segmenter(
             torch.manual_seed(_SEED)
             generator = ProxyPromptGenerator(config)
     else:
-        path = atto_file(foundation, weights_dir)
-        state, header, _ = load_safetensors(path)
-        generator = ProxyPromptGenerator(GeneratorConfig(**header["generator"]))
-        own = {k.removeprefix(GENERATOR_PREFIX): v for k, v in state.items() if k.startswith(GENERATOR_PREFIX)}
-        load_strictly(generator, own, source=path.name)
+        model, state, config = load_atto(version, image_size=image_size, weights_dir=weights_dir)
+        generator = ProxyPromptGenerator(GeneratorConfig(**config["generator"]))
+        load_strictly(generator, state, source=version)
         if dense_proxy is False:
             generator.dense = None
     decides = f"{model.weights_sha256}|{version}|{model.image_size}|{generator.dense is not None}|{_SEED}"
@@ -134,6 +132,3 @@ def build_segmenter(
         trained=version != UNTRAINED,
     )
     return segmenter.to(device).eval().requires_grad_(False)
-
-
-__all__ = ["FOUNDATIONS", "UNTRAINED", "Segmenter", "available_versions", "build_segmenter"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from lib.foundation.checkpoints import CHECKPOINTS, CheckpointError, load_checkpoint, load_safetensors, load_strictly
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lib.foundation.base import Foundation
 
-__all__ = ["FOUNDATIONS", "CheckpointError", "atto_file", "build_foundation", "write_random_checkpoint"]
+__all__ = ["FOUNDATIONS", "CheckpointError", "atto_file", "build_foundation", "load_atto", "write_random_checkpoint"]
 
 FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
 SAM_IMAGE_SIZE = 1024
@@ -75,19 +75,28 @@ def _build_sam2(name: str, image_size: int | None, weights_dir: str | Path, veri
     return foundation
 
 
-def _build_atto(name: str, image_size: int | None, weights_dir: str | Path) -> Foundation:
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def load_atto(
+    name: str, *, image_size: int | None = None, weights_dir: str | Path
+) -> tuple[Foundation, dict[str, Tensor], dict]:
+    """An embedded file, read once: its foundation in eval mode, the state of its generator, and its config.
+
+    Arguments and errors as for :func:`build_foundation`.
+    """
     from lib.foundation.sam2 import build_atto
 
     path = atto_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
-    own = {k.removeprefix(FOUNDATION_PREFIX): v for k, v in state.items() if k.startswith(FOUNDATION_PREFIX)}
     if absent := {"foundation", "image_size"} - config.keys():
         raise CheckpointError(f"{path}: `config` has no {' and no '.join(sorted(absent))}; restore the file with git")
     foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
-    load_strictly(foundation, own, source=path.name)
+    load_strictly(foundation, _part(state, FOUNDATION_PREFIX), source=path.name)
     foundation.name = path.stem
     foundation.weights_sha256 = sha256
-    return foundation
+    return foundation.eval(), _part(state, GENERATOR_PREFIX), config
 
 
 def build_foundation(
@@ -102,7 +111,7 @@ def build_foundation(
     """
     _known(name)
     if name.startswith("atto"):
-        return _build_atto(name, image_size, weights_dir).eval()
+        return load_atto(name, image_size=image_size, weights_dir=weights_dir)[0]
     build = _build_sam2 if CHECKPOINTS[name].family == "sam2" else _build_sam
     return build(name, image_size, weights_dir, verify).eval()
 

@@ -28,10 +28,6 @@ class SupportMemory:
     values: Tensor
     valid: Tensor
 
-    @property
-    def objects(self) -> int:
-        return self.values.shape[1]
-
 
 class ResBlock(nn.Module):
     """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ."""

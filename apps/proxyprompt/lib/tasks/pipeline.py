@@ -24,6 +24,7 @@ from lib.studies.cache import ContentCache, content_key
 from lib.studies.selection import Selection
 from lib.studies.study import Study
 from lib.tasks.latency import Latencies
+from lib.training.metrics import overlap
 
 PRESENT = 0.5
 """A structure is drawn on a slice when the probability that it is there reaches this."""
@@ -210,13 +211,8 @@ def _most_shown(masks: Masks) -> int:
 
 def _mean_dice(masks: Sequence[np.ndarray]) -> float | None:
     """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
-    pairs = [_dice(one, other) for one, other in combinations(masks, 2)]
+    pairs = [overlap(one, other).dice for one, other in combinations(masks, 2)]
     return float(np.mean(pairs)) if pairs else None
-
-
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    total = int(one.sum()) + int(other.sum())
-    return 2.0 * int((one & other).sum()) / total if total else 1.0
 
 
 def _pack(features: Features) -> dict[str, Tensor]:
