@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib.foundation import atto_file, build_foundation, load_atto
+from lib.foundation import FOUNDATION_ALONE, atto_file, build_foundation, load_atto
 from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
@@ -82,7 +82,7 @@ class Segmenter(nn.Module):
 
 def available_versions(foundation: str, weights_dir: str | Path) -> list[str]:
     """Adapter versions that fit ``foundation``, the default first."""
-    if foundation.startswith("atto"):
+    if foundation.startswith("atto") and not foundation.endswith(FOUNDATION_ALONE):
         return [atto_file(foundation, weights_dir).stem]
     return [UNTRAINED]
 
