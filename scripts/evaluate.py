@@ -117,7 +117,6 @@ def build_methods(options: argparse.Namespace) -> list:
     import torch
 
     from lib.evaluation.methods import Copy, EncodeOnce, ProxyPrompt, nearest, prototypes
-    from lib.evaluation.unet import DynUNetFromScratch, UNetConfig
     from lib.foundation import build_foundation
     from lib.segmenter import build_segmenter
     from lib.studies.cache import ContentCache
@@ -146,8 +145,11 @@ def build_methods(options: argparse.Namespace) -> list:
         label = other.stem if other else None
         built["nearest"] = lambda: nearest(foundation, label=label)
         built["prototype"] = lambda: prototypes(foundation, label=label)
-    config = UNetConfig(minutes=options.unet_minutes, size=options.unet_size)
-    built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
+    if "dynunet" in options.methods:
+        from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
+
+        config = UNetConfig(minutes=options.unet_minutes, size=options.unet_size)
+        built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
     return [built[name]() for name in METHODS if name in options.methods]
 
 

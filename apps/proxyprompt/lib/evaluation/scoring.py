@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from lib.training.metrics import overlap
 
@@ -64,6 +63,8 @@ def _surface(
     """(HD95 in mm, normalised surface Dice); the truth is not empty."""
     if not predicted.any():
         return None, 0.0
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice  # seconds: only where it is needed
+
     either = np.nonzero(predicted | truth)
     box = tuple(slice(max(0, at.min() - 1), at.max() + 2) for at in either)
     one, other = (torch.from_numpy(mask[box])[None, None].float() for mask in (predicted, truth))
