@@ -11,6 +11,7 @@ from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib import __version__
 from lib.foundation import CheckpointError, build_foundation
 from lib.segmenter import available_versions, build_segmenter
 from lib.settings import Settings, SettingsError
@@ -53,7 +54,7 @@ class ProxyPromptApp(MONAILabelApp):
             conf=conf,
             name="Proxy Prompt",
             description=f"In-context segmentation: a labelled study tells what to segment in another. {DISCLAIMER}",
-            version="0.1.0",
+            version=__version__,
         )
 
     # what the base class asks for
