@@ -171,7 +171,6 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.studies.errors import StudyError
 
     logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
-    torch.set_flush_denormal(True)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
