@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry
+from lib.studies.labels import StructureRegistry, parse_labels
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
+from lib.tasks.edit import ProxyPromptEdit
 from lib.tasks.errors import install_handlers, refuse, starting
 from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
@@ -67,9 +69,12 @@ class ProxyPromptApp(MONAILabelApp):
             disk_bytes=self.options.cache_disk_mb * MEGABYTE,
         )
         with starting(StudyError):
+            registry = StructureRegistry(folder / "structures.json")
+            for name in chain(*parse_labels(self.options.labels)):  # can be clicked before any label has them
+                registry.ensure(name)
             self.library = SupportLibrary(
                 datastore,
-                StructureRegistry(folder / "structures.json"),
+                registry,
                 descriptors=DescriptorIndex(self._describer, cache),
                 cache=cache,
                 intensity=IntensitySettings.parse(self.options.window),
@@ -80,10 +85,11 @@ class ProxyPromptApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
-        task = ProxyPromptInfer(
-            models=self.models, library=self.library, cache=self.cache, supports=self.options.supports
-        )
-        return {NAME: task}
+        parts = {"models": self.models, "library": self.library, "cache": self.cache}
+        return {
+            NAME: ProxyPromptInfer(**parts, supports=self.options.supports),
+            f"{NAME}_edit": ProxyPromptEdit(**parts, supports=self.options.supports),
+        }
 
     def init_batch_infer(self) -> BatchInfer:
         return BatchInfer()

@@ -36,10 +36,10 @@ from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
 from lib.studies.library import Catalogue, LabelledStudy, patient_of
 from lib.studies.ranking import evenly, similarities
-from lib.studies.selection import Selection, SupportError, SupportSlice
+from lib.studies.selection import NoSupport, Selection, SupportError, SupportSlice
 from lib.studies.study import Study
 
-__all__ = ["AUTO", "LabelledStudy", "Selection", "SupportError", "SupportLibrary", "SupportSlice"]
+__all__ = ["AUTO", "LabelledStudy", "NoSupport", "Selection", "SupportError", "SupportLibrary", "SupportSlice"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class SupportLibrary:
             conf_labels=conf_labels,
         )
         self._descriptors, self._cache = descriptors, cache
-        self._opened: OrderedDict[str, Study] = OrderedDict()
+        self._opened: OrderedDict[str, tuple[object, Study]] = OrderedDict()
         self._lock = threading.Lock()
 
     def ids(self) -> list[str]:
@@ -95,8 +95,22 @@ class SupportLibrary:
         self.catalogue.refresh(remote=True)
 
     def open(self, image_id: str) -> Study:
-        """Reads an image of the datastore (labelled or not) with the library's settings."""
-        return self.catalogue.open(image_id)
+        """An image of the datastore (labelled or not), read with the library's settings.
+
+        A few stay open, as long as their files do not change: clicks, and the background, ask for one several times.
+        """
+        stamp = self.catalogue.stamp(image_id)
+        with self._lock:
+            if image_id in self._opened and self._opened[image_id][0] == stamp:
+                self._opened.move_to_end(image_id)
+                return self._opened[image_id][1]
+        study = self.catalogue.open(image_id)
+        with self._lock:
+            self._opened[image_id] = stamp, study
+            self._opened.move_to_end(image_id)
+            while len(self._opened) > _OPEN_STUDIES:
+                self._opened.popitem(last=False)
+        return study
 
     def group_of(self, image_id: str, study: Study) -> str | None:
         """Patient or case of any image of the datastore, None when nothing is known."""
@@ -126,7 +140,8 @@ class SupportLibrary:
         study, or several. count: K, slices per structure.
 
         Raises :class:`SupportError` when there is no labelled study, a named one does not exist, is not labelled, is
-        the target, cannot be read, or holds nothing of the structure, and when no study holds it.
+        the target, cannot be read, or holds nothing of the structure, and when no study holds it; for ``auto``, where
+        there simply is none, :class:`NoSupport`.
         """
         if count < 1:
             raise SupportError(f"the number of supports must be 1 or more, got {count}")
@@ -163,17 +178,17 @@ class SupportLibrary:
             problems = self.catalogue.problems()
             hint = "".join(f"; {i}: {why}" for i, why in list(problems.items())[:3])
             what = "no labelled study other than the target itself" if library else "no labelled study that can be used"
-            raise SupportError(f"{what}: label and submit (tag final) at least one study{hint}")
+            raise NoSupport(f"{what}: label and submit (tag final) at least one study{hint}")
         same_plane = [s for s in others if s.plane == target.plane]
         if not same_plane:
-            raise SupportError(
+            raise NoSupport(
                 f"the target is {target.plane}, the labelled studies are {_listed(sorted({s.plane for s in others}))}; "
                 "label one of the same plane, or name a support to use it all the same"
             )
         for name in names or ():
             if not any(name in s.present() for s in same_plane):
                 offer = sorted({n for s in same_plane for n in s.present()})
-                raise SupportError(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
+                raise NoSupport(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
         pool = [s for s in same_plane if set(s.present()).intersection(names or s.present())]
         alike = [s for s in pool if _same_modality(s.modality, target.modality)]
         if alike and all(any(name in s.present() for s in alike) for name in names or ()):
@@ -263,19 +278,9 @@ class SupportLibrary:
     # reading
 
     def _study(self, study: LabelledStudy) -> Study:
-        """The opened study; a few stay open, since background and requests ask for one study's slices several times."""
-        key = study.content_hash
-        with self._lock:
-            if key in self._opened:
-                self._opened.move_to_end(key)
-                return self._opened[key]
-        opened = self.catalogue.open(study.id)
+        opened = self.open(study.id)
         if opened.content_hash != study.content_hash:
             raise SupportError(f"support {study.id!r} changed while it was read; ask again")
-        with self._lock:
-            self._opened[key] = opened
-            while len(self._opened) > _OPEN_STUDIES:
-                self._opened.popitem(last=False)
         return opened
 
     def _slices(self, study: LabelledStudy, indices: Sequence[int]) -> list[Entry]:
