@@ -11,6 +11,8 @@ from typing import Any
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.foundation import CheckpointError, build_foundation
 from lib.segmenter import available_versions, build_segmenter
@@ -20,16 +22,20 @@ from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, parse_labels
+from lib.studies.notes import DISAGREEMENT, QUALITY
 from lib.studies.support import SupportLibrary
+from lib.tasks.background import BackgroundScoring, Idle
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
+from lib.tasks.disagreement import SupportDisagreement
 from lib.tasks.edit import ProxyPromptEdit
 from lib.tasks.errors import install_handlers, refuse, starting
 from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
+from lib.tasks.quality import SupportQuality
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
-from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.strategy import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,8 @@ class ProxyPromptApp(MONAILabelApp):
             self._device = self.options.torch_device()
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
+        self._idle = Idle()
+        self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -94,8 +102,21 @@ class ProxyPromptApp(MONAILabelApp):
     def init_batch_infer(self) -> BatchInfer:
         return BatchInfer()
 
-    def init_strategies(self) -> dict[str, Any]:
-        return {"random": RandomUnlabelled(), "first": FirstUnlabelled()}
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Viewers ask for ``random`` whatever their user chose; it is the one that the operator chose."""
+        strategies = {
+            "random": RandomUnlabelled(),
+            "first": FirstUnlabelled(),
+            "disagreement": MostDisagreement(self.library),
+        }
+        return {**strategies, "random": Chosen(strategies, self.options.next_sample)}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        parts = {"models": self.models, "library": self.library, "cache": self.cache, "pause": self._idle.wait}
+        return {
+            DISAGREEMENT: SupportDisagreement(**parts, supports=self.options.supports),
+            QUALITY: SupportQuality(**parts),
+        }
 
     def _download_dcmqi_tools(self) -> None:
         """dcmqi is among the requirements; nothing is fetched from the internet at start."""
@@ -111,11 +132,16 @@ class ProxyPromptApp(MONAILabelApp):
         with starting(CheckpointError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
+        if self.options.background_scoring:
+            self._background = BackgroundScoring(list(self._scoring_methods.values()), self.datastore())
+            self._background.wake()
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """A label came in: what was computed from the one before goes, and the study is a support from now on."""
         self.library.refresh()
+        if self._background is not None:
+            self._background.wake()
 
     # requests
 
@@ -135,7 +161,8 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
-        path, answer = task({**request, "image": image})
+        with self._idle.request():
+            path, answer = task({**request, "image": image})
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
             tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")

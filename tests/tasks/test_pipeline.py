@@ -10,7 +10,7 @@ from lib.studies.cache import ContentCache
 from lib.studies.selection import Selection, SupportSlice
 from lib.studies.study import read_study
 from lib.tasks.latency import Latencies
-from lib.tasks.pipeline import Masks, Pipeline, _join, _most_shown
+from lib.tasks.pipeline import Masks, Pipeline, _join, most_shown
 from lib.training.metrics import overlap
 
 IDS = ("us_01", "us_02", "us_03")
@@ -116,9 +116,9 @@ def test_absence_takes_the_mask_away_only_at_the_end():
     masks = Masks(logits, presence, (None, None))
     assert (masks.gated(0) > 0).any(axis=(1, 2)).tolist() == [True, True, False]
     assert (masks.gated(1) > 0).any(axis=(1, 2)).tolist() == [False, True, False]
-    assert _most_shown(masks) == 1
+    assert most_shown(masks) == 1
     nowhere = Masks(logits, presence * 0.5, (None, None))
-    assert _most_shown(nowhere) == 0
+    assert most_shown(nowhere) == 0
 
 
 def test_dice():

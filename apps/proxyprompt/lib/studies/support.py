@@ -5,7 +5,7 @@ Decisions, where the paper says nothing (the arithmetic is in :mod:`lib.studies.
 - ``auto`` considers labelled slices of the target's plane, of the target's modality where such have the structure, on
   which the structure is more than a sliver (a twentieth of its largest area in that study; slivers only if there is
   nothing else). It never considers the target, nor a study with the same pixels under another id. A study of the same
-  patient may serve and is flagged.
+  patient may serve and is flagged. A label that leave-one-out found bad serves only if there is nothing else.
 - Each structure gets ``count`` slices. A slice on which several of the structures lie serves all of them, so structures
   that are labelled together share one set. Where they are not, the set grows, up to twice ``count``, and beyond that
   only so that every structure has one slice.
@@ -35,6 +35,7 @@ from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
 from lib.studies.library import Catalogue, LabelledStudy, patient_of
+from lib.studies.notes import QUALITY, read_note
 from lib.studies.ranking import evenly, similarities
 from lib.studies.selection import NoSupport, Selection, SupportError, SupportSlice
 from lib.studies.study import Study
@@ -89,6 +90,16 @@ class SupportLibrary:
 
     def studies(self) -> dict[str, LabelledStudy]:
         return self.catalogue.studies()
+
+    def doubtful(self, study_id: str) -> tuple[str, ...]:
+        """Structures whose label in this study is flagged as a bad support; a changed label is no longer flagged."""
+        note = read_note(self.catalogue.datastore, study_id, QUALITY)
+        study = self.catalogue.studies().get(study_id) if note.get("flagged") else None
+        return tuple(note["flagged"]) if study is not None and note.get("label") == study.label_hash else ()
+
+    def describe(self, content_hash: str) -> np.ndarray | None:
+        """(d,) mean descriptor of a study whose slices are indexed, None for one that is not."""
+        return self._descriptors.mean(content_hash)
 
     def refresh(self) -> None:
         """Looks for changes, also on a remote server, and purges what came from labels that changed."""
@@ -191,9 +202,9 @@ class SupportLibrary:
                 raise NoSupport(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
         pool = [s for s in same_plane if set(s.present()).intersection(names or s.present())]
         alike = [s for s in pool if _same_modality(s.modality, target.modality)]
-        if alike and all(any(name in s.present() for s in alike) for name in names or ()):
-            return alike
-        return pool
+        pool = alike if _enough(alike, names) else pool
+        trusted = [s for s in pool if not set(self.doubtful(s.id)).intersection(names or s.present())]
+        return trusted if _enough(trusted, names) else pool
 
     def _named(
         self, ids: Sequence[str], target: Study, target_id: str, names: Sequence[str] | None
@@ -319,6 +330,11 @@ class SupportLibrary:
         return Selection(
             tuple(slices), tuple(names), images, masks, valid, skipped=self.catalogue.problems(), indexing=waiting
         )
+
+
+def _enough(pool: Sequence[LabelledStudy], names: Sequence[str] | None) -> bool:
+    """Whether there is any study, and every structure that was asked for in one of them."""
+    return bool(pool) and all(any(name in s.present() for s in pool) for name in names or ())
 
 
 def _same_modality(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lib.studies.labels import merge
+from lib.studies.labels import NESTED, merge
 from lib.studies.registry import StructureRegistry
 from lib.tasks.clicks import Click
 
@@ -48,14 +48,15 @@ def lay(
     """``structure``'s new mask in a label map (h, w) of registry ids; returns another map.
 
     masks: logits (h, w) of every structure, the new one's too. clicks: on this slice, by structure. Other structures
-    keep their pixels, except within :data:`REACH` of a click inside ``structure``; pixels that it leaves go to what
-    lies under it.
+    keep their pixels, except within :data:`REACH` of a click inside ``structure``; pixels that it leaves go to the
+    structure that it was nested in, if any.
     """
     id, inside = registry.id_of(structure), masks[structure] > 0
-    labels = labels.copy()
-    left = (labels == id) & ~inside
-    under = {name: mask for name, mask in masks.items() if name != structure}
-    labels[left] = merge(under, registry)[left] if under else 0
+    labels, before = labels.copy(), labels == id
+    left = before & ~inside
+    if left.any():
+        under = {n: m for n, m in masks.items() if n != structure and (m[before] > 0).mean() >= NESTED}
+        labels[left] = merge(under, registry)[left] if under else 0
     mine = _nearest(labels.shape, clicks.get(structure, ()))
     others = _nearest(labels.shape, [c for name, given in clicks.items() if name != structure for c in given])
     taken = inside & ((labels == 0) | ((mine <= reach(labels.shape)) & (mine <= others)))

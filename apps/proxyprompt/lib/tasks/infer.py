@@ -149,7 +149,7 @@ class ProxyPromptInfer(InferTask):
             "foundation": segmenter.foundation.name,
             "adapter": segmenter.version,
             "weights_sha256": segmenter.weights_sha256,
-            "warnings": self._warnings(segmenter, study, [selection for selection, _ in parts]),
+            "warnings": self._warnings(segmenter, study, [selection for selection, _ in parts], supports),
             "disclaimer": DISCLAIMER,
         }
 
@@ -166,8 +166,9 @@ class ProxyPromptInfer(InferTask):
             "agreement": None if agreement is None else round(agreement, 4),
         }
 
-    @staticmethod
-    def _warnings(segmenter: Segmenter, study: Study, selections: Sequence[Selection]) -> list[str]:
+    def _warnings(
+        self, segmenter: Segmenter, study: Study, selections: Sequence[Selection], supports: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
         said = list(study.warnings)
         if not segmenter.trained:
             said.append("the proxy prompt generator is untrained: these masks mean nothing; train on labelled studies")
@@ -175,6 +176,9 @@ class ProxyPromptInfer(InferTask):
             said.append(
                 "a support is of the same patient or case as the target: do not judge the method by this result"
             )
+        for name in dict.fromkeys(used["id"] for used in supports):
+            if doubtful := self._library.doubtful(name):
+                said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
         if indexing := max((selection.indexing for selection in selections), default=0):
             said.append(f"{indexing} labelled studies were not indexed yet and could not be chosen")
         skipped = {name: why for selection in selections for name, why in selection.skipped.items()}

@@ -73,26 +73,31 @@ class Pipeline:
         self._device = next(segmenter.parameters()).device
 
     @torch.inference_mode()
-    def run(self, study: Study, selection: Selection, *, agreement: bool = True) -> Masks:
-        """Segment every slice of ``study`` as the supports show. Raises what the parts raise; StudyError for input."""
+    def run(
+        self, study: Study, selection: Selection, *, indices: Sequence[int] | None = None, agreement: bool = True
+    ) -> Masks:
+        """Segment ``study`` as the supports show: every slice, or those of ``indices``; nothing where there is no
+        support. Raises what the parts raise; StudyError for input."""
         structures = len(selection.structures)
+        indices = list(range(len(study)) if indices is None else indices)
+        logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
-            nothing = np.zeros((len(study), structures, *study.slice_shape), np.float16)
-            return Masks(nothing, np.zeros((len(study), structures), np.float32), (None,) * structures)
+            return Masks(logits, np.zeros((len(indices), structures), np.float32), (None,) * structures)
         features, contexts, memory = self.prepare(selection)
-        key = self._key("decoded", study.content_hash, self._memory_key(selection))
+        key = self._key("decoded", study.content_hash, self.memory_key(selection), indices)
         entry = self._cache.get(key)
         if entry is None:
-            entry = self._cache.put(key, self._decode(study, memory), tags=selection.tags.union({study.content_hash}))
+            made = self._decode(study, indices, memory)
+            entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
         with self._latencies.of("decode"):
             geometry = self._geometry(study)
-            logits = np.empty((len(study), structures, *study.slice_shape), np.float16)
             for z, small in enumerate(entry.tensors["logits"]):
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         masks = Masks(logits, entry.tensors["presence"].numpy(), (None,) * structures)
         if not agreement:
             return masks
-        return replace(masks, agreement=self._agreement(study, selection, features, contexts, masks))
+        shown = indices[most_shown(masks)]
+        return replace(masks, agreement=self._agreement(study, selection, features, contexts, shown))
 
     @torch.inference_mode()
     def click(self, study: Study, selection: Selection, index: int, structure: int, points: Points) -> np.ndarray:
@@ -111,17 +116,17 @@ class Pipeline:
         with self._latencies.of("click"):
             geometry = self._geometry(study)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
-            key = self._key("clicked", self._memory_key(selection), *said)
+            key = self._key("clicked", self.memory_key(selection), *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
-    def _decode(self, study: Study, memory: SupportMemory) -> dict[str, Tensor]:
-        """What the decoder says of all slices: logits (Z, N, S/4, S/4) float16, presence (Z, N) probabilities."""
+    def _decode(self, study: Study, indices: Sequence[int], memory: SupportMemory) -> dict[str, Tensor]:
+        """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
         logits, presence = [], []
         step = self._slices_at_once(memory.values.shape[1])
-        for start in range(0, len(study), step):
-            target = self._target(study, range(start, min(start + step, len(study))))
+        for start in range(0, len(indices), step):
+            target = self._target(study, indices[start : start + step])
             with self._latencies.of("decode"):
                 decoded = self._segmenter.segment(target, memory)
                 logits.append(decoded.mask_logits.half().cpu())
@@ -200,7 +205,7 @@ class Pipeline:
     def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
 
-    def _memory_key(self, selection: Selection) -> str:
+    def memory_key(self, selection: Selection) -> str:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
         return self._key("memory", keys, selection.valid)
 
@@ -209,7 +214,7 @@ class Pipeline:
             memory = self._segmenter.remember(features, contexts, torch.from_numpy(selection.valid).to(self._device))
             return {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
 
-        entry = self._cache.get_or_compute(self._memory_key(selection), selection.tags, compute)
+        entry = self._cache.get_or_compute(self.memory_key(selection), selection.tags, compute)
         return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
 
     # agreement
@@ -240,7 +245,7 @@ class Pipeline:
                     yield Alone(n, masks[:, row].cpu().numpy(), presence[:, row].float().cpu().numpy())
 
     def _agreement(
-        self, study: Study, selection: Selection, features: Features, contexts: Tensor, masks: Masks
+        self, study: Study, selection: Selection, features: Features, contexts: Tensor, shown: int
     ) -> tuple[float | None, ...]:
         """How alike the supports, each alone, draw each structure: mean Dice over pairs, on the slice that shows most.
 
@@ -249,7 +254,7 @@ class Pipeline:
         One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
         """
         drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
-        for one in self._alone(study, selection, [most_shown(masks)], features, contexts):
+        for one in self._alone(study, selection, [shown], features, contexts):
             drawn[one.structure].append(one.masks)
         return tuple(mean_dice(masks) for masks in drawn)
 
