@@ -43,7 +43,7 @@ def test_every_unlabelled_study_gets_its_score(app, tmp_path):
     for name in ("us_07", "us_08"):
         assert 0 < found[name]["score"] <= 1
         assert set(found[name]["structures"]) == {"head", "symphysis"}
-    assert "score" not in found["mr_06"] and "no labelled" in found["mr_06"]["error"] or "label one" in str(found)
+    assert "score" not in found["mr_06"] and "label one" in found["mr_06"]["error"]
     assert not any(found[name] for name in LABELLED)
     index = json.loads((tmp_path / "datastore_v2.json").read_text())
     assert index["objects"]["us_07"]["image"]["info"][DISAGREEMENT] == found["us_07"]
