@@ -19,6 +19,7 @@ from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
+from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
@@ -28,6 +29,7 @@ from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
 from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.submit import take_in
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +78,17 @@ class ProxyPromptApp(MONAILabelApp):
                 conf_labels=self.options.labels,
             )
         self.cache = cache
+        self.proposals = Proposals(folder / "proposals")
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
         task = ProxyPromptInfer(
-            models=self.models, library=self.library, cache=self.cache, supports=self.options.supports
+            models=self.models,
+            library=self.library,
+            cache=self.cache,
+            proposals=self.proposals,
+            supports=self.options.supports,
         )
         return {NAME: task}
 
@@ -109,7 +116,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """A label came in: what was computed from the one before goes, and the study is a support from now on."""
-        self.library.refresh()
+        self._take_in(image_id)
 
     # requests
 
@@ -135,6 +142,8 @@ class ProxyPromptApp(MONAILabelApp):
             tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
+            if tag == DefaultLabelTag.FINAL.value:
+                self._take_in(image)
         return result
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -145,6 +154,9 @@ class ProxyPromptApp(MONAILabelApp):
         return self._sessions
 
     # inside
+
+    def _take_in(self, image_id: str) -> None:
+        take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):

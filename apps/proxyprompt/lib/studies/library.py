@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 _FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
 _REMOTE_SECONDS = 10.0  # a remote datastore is asked for new labels at most this often
 _FINAL = DefaultLabelTag.FINAL.value
+NOTE = "proxyprompt"
+"""Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class LabelledStudy:
 
     structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
     the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
-    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files.
+    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
+    what the model had proposed, voxel by voxel.
     """
 
     id: str
@@ -58,6 +61,7 @@ class LabelledStudy:
     content_hash: str
     label_hash: str
     image_hash: str
+    accepted_unchanged: bool = False
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -239,7 +243,14 @@ class Catalogue:
             content_hash=facts.meta["content"],
             label_hash=label_hash,
             image_hash=image_hash,
+            accepted_unchanged=_accepted(info, label_hash),
         )
+
+
+def _accepted(info: Mapping, label_hash: str) -> bool:
+    """What the note says, if it speaks of the file as it is now."""
+    note = info.get(NOTE)
+    return isinstance(note, Mapping) and bool(note.get("accepted_unchanged")) and note.get("label_sha256") == label_hash
 
 
 def patient_of(study: Study) -> str | None:
