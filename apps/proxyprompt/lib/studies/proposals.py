@@ -39,7 +39,7 @@ class Proposal:
     content_hash: str
 
     def changed(self, labels: np.ndarray, structures: Mapping[str, frozenset[int]]) -> int:
-        """Voxels on which ``labels`` (Z, h, w) say something else, structure by structure, whatever the two number them.
+        """Voxels on which ``labels`` (Z, h, w) say something else, structure by structure, however each numbers them.
 
         A label that came without names is compared number by number.
         """
