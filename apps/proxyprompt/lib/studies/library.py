@@ -6,7 +6,6 @@ costs a few ``stat`` calls. What a label holds is read once per content and kept
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
@@ -26,6 +25,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from lib.studies.cache import ContentCache, Entry, content_key
 from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
+from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
 from lib.studies.study import UNKNOWN, Study, read_study
@@ -253,12 +253,6 @@ def _accepted(info: Mapping, label_hash: str) -> bool:
     return isinstance(note, Mapping) and bool(note.get("accepted_unchanged")) and note.get("label_sha256") == label_hash
 
 
-def patient_of(study: Study) -> str | None:
-    """A stand-in for the PatientID in a DICOM file, so that the id itself is not written into the cache."""
-    patient = str(study.tags.get("PatientID") or "")
-    return None if patient in UNKNOWN else content_key("patient", patient)
-
-
 def _stamp(path: Path | None) -> object:
     """What tells that a file, or a folder of files, is still the same; None where no file is given or there is none."""
     if path is None or not path.exists():
@@ -285,7 +279,7 @@ def _hash(path: Path) -> str:
 
 
 def _groups_beside(image: Path) -> Path:
-    return image.parent / "groups.csv"
+    return image.parent / GROUPS
 
 
 def _read_groups(path: Path) -> dict[str, str]:
@@ -296,13 +290,11 @@ def _read_groups(path: Path) -> dict[str, str]:
 @lru_cache(maxsize=4)
 def _parse_groups(path: Path, stamp: object) -> dict[str, str]:
     """``stamp`` makes a changed file another call."""
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        columns = rows.fieldnames or []
-        if "group" not in columns:  # the studies can be used without; nobody is flagged as the same patient
-            logger.warning("%s has the columns %s; expected the image id first, and a column 'group'", path, columns)
-            return {}
-        return {row[columns[0]]: row["group"] for row in rows if row["group"]}
+    try:
+        return read_groups(path)
+    except StudyError as error:  # the studies can be used without; nobody is flagged as the same patient
+        logger.warning("%s", error)
+        return {}
 
 
 def _source_seg(label: Path, info: Mapping) -> Path | None:
