@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from lib.tasks.errors import refuse
@@ -18,10 +18,8 @@ MINUTES = 30.0
 NUMBERS = ("max_epochs", "max_minutes", "learning_rate", "rank")
 OURS = ("max_epochs", "max_minutes", "learning_rate", "trainable", "structures", "parent", "publish", "rank")
 OURS += ("train_unchanged",)
-# What MONAI Label's server and clients add on their own account, and the options of its own training tasks, which a
-# viewer may have kept from another app.
-FOREIGN = ("model", "description", "device", "gpus", "multi_gpu", "local_rank", "name", "pretrained", "dataset")
-FOREIGN += ("client_id", "user", "val_split", "train_batch_size", "val_batch_size", "early_stop_patience")
+# What MONAI Label's server and clients add on their own account.
+FOREIGN = ("model", "description", "device", "gpus", "multi_gpu", "local_rank", "client_id", "user")
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ class TrainOptions:
     publish_unproven: bool = False
     publish: str | None = None
     train_unchanged: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """For logs and provenance."""
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**told, "config": self.config.to_dict()}
 
 
 def train_drop_downs(

@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from lib.training.errors import TrainingError
-from lib.training.finetune import Progress
+
+if TYPE_CHECKING:
+    from lib.training.finetune import Progress
 
 RUNNING, FAILED, INTERRUPTED = "running", "failed", "interrupted"
 _WRITE_SECONDS = 1.0
