@@ -6,8 +6,8 @@
     python scripts/load_test.py --clients 6 --seconds 10 --json load.json
 
 By default 20 clients ask for a minute. It submits labels that are there already, so no study changes. What is asked
-and compared: apps/proxyprompt/lib/benchmark/load.py. It fails when an answer is not the one that a single client gets, when `/info/`
-takes more than a second at the 95th percentile, or when no two inferences were computed at the same time.
+and compared: apps/proxyprompt/lib/benchmark/load.py. It fails when an answer is not the one that a single client gets,
+when `/info/` takes more than a second at the 95th percentile, or when no two inferences were computed at the same time.
 """
 
 from __future__ import annotations
