@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from lib import __version__
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
+from lib.server.install import install
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
@@ -26,7 +28,7 @@ from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
-from lib.tasks.errors import in_task_process, install_handlers, refuse, starting
+from lib.tasks.errors import in_task_process, refuse, starting
 from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
@@ -127,7 +129,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install_handlers()
+        install(self, model_upload=self.options.model_upload)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -155,7 +157,9 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
+        started = time.time()
         path, answer = task({**request, "image": image})
+        answer["busy"] = [started, time.time()]
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
             tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")

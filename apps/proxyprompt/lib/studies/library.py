@@ -28,6 +28,7 @@ from lib.studies.errors import StudyError
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
+from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
@@ -186,12 +187,12 @@ class Catalogue:
         """id -> (image, label, label info) of every final label that lies on this machine."""
         store, found = self.datastore, {}
         # DICOMweb overrides these with network calls that go by the SEG's UID; its local half goes by the image's id.
-        local = isinstance(store, LocalDatastore)
-        ids = LocalDatastore.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
+        local = next((half for half in (SharedDatastore, LocalDatastore) if isinstance(store, half)), None)
+        ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
             if local:
-                image = LocalDatastore.get_image_uri(store, image_id)
-                label = LocalDatastore.get_label_uri(store, image_id, _FINAL)
+                image = local.get_image_uri(store, image_id)
+                label = local.get_label_uri(store, image_id, _FINAL)
             else:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
             if image and label:
