@@ -24,6 +24,14 @@ def folder_of(samples, folder, *names):
     return studies
 
 
+def app_of(studies, weights):
+    """The app with trainings of few and small steps."""
+    app = build_app(studies, weights)
+    task = app._trainers["proxyprompt"]
+    task._defaults = task._defaults.with_options(steps_per_epoch=4, members=3, validation_supports=2)
+    return app
+
+
 def infer(app, image="us_08", **options):
     result = app.infer({"model": "proxyprompt", "image": image, **options})
     with open(result["file"], "rb") as file:
@@ -40,7 +48,7 @@ def refused(app, **request):
 def story(samples, weights, tmp_path_factory):
     """One training and the publication of what came of it, with what the app said on the way."""
     studies = folder_of(samples, tmp_path_factory.mktemp("trained"), *(f"us_{n:02d}" for n in range(1, 7)))
-    app = build_app(studies, weights)
+    app = app_of(studies, weights)
     told = SimpleNamespace(app=app, before=infer(app))
     told.result = app.train(QUICK)
     told.kept, told.kept_info = infer(app), app.info()
@@ -123,7 +131,7 @@ def test_labels_accepted_unchanged_do_not_train(samples, weights, tmp_path):
 
 
 def test_a_training_that_was_stopped_goes_on_and_serves_nothing_meanwhile(samples, weights, tmp_path, monkeypatch):
-    app = build_app(folder_of(samples, tmp_path, *(f"us_{n:02d}" for n in range(1, 5))), weights)
+    app = app_of(folder_of(samples, tmp_path, *(f"us_{n:02d}" for n in range(1, 5))), weights)
     before, _ = infer(app)
     steps = iter(range(1000))
     monkeypatch.setattr(train_task, "_starter_is_gone", lambda: lambda: next(steps) >= 3)

@@ -97,7 +97,7 @@ class Run:
             if state.step % config.steps_per_epoch == 0:
                 self._validate()
             report(*done)
-            if time.monotonic() - saved > SAVE_SECONDS:
+            if state.validated == state.step or time.monotonic() - saved > SAVE_SECONDS:
                 self._save()
                 saved = time.monotonic()
         if ended != "nan" and state.validated < state.step:
