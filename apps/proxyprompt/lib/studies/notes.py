@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 
 DISAGREEMENT = "support_disagreement"
@@ -19,11 +18,5 @@ def read_note(datastore: Datastore, image_id: str, key: str) -> dict[str, Any]:
 
 
 def write_note(datastore: Datastore, image_id: str, key: str, note: Mapping[str, Any]) -> None:
-    """Replace what was noted under ``key``. ImageNotFoundException where the image is gone.
-
-    A local datastore writes its whole index, also what another process (the server, while this one scores) has changed
-    meanwhile; so that is taken in first.
-    """
-    if isinstance(datastore, LocalDatastore):
-        datastore._init_from_datastore_file()
+    """Replace what was noted under ``key``. ImageNotFoundException where the image is gone."""
     datastore.update_image_info(image_id, {key: dict(note)})

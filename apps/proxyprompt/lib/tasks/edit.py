@@ -84,6 +84,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
                 for p in parts
                 if p.alone
             ]
+            self._propose(image, study, edited.proposed, {**answer, "label_names": edited.ids})
             answer["latencies"] = latencies.report()
             logger.info("%s: %d clicks in %s", image, len(clicks), answer["latencies"])
             return str(path), answer
@@ -124,8 +125,9 @@ class ProxyPromptEdit(ProxyPromptInfer):
 class Edited:
     """The label map of a study while clicks are applied to it.
 
-    labels: (Z, h, w) uint8 registry ids. parts: as segmented without clicks; a slice on which a structure was clicked
-    counts as showing it. clicks: with those in no structure at all given to the structures they speak about.
+    labels: (Z, h, w) uint8 registry ids. proposed: the same as it was without clicks. ids: of all its structures.
+    parts: as segmented without clicks; a slice on which a structure was clicked counts as showing it. clicks: with
+    those in no structure at all given to the structures they speak about.
     """
 
     def __init__(self, study: Study, parts: Sequence[Part], clicks: Clicks, registry: StructureRegistry) -> None:
@@ -133,7 +135,9 @@ class Edited:
         self.parts = list(parts)
         self._place = {name: (p, n) for p, part in enumerate(parts) for n, name in enumerate(part.selection.structures)}
         self._layers = {name: parts[p].masks.gated(n) for name, (p, n) in self._place.items()}
-        self.labels = merge(self._layers, registry)
+        self.ids = {name: registry.id_of(name) for name in self._place}
+        self.proposed = merge(self._layers, registry)
+        self.labels = self.proposed.copy()
         self.clicks = Clicks({name: given for name in self._place if (given := self._about(name, clicks))})
         self._enforced = dict.fromkeys(self.clicks.of, 0)
 
@@ -172,7 +176,7 @@ class Edited:
 
     def only(self, names: Collection[str]) -> np.ndarray:
         """(Z, h, w): the label map with these structures alone; with all for no name."""
-        wanted = [self._registry.id_of(name) for name in names or self._place]
+        wanted = [self.ids[name] for name in names or self.ids]
         return np.where(np.isin(self.labels, wanted), self.labels, 0).astype(np.uint8)
 
     def report(self) -> dict[str, dict[str, Any]]:

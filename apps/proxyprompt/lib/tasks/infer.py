@@ -17,6 +17,7 @@ from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.errors import StudyError
 from lib.studies.labels import merge
+from lib.studies.proposals import Proposal, Proposals
 from lib.studies.selection import Selection
 from lib.studies.study import Study, read_study
 from lib.studies.support import SupportLibrary
@@ -37,7 +38,15 @@ class ProxyPromptInfer(InferTask):
     kind = InferType.SEGMENTATION
     purpose = "Segments a study as labelled studies show it."
 
-    def __init__(self, *, models: Models, library: SupportLibrary, cache: ContentCache, supports: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        models: Models,
+        library: SupportLibrary,
+        cache: ContentCache,
+        proposals: Proposals,
+        supports: int = 4,
+    ) -> None:
         super().__init__(
             type=self.kind,
             labels=None,
@@ -45,6 +54,7 @@ class ProxyPromptInfer(InferTask):
             description=f"{self.purpose} {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
+        self._proposals = proposals
 
     def is_valid(self) -> bool:
         return True
@@ -92,6 +102,7 @@ class ProxyPromptInfer(InferTask):
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
                 path = self._write(study, labels, options)
             answer = self._answer(segmenter, study, [(selection, masks)], labels)
+            self._propose(image, study, labels, answer)
             answer["latencies"] = latencies.report()
             logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
             return str(path), answer
@@ -104,6 +115,17 @@ class ProxyPromptInfer(InferTask):
             support=options.support if isinstance(options.support, str) else list(options.support),
             count=options.count,
         )
+
+    def _propose(self, image: str | Path, study: Study, labels: np.ndarray, answer: Mapping[str, Any]) -> None:
+        """Kept until a label comes in, to tell what was changed of it."""
+        if isinstance(image, Path):
+            return
+        made_by = {
+            "supports": list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            "adapter": answer["adapter"],
+            "weights_sha256": answer["weights_sha256"],
+        }
+        self._proposals.keep(image, Proposal(labels, answer["label_names"], made_by, study.content_hash))
 
     def _read(self, image: str | Path) -> Study:
         if isinstance(image, Path):

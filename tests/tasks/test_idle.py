@@ -5,8 +5,8 @@ import time
 
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from lib.tasks import background
-from lib.tasks.background import BackgroundScoring, Idle
+from lib.tasks import idle as module
+from lib.tasks.idle import BackgroundScoring, Idle
 
 
 class Counted(ScoringMethod):
@@ -39,7 +39,7 @@ def test_an_idle_server_keeps_nobody_waiting():
 
 
 def test_it_waits_until_requests_are_answered(monkeypatch):
-    monkeypatch.setattr(background, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
     idle, went_on = Idle(), threading.Event()
     with idle.request():
         threading.Thread(target=lambda: (idle.wait(), went_on.set()), daemon=True).start()
