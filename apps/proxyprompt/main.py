@@ -17,6 +17,8 @@ from monailabel.interfaces.exception import MONAILabelException
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.server.install import install
+from lib.session.journal import Journal
+from lib.session.recorder import Recorder
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
@@ -86,6 +88,7 @@ class ProxyPromptApp(MONAILabelApp):
             )
         self.cache = cache
         self.proposals = Proposals(folder / "proposals")
+        self.recorder = Recorder(Journal(folder / "journal.jsonl"), self.library, self.proposals)
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
@@ -128,7 +131,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install(self, model_upload=self.options.model_upload)
+        install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -159,6 +162,8 @@ class ProxyPromptApp(MONAILabelApp):
         started = time.time()
         path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
+        if session is None:
+            self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
             tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
@@ -192,6 +197,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
+        self.recorder.label(image_id)
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
