@@ -32,9 +32,7 @@ def test_a_line_that_was_cut_off_costs_only_itself(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.write(PROPOSAL, image="one")
     whole = journal.path.read_bytes()
-    journal.path.write_bytes(
-        whole + whole[:25] + b"\n" + b'["no entry"]\n' + json.dumps({"time": "?"}).encode() + b"\n"
-    )
+    journal.path.write_bytes(whole + whole[:25] + b"\n" + b'["no entry"]\n' + b'{"time": "?"}\n')
     journal.write(LABEL, image="two")
     assert [entry["image"] for entry in journal] == ["one", "two"]
 
