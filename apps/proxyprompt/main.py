@@ -21,6 +21,8 @@ from lib import __version__
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.server.install import install
+from lib.session.journal import Journal
+from lib.session.recorder import Recorder
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
@@ -100,6 +102,7 @@ class ProxyPromptApp(MONAILabelApp):
             )
         self.cache = cache
         self.proposals = Proposals(folder / "proposals")
+        self.recorder = Recorder(Journal(folder / "journal.jsonl"), self.library, self.proposals)
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
@@ -155,7 +158,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install(self, model_upload=self.options.model_upload)
+        install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -186,13 +189,15 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
+        tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
         started = time.time()
         with self._idle.request():
             path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
+        if session is None:
+            self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
-            tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
             if tag == DefaultLabelTag.FINAL.value:
@@ -212,6 +217,12 @@ class ProxyPromptApp(MONAILabelApp):
                 raise SystemExit(error.msg) from None
             raise
 
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        strategy = request.get("strategy") or "random"
+        if strategy not in self._strategies:
+            raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
+        return super().next_sample(request)
+
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
         raise refuse("whole-slide inference is not offered by this app; use POST /infer/proxyprompt?image=ID")
@@ -223,6 +234,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
+        self.recorder.label(image_id)
         if self._background is not None:
             self._background.wake()
 

@@ -12,11 +12,15 @@ from lib.server.answers import install_answers
 from lib.server.auth import install_auth
 from lib.server.background import install_checks
 from lib.server.gate import Gate, started_without_host
+from lib.server.report import report_router
 from lib.server.threads import INFERENCES, RequestThreads
+from lib.session.journal import Journal
 
 
-def install(app: MONAILabelApp, *, model_upload: bool = False) -> bool:
+def install(app: MONAILabelApp, *, journal: Journal, model_upload: bool = False) -> bool:
     """Prepare the web server of this process for ``app``; False when none runs in it.
+
+    journal: what the session report is made of. model_upload: whether weights may be replaced over the network.
 
     The app is built while the server starts, when the framework has assembled its middleware already; dropping the
     assembled stack makes it assemble a new one at the next request.
@@ -28,6 +32,7 @@ def install(app: MONAILabelApp, *, model_upload: bool = False) -> bool:
     install_auth()
     install_checks(app)
     install_answers(server)
+    server.include_router(report_router(journal))
     # Archives that are uploaded into a session must not unpack to elsewhere.
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
