@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import ItkGeometry
-from lib.studies.readers import DICOM, NIFTI, PICTURES, Raster, read_raster, suffix_of
+from lib.studies.readers import NIFTI, PICTURES, Raster, is_dicom_path, read_raster, suffix_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def read_label_on(image: Raster, path: Path) -> np.ndarray:
     that is what MONAI Label makes of a DICOM SEG, in which empty slices are not stored. Anything else raises
     StudyError with both grids.
     """
-    if path.is_dir() or suffix_of(path) in DICOM:
+    if is_dicom_path(path):
         from lib.studies.dicom_seg import read_seg_on
 
         return read_seg_on(image, path)
