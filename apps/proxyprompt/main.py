@@ -22,6 +22,7 @@ from lib.studies.labels import StructureRegistry
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
 from lib.tasks.errors import install_handlers, refuse, starting
 from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
@@ -148,12 +149,19 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return super().init_datastore()  # which calls _init_dicomweb_datastore()
         return StudyFolder(
             self.studies,
             extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _init_dicomweb_datastore(self) -> DicomWebStudies:
+        return open_archive(
+            self.studies,
+            conf_labels=self.options.labels,
+            on_new_label=lambda image_id: self.on_save_label(image_id, image_id),
         )
 
     def _session_file(self, session: Any) -> Path:
@@ -192,6 +200,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _index(self) -> None:
         try:
+            self.library.refresh()
             self.library.index_in_background()
         except Exception:
             logger.exception("the labelled studies could not be indexed in the background; requests will do it")

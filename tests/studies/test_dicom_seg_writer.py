@@ -106,7 +106,7 @@ def test_tags_of_patient_image_and_codes(tmp_path):
 def test_codes():
     assert property_codes("left ventricle")[1].value == "87878005"
     assert property_codes("mass")[0].meaning == "Morphologically Abnormal Structure"
-    category, kind = property_codes("optic cup (new)")
+    _, kind = property_codes("optic cup (new)")
     assert kind.scheme_designator == "99PROXYPROMPT" and kind.meaning == "optic cup (new)" and len(kind.value) <= 16
 
 

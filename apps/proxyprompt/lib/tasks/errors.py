@@ -24,7 +24,11 @@ from lib.foundation import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {MONAILabelError.INVALID_INPUT: 400, MONAILabelError.MODEL_IMPORT_ERROR: 503}
+_STATUS = {
+    MONAILabelError.INVALID_INPUT: 400,
+    MONAILabelError.MODEL_IMPORT_ERROR: 503,
+    MONAILabelError.SERVER_ERROR: 503,
+}
 
 
 class StartError(MONAILabelException):
@@ -86,7 +90,7 @@ def as_monailabel(doing: str, *refusals: type[Exception]) -> Iterator[None]:
 
 def status_of(error: MONAILabelException) -> int:
     """The HTTP status for an error: 400 for bad input, 404 for what does not exist, 503 for weights that cannot be
-    loaded, 500 for failures of ours."""
+    loaded and an archive that does not answer, 500 for failures of ours."""
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return 404
     return _STATUS.get(error.error, 500)

@@ -10,9 +10,6 @@ import inspect
 import re
 from functools import wraps
 
-from cachetools import TTLCache, cached
-from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.sessions import Sessions
@@ -60,11 +57,6 @@ def _guarded(cls: type[Datastore]) -> type[Datastore]:
         method = getattr(cls, name)
         if set(_CHECKED) & set(inspect.signature(method).parameters):
             members[name] = _checked(method)
-    if issubclass(cls, DICOMWebDatastore):
-        # MONAI Label reads this expiry (two hours) when it is imported, before an app can have a say.
-        for name in ("list_images", "get_labeled_images"):
-            expiry = TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
-            members[name] = cached(cache=expiry)(getattr(cls, name).__wrapped__)
     return type(f"Guarded{cls.__name__}", (cls,), members)
 
 
