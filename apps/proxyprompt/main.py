@@ -29,6 +29,7 @@ from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
 from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install_handlers()
+        if install_handlers() and isinstance(self.datastore(), DicomWebStudies):
+            install_viewer(self._state_folder(self.datastore()) / "viewer", self.datastore().stored_elsewhere)
         with starting(CheckpointError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()

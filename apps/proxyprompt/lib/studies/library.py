@@ -157,6 +157,12 @@ class Catalogue:
         image = self.datastore.get_image_uri(image_id)
         return patient or (_read_groups(_groups_beside(Path(image))).get(image_id) if image else None)
 
+    def name_of(self, image_id: str) -> str:
+        """Patient, modality, series and date as the datastore knows them; "" where it does not."""
+        info = self.datastore.get_image_info(image_id)
+        told = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
+        return " · ".join(text for text in told if text not in UNKNOWN)
+
     def open(self, image_id: str) -> Study:
         """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)

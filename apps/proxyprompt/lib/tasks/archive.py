@@ -22,7 +22,7 @@ from lib.studies.dicom import NOT_IMAGES
 
 logger = logging.getLogger(__name__)
 
-_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
+_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "StudyDate")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from lib.studies.dicom import read_dicom
 from lib.studies.dicom_seg import segment_names
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.errors import StudyError
-from lib.studies.label_files import read_label_on
+from lib.studies.label_files import read_label_on, read_slices_on
 from lib.studies.labels import declared_structures
 from lib.studies.readers import is_dicom_path
 from lib.tasks.archive import Archive, Listing, Seg
@@ -152,7 +152,11 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         return image_id
 
     def _masks(self, folder: Path, label: Path, info: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-        values = read_label_on(read_dicom(folder), label)
+        image = read_dicom(folder)
+        if label.suffix == ".bin":
+            values = read_slices_on(image, label, (info or {}).get("instances"))
+        else:
+            values = read_label_on(image, label)
         names = declared_structures(
             label,
             label_info=info,
