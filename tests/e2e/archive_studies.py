@@ -23,7 +23,7 @@ FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL_SERIES = {"t2": "dicom_brain_mr/T2_reg", "flair": "dicom_brain_mr/FLAIR_reg", "ct": "dicom_ct_liver_seg/ct"}
 LABELLED = ("us_01", "us_02", "us_03", "rgb_01", "rgb_02", "rgb_03", "mr_01", "mr_02")
-UNLABELLED = ("us_07", "us_08", "rgb_07", "rgb_08", "mr_05", "mr_06")
+UNLABELLED = ("us_07", "us_08", "us_09", "rgb_07", "rgb_08", "mr_05", "mr_06")
 DRAWN = {family.prefix: family for family in FAMILIES}
 
 
