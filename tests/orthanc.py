@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+
+from lib.benchmark.server import free_port
 
 PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
 START_SECONDS = 120
@@ -45,12 +46,6 @@ def missing() -> str | None:
     if shutil.which("Orthanc") and _plugin():
         return None
     return "Orthanc with DICOMweb is not installed: apt-get install --no-install-recommends orthanc orthanc-dicomweb"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @contextmanager

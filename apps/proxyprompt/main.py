@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.exception import MONAILabelException
 
-from lib.foundation import CheckpointError, build_foundation
-from lib.segmenter import available_versions, build_segmenter
+from lib.foundation import CheckpointError, build_foundation, weights_identity
+from lib.segmenter import Segmenter, available_versions, build_segmenter
+from lib.server.install import install
+from lib.session.journal import Journal
+from lib.session.recorder import Recorder
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
+from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
 from lib.tasks.dicomweb import DicomWebStudies, open_archive
-from lib.tasks.errors import install_handlers, refuse, starting
+from lib.tasks.errors import in_task_process, refuse, starting
 from lib.tasks.folder import StudyFolder
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
 from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.submit import take_in
+from lib.tasks.train import ProxyPromptTrain
+from lib.training.adapters import AdapterError, AdapterStore
+from lib.training.finetune_config import FinetuneConfig
 from lib.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
@@ -62,7 +73,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def init_datastore(self) -> Datastore:
         datastore = guard(self._open_studies())
-        folder = self._state_folder(datastore)
+        self._state = folder = self._state_folder(datastore)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
             memory_bytes=self.options.cache_memory_mb * MEGABYTE,
@@ -78,12 +89,31 @@ class ProxyPromptApp(MONAILabelApp):
                 conf_labels=self.options.labels,
             )
         self.cache = cache
+        self.proposals = Proposals(folder / "proposals")
+        self.recorder = Recorder(Journal(folder / "journal.jsonl"), self.library, self.proposals)
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
         task = ProxyPromptInfer(
-            models=self.models, library=self.library, cache=self.cache, supports=self.options.supports
+            models=self.models,
+            library=self.library,
+            cache=self.cache,
+            proposals=self.proposals,
+            supports=self.options.supports,
+        )
+        return {NAME: task}
+
+    def init_trainers(self) -> dict[str, ProxyPromptTrain]:
+        foundation = self.options.foundation
+        task = ProxyPromptTrain(
+            name=NAME,
+            models=self.models,
+            store=lambda: self.adapters,
+            build=partial(self._build, merge=False),
+            library=self.library,
+            folder=self._state / "training",
+            defaults=FinetuneConfig.paper() if self.options.paper else FinetuneConfig.defaults(foundation),
         )
         return {NAME: task}
 
@@ -103,16 +133,17 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        if install_handlers() and isinstance(self.datastore(), DicomWebStudies):
-            install_viewer(self._state_folder(self.datastore()) / "viewer", self.datastore().stored_elsewhere)
-        with starting(CheckpointError, ValueError):
+        served = install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
+        if served and isinstance(self.datastore(), DicomWebStudies):
+            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
+        with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """A label came in: what was computed from the one before goes, and the study is a support from now on."""
-        self.library.refresh()
+        self._take_in(image_id)
 
     # requests
 
@@ -132,13 +163,32 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
+        started = time.time()
         path, answer = task({**request, "image": image})
+        answer["busy"] = [started, time.time()]
+        if session is None:
+            self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
             tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
+            if tag == DefaultLabelTag.FINAL.value:
+                self._take_in(image)
         return result
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run the task of ``request["model"]``; see :class:`ProxyPromptTrain` for what it returns.
+
+        In a training's own process, the last words of which are what the user sees of a failure, these are the message
+        alone.
+        """
+        try:
+            return super().train(request)
+        except MONAILabelException as error:
+            if in_task_process():
+                raise SystemExit(error.msg) from None
+            raise
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
@@ -149,6 +199,10 @@ class ProxyPromptApp(MONAILabelApp):
 
     # inside
 
+    def _take_in(self, image_id: str) -> None:
+        take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
+        self.recorder.label(image_id)
+
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()  # which calls _init_dicomweb_datastore()
@@ -156,7 +210,8 @@ class ProxyPromptApp(MONAILabelApp):
             self.studies,
             extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            # A task's own process must not write down what it has not seen of the server's changes.
+            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY or in_task_process(),
         )
 
     def _init_dicomweb_datastore(self) -> DicomWebStudies:
@@ -179,19 +234,28 @@ class ProxyPromptApp(MONAILabelApp):
         local = getattr(datastore, "_datastore_path", None)
         return (Path(local) if local else self._embedded) / ".proxyprompt"
 
-    def _versions(self) -> list[str]:
-        return available_versions(self.options.foundation, self._weights)
+    @cached_property
+    def adapters(self) -> AdapterStore:
+        """The trained versions, beside the studies. Made when first needed: large weights take a while to hash."""
+        verify = not self.options.allow_unverified_weights
+        name, sha256 = weights_identity(self.options.foundation, self._weights, verify=verify)
+        return AdapterStore(self._state / "adapters", foundation=name, foundation_sha256=sha256)
 
-    def _build(self, version: str):
+    def _versions(self) -> list[str]:
+        return available_versions(self.adapters.foundation, self._weights, self.adapters)
+
+    def _build(self, version: str, *, merge: bool = True) -> Segmenter:
         options = self.options
         return build_segmenter(
-            foundation=options.foundation,
+            foundation=self.adapters.foundation,
             weights_dir=self._weights,
             image_size=options.image_size,
             adapter=version,
+            adapters=self.adapters,
             dense_proxy=options.use_dense_proxy(),
             device=self._device,
             verify=not options.allow_unverified_weights,
+            merge=merge,
         )
 
     def _describer(self):

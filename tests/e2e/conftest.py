@@ -1,34 +1,34 @@
 """An archive with studies of all kinds, and the server on it, for all tests of this folder that ask for them."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import orthanc
 from archive_studies import ArchiveStudy, files_of, make_archive_studies
-from test_server import Server, start_server
+from test_server import Server
+
+from lib.benchmark.server import running_server
 
 
 @dataclass(frozen=True)
 class Archived:
-    """A running server on a running archive."""
+    """A running server on a running archive. Tests that store labels do so on studies of their own."""
 
     server: Server
     archive: orthanc.Orthanc
     studies: dict[str, ArchiveStudy]
 
+    def series(self, name: str) -> str:
+        return self.studies[name].series
+
     def supports(self) -> list[str]:
         return self.server.info()["models"]["proxyprompt"]["config"]["support"][1:]
-
-    def put_label(self, name: str, file: Path, **label: object) -> None:
-        """As a client does that saves a label: ``label`` are the further parameters."""
-        self.server.put_label(self.studies[name].series, file, **label)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,8 @@ def archived(tmp_path_factory):
         pytest.skip(orthanc.missing())
     folder = tmp_path_factory.mktemp("archive")
     studies = make_archive_studies(folder / "dicom")
+    cache = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache")}
     with orthanc.running(folder / "orthanc") as archive:
         archive.push(*files_of(studies, folder / "dicom"))
-        with start_server(archive.dicomweb, folder, MONAI_LABEL_DICOMWEB_CACHE_PATH=str(folder / "cache")) as server:
-            yield Archived(server, archive, studies)
+        with running_server(archive.dicomweb, log=folder / "server.log", environment=cache) as running:
+            yield Archived(Server(running.url, folder, running.process), archive, studies)

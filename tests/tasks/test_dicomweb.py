@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import orthanc
 from dicom_files import US, US_FRAMES, dicom, save_series, seg
 
+from lib.server.answers import status_of
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.study import read_study
 from lib.tasks.dicomweb import DicomWebStudies
-from lib.tasks.errors import status_of
 from lib.tasks.safety import guard, image_path
 
 pytestmark = pytest.mark.skipif(orthanc.missing() is not None, reason=orthanc.missing() or "")
@@ -90,6 +90,17 @@ def test_a_seg_is_never_an_image(archive, ct, tmp_path):
     store = opened(archive, tmp_path, search_filter={})
     assert uid in store.list_images()
     assert not any(store.get_image_info(i)["Modality"] == "SEG" for i in store.list_images())
+
+
+def test_a_new_series_shows_within_the_expiry(archive, tmp_path):
+    store = opened(archive, tmp_path, expiry=0.5)
+    before = set(store.list_images())
+    late = save_series(tmp_path / "late", RNG.integers(0, 9, (2, 8, 9)).astype(np.uint16), series=generate_uid())
+    archive.push(late)
+    assert set(store.list_images()) == before
+    time.sleep(0.6)
+    (new,) = set(store.list_images()) - before
+    archive.delete_series(new)
 
 
 def test_an_image_that_is_not_there(archive, tmp_path):

@@ -22,17 +22,19 @@ DECODER = r"(.*\.)?(sam_)?mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|o
 TARGETS = f"({ENCODER})|({DECODER})"
 
 
-def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = None) -> Foundation:
+def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = None, encoder: bool = True) -> Foundation:
     """Put adapters of that rank on ``foundation``, in place; all else but its trainable heads is frozen.
 
-    alpha: the update is scaled by alpha / rank; None for alpha = rank. Changes nothing until trained: the second factor
+    alpha: the update is scaled by alpha / rank; None for alpha = rank. encoder: False leaves the image encoder as it
+    is, so that its features can be computed once. Changes nothing until trained: the second factor
     of each adapter starts at zero. Raises ValueError for a rank below 1, or when there are adapters already.
     """
     if rank < 1:
         raise ValueError(f"rank of the adapters is {rank}; expected at least 1")
     if has_lora(foundation):
         raise ValueError(f"{foundation.name} has adapters already; merge_lora() first, or build the foundation anew")
-    config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=0.0, target_modules=TARGETS)
+    targets = TARGETS if encoder else DECODER
+    config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=0.0, target_modules=targets)
     inject_adapter_in_model(config, foundation)
     for name, parameter in foundation.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(_head_prefixes(foundation)))
@@ -44,14 +46,25 @@ def has_lora(foundation: Foundation) -> bool:
     return next(_adapted(foundation), None) is not None
 
 
+def lora_options(foundation: Foundation) -> dict[str, float | bool]:
+    """What :func:`add_lora` was called with: rank, alpha, encoder."""
+    _require(foundation)
+    config = foundation.peft_config["default"]
+    return {"rank": config.r, "alpha": config.lora_alpha, "encoder": config.target_modules == TARGETS}
+
+
+def head_state_dict(foundation: Foundation) -> dict[str, Tensor]:
+    """The trainable heads under their own names, detached and on the CPU; empty for a foundation without any."""
+    heads = _head_prefixes(foundation)
+    return {k: v.detach().cpu().clone() for k, v in foundation.state_dict().items() if k.startswith(heads)}
+
+
 def lora_state_dict(foundation: Foundation) -> dict[str, Tensor]:
     """What training changed, detached and on the CPU: the adapters, and the trainable heads under their own names."""
     _require(foundation)
     state = get_peft_model_state_dict(foundation, save_embedding_layers=False)
-    state |= {
-        name: value for name, value in foundation.state_dict().items() if name.startswith(_head_prefixes(foundation))
-    }
-    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    return state | head_state_dict(foundation)
 
 
 def load_lora(foundation: Foundation, state: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ costs a few ``stat`` calls. What a label holds is read once per content and kept
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
@@ -25,15 +24,19 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from lib.studies.cache import ContentCache, Entry, content_key
 from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
+from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
 from lib.studies.readers import is_dicom_path
+from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
 
 _FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
 _FINAL = DefaultLabelTag.FINAL.value
+NOTE = "proxyprompt"
+"""Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,8 @@ class LabelledStudy:
 
     structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
     the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
-    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files.
+    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
+    what the model had proposed, voxel by voxel.
     """
 
     id: str
@@ -57,6 +61,7 @@ class LabelledStudy:
     content_hash: str
     label_hash: str
     image_hash: str
+    accepted_unchanged: bool = False
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -185,12 +190,12 @@ class Catalogue:
         """id -> (image, label, label info) of every final label that lies on this machine."""
         store, found = self.datastore, {}
         # DICOMweb overrides these with network calls; its local half answers at once.
-        local = isinstance(store, LocalDatastore)
-        ids = LocalDatastore.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
+        local = next((half for half in (SharedDatastore, LocalDatastore) if isinstance(store, half)), None)
+        ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
             if local:
-                image = LocalDatastore.get_image_uri(store, image_id)
-                label = LocalDatastore.get_label_uri(store, image_id, _FINAL)
+                image = local.get_image_uri(store, image_id)
+                label = local.get_label_uri(store, image_id, _FINAL)
             else:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
             if image and label:
@@ -242,13 +247,14 @@ class Catalogue:
             content_hash=facts.meta["content"],
             label_hash=label_hash,
             image_hash=image_hash,
+            accepted_unchanged=_accepted(info, label_hash),
         )
 
 
-def patient_of(study: Study) -> str | None:
-    """A stand-in for the PatientID in a DICOM file, so that the id itself is not written into the cache."""
-    patient = str(study.tags.get("PatientID") or "")
-    return None if patient in UNKNOWN else content_key("patient", patient)
+def _accepted(info: Mapping, label_hash: str) -> bool:
+    """What the note says, if it speaks of the file as it is now."""
+    note = info.get(NOTE)
+    return isinstance(note, Mapping) and bool(note.get("accepted_unchanged")) and note.get("label_sha256") == label_hash
 
 
 def _stamp(path: Path | None) -> object:
@@ -277,7 +283,7 @@ def _hash(path: Path) -> str:
 
 
 def _groups_beside(image: Path) -> Path:
-    return image.parent / "groups.csv"
+    return image.parent / GROUPS
 
 
 def _read_groups(path: Path) -> dict[str, str]:
@@ -288,10 +294,8 @@ def _read_groups(path: Path) -> dict[str, str]:
 @lru_cache(maxsize=4)
 def _parse_groups(path: Path, stamp: object) -> dict[str, str]:
     """``stamp`` makes a changed file another call."""
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        columns = rows.fieldnames or []
-        if "group" not in columns:  # the studies can be used without; nobody is flagged as the same patient
-            logger.warning("%s has the columns %s; expected the image id first, and a column 'group'", path, columns)
-            return {}
-        return {row[columns[0]]: row["group"] for row in rows if row["group"]}
+    try:
+        return read_groups(path)
+    except StudyError as error:  # the studies can be used without; nobody is flagged as the same patient
+        logger.warning("%s", error)
+        return {}

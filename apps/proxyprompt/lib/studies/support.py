@@ -32,9 +32,10 @@ from lib.studies.cache import ContentCache, Entry, content_key
 from lib.studies.candidates import Candidates, best_slices, choose_slices, usable_slices
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
+from lib.studies.groups import patient_of
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
-from lib.studies.library import Catalogue, LabelledStudy, patient_of
+from lib.studies.library import Catalogue, LabelledStudy
 from lib.studies.ranking import evenly, similarities
 from lib.studies.selection import Selection, SupportError, SupportSlice
 from lib.studies.study import Study

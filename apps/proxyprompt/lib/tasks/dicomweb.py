@@ -26,7 +26,7 @@ from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_creden
 from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
-from monailabel.datastore.local import DataModel, LocalDatastore
+from monailabel.datastore.local import DataModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
@@ -48,6 +48,8 @@ FINAL = DefaultLabelTag.FINAL.value
 
 class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     """Image ids are SeriesInstanceUIDs, label ids those of their images. Thread safe.
+
+    ``super()`` is the copies on this machine, for many at once; MONAI Label's own class is asked for NIfTI only.
 
     cache_path, convert_to_nifti: as MONAI Label has them. conf_labels: names of label values that a label does not
     carry itself (see ``declared_structures``). expiry: seconds for which a listing holds. on_new_label: called with
@@ -97,8 +99,9 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
             return ""
         if not self._convert_to_nifti:
             return str(folder)
-        converted = super().get_image_uri(image_id)  # the first time it is a temporary file, of which a copy is kept
-        kept = LocalDatastore.get_image_uri(self, image_id)
+        # The first time it is a temporary file, of which a copy is kept.
+        converted = DICOMWebDatastore.get_image_uri(self, image_id)
+        kept = super().get_image_uri(image_id)
         if converted != kept:
             os.unlink(converted)
         return kept
@@ -107,14 +110,14 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         """The file of an image's label; for the tag final, its newest SEG, fetched if it is not here."""
         if label_tag == FINAL:
             self._fetch_label(label_id)
-        return LocalDatastore.get_label_uri(self, label_id, label_tag)
+        return super().get_label_uri(label_id, label_tag)
 
     def sync(self) -> None:
         """Fetches every label that is not here in its newest version, with its image; drops those that were deleted."""
         current = self._listing().labels
-        for image_id in set(LocalDatastore.get_labeled_images(self)) - set(current):
+        for image_id in set(super().get_labeled_images()) - set(current):
             logger.info("the label of %s is no longer in the archive", image_id)
-            os.unlink(LocalDatastore.get_label_uri(self, image_id, FINAL))
+            os.unlink(super().get_label_uri(image_id, FINAL))
             self.refresh()
         for image_id, seg in current.items():
             if self._fetch_label(image_id) and seg.seen > 1:
@@ -143,7 +146,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         if folder is None:
             raise ImageNotFoundException(f"there is no image {image_id!r} in the archive {self.name()}")
         if label_tag != FINAL:
-            return LocalDatastore.save_label(self, image_id, label_filename, label_tag, label_info)
+            return super().save_label(image_id, label_filename, label_tag, label_info)
         with as_monailabel("storing the label", StudyError), tempfile.TemporaryDirectory() as temporary:
             masks = self._masks(folder, Path(label_filename), label_info)
             self.archive.store(write_seg(folder, masks, Path(temporary) / "label.dcm"))
@@ -207,8 +210,9 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
             path = Path(self._datastore.label_path(FINAL)) / f"{image_id}.dcm"
             self.archive.fetch_seg(seg, path)
             info = {"SeriesInstanceUID": seg.series, "SOPInstanceUID": seg.instance, "name": path.name}
-            self._datastore.objects[image_id].labels[FINAL] = DataModel(info=info, ext=".dcm")
-            self._update_datastore_file()
+            with self._changing():
+                self._datastore.objects[image_id].labels[FINAL] = DataModel(info=info, ext=".dcm")
+                self._update_datastore_file()
         return True
 
     def _is_here(self, seg: Seg) -> bool:

@@ -17,6 +17,7 @@ from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.errors import StudyError
 from lib.studies.labels import merge
+from lib.studies.proposals import Proposal, Proposals
 from lib.studies.selection import Selection
 from lib.studies.study import Study, read_study
 from lib.studies.support import SupportLibrary
@@ -34,7 +35,15 @@ DISCLAIMER = "Research use only, not a medical device."
 class ProxyPromptInfer(InferTask):
     """In-context segmentation. Holds nothing of a request: any number of threads may call it at once."""
 
-    def __init__(self, *, models: Models, library: SupportLibrary, cache: ContentCache, supports: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        models: Models,
+        library: SupportLibrary,
+        cache: ContentCache,
+        proposals: Proposals,
+        supports: int = 4,
+    ) -> None:
         super().__init__(
             type=InferType.SEGMENTATION,
             labels=None,
@@ -42,6 +51,7 @@ class ProxyPromptInfer(InferTask):
             description=f"Segments a study as labelled studies show it. {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
+        self._proposals = proposals
 
     def is_valid(self) -> bool:
         return True
@@ -100,9 +110,20 @@ class ProxyPromptInfer(InferTask):
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
                 path = self._write(study, labels, options)
             answer = self._answer(segmenter, study, selection, masks, labels)
+            if not isinstance(image, Path):
+                self._propose(image, study, labels, answer)
             answer["latencies"] = latencies.report()
             logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
             return str(path), answer
+
+    def _propose(self, image_id: str, study: Study, labels: np.ndarray, answer: Mapping[str, Any]) -> None:
+        """Kept until a label comes in, to tell what was changed of it."""
+        made_by = {
+            "supports": list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            "adapter": answer["adapter"],
+            "weights_sha256": answer["weights_sha256"],
+        }
+        self._proposals.keep(image_id, Proposal(labels, answer["label_names"], made_by, study.content_hash))
 
     def _read(self, image: str | Path) -> Study:
         if isinstance(image, Path):
