@@ -17,6 +17,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+from lib.foundation.refiner import MaskRefiner
 from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,6 +38,7 @@ ATTO = {
     "top_down_levels": [0, 1, 2, 3],  # SAM 2 has [2, 3]: here the fine maps see the coarse ones too
     "memory_layers": 2,
     "memory_feed_forward": 256,
+    "refiner": 32,  # channels of the mask refiner; 0 for none
 }
 
 
@@ -45,11 +47,11 @@ class Sam2(Foundation):
 
     remembers = True
 
-    def __init__(self, *, name: str, model: SAM2Base, image_size: int) -> None:
+    def __init__(self, *, name: str, model: SAM2Base, image_size: int, refiner: MaskRefiner | None = None) -> None:
         super().__init__()
         if image_size < STEP or image_size % STEP:
             raise ValueError(f"{name}: image_size {image_size}; expected a positive multiple of {STEP}")
-        self.name, self.image_size, self.model = name, image_size, model
+        self.name, self.image_size, self.model, self.refiner = name, image_size, model, refiner
         self.dim, self.mem_dim = model.hidden_dim, model.mem_dim
         self.stride = model.backbone_stride
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -88,6 +90,7 @@ class Sam2(Foundation):
         else:
             embedding = self._attend(embedding, prompts.proxy, memory)
         sparse, dense = self._embed_prompts(prompts, embedding)
+        high_res = [_per_object(x, objects) for x in features.high_res]
         decoder = self.model.sam_mask_decoder
         masks, iou, tokens, presence = decoder.predict_masks(
             image_embeddings=embedding,
@@ -95,8 +98,10 @@ class Sam2(Foundation):
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             repeat_image=False,
-            high_res_features=[_per_object(x, objects) for x in features.high_res],
+            high_res_features=high_res,
         )
+        if self.refiner is not None:
+            masks = torch.cat([self.refiner(masks, *high_res), masks[:, 1:]], 1)
         stabilise = decoder.dynamic_multimask_via_stability and prompts.proxy is None
         if stabilise:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
@@ -273,7 +278,11 @@ def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256
     config = OmegaConf.merge(base, changes)
     trunk = f"{ConvolutionalTrunk.__module__}.{ConvolutionalTrunk.__qualname__}"
     config.image_encoder.trunk = {"_target_": trunk, "widths": list(c["widths"]), "depths": list(c["depths"])}
-    return Sam2(name="atto", model=_instantiate(config), image_size=image_size)
+    model, refiner = _instantiate(config), None
+    if c["refiner"]:
+        masks, fine, middle = model.sam_mask_decoder.num_mask_tokens, dim // 8, dim // 4
+        refiner = MaskRefiner(masks=masks, fine=fine, middle=middle, width=c["refiner"])
+    return Sam2(name="atto", model=model, image_size=image_size, refiner=refiner)
 
 
 def _instantiate(config) -> SAM2Base:

@@ -58,11 +58,11 @@ class PretrainConfig:
     )
     proxy_kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "proxy": 0.68,
+            "proxy": 0.6,
             "proxy_points": 0.1,
-            "proxy_clip": 0.04,
-            "mask": 0.03,
-            "box": 0.08,
+            "proxy_clip": 0.03,
+            "mask": 0.15,
+            "box": 0.05,
             "points": 0.03,
             "correction": 0.04,
         }

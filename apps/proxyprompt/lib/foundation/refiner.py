@@ -1,0 +1,44 @@
+"""Boundaries for a small model: ``atto``'s masks, drawn again with the image's fine features beside them.
+
+SAM's decoder spreads each position of a stride 16 grid over its own 16 x 16 pixels, and learns only late to bend that to
+the image; a few convolutions across those borders learn it early. Not part of SAM 2 or of the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOGIT_SCALE = 0.2  # brings mask logits to the size of features
+
+
+class MaskRefiner(nn.Module):
+    """Residual dilated 3 x 3 convolutions at stride 4; changes nothing until trained.
+
+    masks: how many mask logits the decoder gives for each object (the first is the mask, the others are free to carry
+    whatever helps here). fine, middle: channels of the encoder's maps at strides 4 and 8.
+    """
+
+    def __init__(
+        self, *, masks: int, fine: int, middle: int, width: int = 32, dilations: tuple[int, ...] = (1, 2, 4)
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(masks + fine + middle, width, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
+        self.leave = nn.Conv2d(width, 1, 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, logits: Tensor, fine: Tensor, middle: Tensor) -> Tensor:
+        """logits: (B*N, masks, S/4, S/4). fine: (B*N, fine, S/4, S/4). middle: (B*N, middle, S/8, S/8).
+
+        Returns (B*N, 1, S/4, S/4), the first mask refined.
+        """
+        middle = F.interpolate(middle, logits.shape[-2:], mode="bilinear", align_corners=False)
+        x = torch.cat([logits.to(fine.dtype) * LOGIT_SCALE, fine, middle.to(fine.dtype)], 1)
+        x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = x + block(F.relu(x))
+        return logits[:, :1] + self.leave(F.relu(x)) / LOGIT_SCALE

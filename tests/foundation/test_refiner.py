@@ -1,0 +1,69 @@
+"""The mask refiner of ``atto``: nothing at step 0, then boundaries where the image has them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.foundation.base import Points, Prompts
+from lib.foundation.refiner import MaskRefiner
+from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
+
+NARROW = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
+
+
+def test_it_changes_nothing_until_trained_and_only_the_first_mask():
+    torch.manual_seed(0)
+    refiner = MaskRefiner(masks=4, fine=4, middle=8, width=8)
+    logits, fine, middle = torch.randn(3, 4, 16, 16), torch.randn(3, 4, 16, 16), torch.randn(3, 8, 8, 8)
+    assert torch.equal(refiner(logits, fine, middle), logits[:, :1])
+    torch.nn.init.normal_(refiner.leave.weight)
+    refined = refiner(logits, fine, middle)
+    assert refined.shape == (3, 1, 16, 16) and not torch.allclose(refined, logits[:, :1])
+
+
+def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
+    torch.manual_seed(0)
+    refiner = MaskRefiner(masks=1, fine=2, middle=2, width=8)
+    optimiser = torch.optim.Adam(refiner.parameters(), 1e-2)
+
+    def scene(seed):
+        random = torch.Generator().manual_seed(seed)
+        y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        centre = 10 + 12 * torch.rand(8, 2, 1, 1, generator=random)
+        disc = (((x - centre[:, :1, 0]) ** 2 + (y - centre[:, 1:, 0]) ** 2) < 36).float()[:, None]
+        coarse = F.interpolate(F.avg_pool2d(disc, 4), scale_factor=4) * 8 - 4
+        fine = disc + 0.1 * torch.randn(8, 2, 32, 32, generator=random)
+        return coarse, fine, F.avg_pool2d(fine, 2), disc
+
+    def error(seed):
+        coarse, fine, middle, disc = scene(seed)
+        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle), disc)
+
+    with torch.no_grad():
+        before = error(1000).item()
+    for step in range(60):
+        optimiser.zero_grad()
+        error(step).backward()
+        optimiser.step()
+    with torch.no_grad():
+        assert error(1000).item() < 0.5 * before
+
+
+def test_atto_has_one_official_models_have_none():
+    torch.manual_seed(0)
+    plain, refined = build_atto({**NARROW, "refiner": 0}, 64), build_atto(NARROW, 64)
+    assert plain.refiner is None and refined.refiner is not None
+    missing, unexpected = refined.load_state_dict(plain.state_dict(), strict=False)
+    assert all(name.startswith("refiner.") for name in missing) and not unexpected
+    point = Points(torch.tensor([[[[20.0, 20.0]]]]), torch.ones(1, 1, 1, dtype=torch.int32))
+    with torch.no_grad():
+        features = plain.encode(torch.rand(1, 3, 64, 64))
+        prompts = Prompts(proxy=torch.randn(1, 1, 4, 32), points=point)
+        torch.testing.assert_close(
+            refined.decode(features, prompts).mask_logits, plain.decode(features, prompts).mask_logits
+        )
+
+
+@pytest.mark.parametrize("name", ["sam2.1_hiera_tiny"])
+def test_official_models_stay_as_they_are(name):
+    assert Sam2(name=name, model=build_sam2_model(name, 128), image_size=128).refiner is None
