@@ -131,7 +131,12 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
+        install(
+            self,
+            journal=self.recorder.journal,
+            adapters=lambda: self.adapters,
+            model_upload=self.options.model_upload,
+        )
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -195,6 +200,11 @@ class ProxyPromptApp(MONAILabelApp):
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
         raise refuse("whole-slide inference is not offered by this app; use POST /infer/proxyprompt?image=ID")
+
+    def model_file(self, model: str, validate: bool = True) -> str | None:
+        """The file of the trained version that serves by default; None where that is the foundation's own."""
+        path = self.adapters.path(self.models.versions()[0])
+        return str(path) if model in self._infers and path.is_file() else None
 
     def sessions(self) -> SafeSessions | None:
         return self._sessions

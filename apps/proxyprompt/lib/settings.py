@@ -158,7 +158,8 @@ class Settings:
         default=4096, metadata=about("most disk space the cached features may take, in MB", _integer(0, 1 << 24))
     )
     model_upload: bool = field(
-        default=False, metadata=about("whether weights may be replaced over the network (PUT, DELETE /model)", _flag)
+        default=False,
+        metadata=about("whether versions may be added and taken away over the network (PUT, DELETE /model)", _flag),
     )
     models: str = field(default="all", metadata=about("accepted for MONAI Label's habits: proxyprompt or all", _models))
 
