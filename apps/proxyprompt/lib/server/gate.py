@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """ASGI middleware. model_upload: whether versions may come and go over the network. only_here: whether other machines
-    are refused.
+    """ASGI middleware. model_upload: whether versions may come and go over the network. only_here: whether all
+    machines but this one are refused.
     """
 
     def __init__(self, app: ASGIApp, *, model_upload: bool = False, only_here: bool = False) -> None:
