@@ -148,6 +148,11 @@ class ProxyPromptApp(MONAILabelApp):
 
     # requests
 
+    def info(self) -> dict[str, Any]:
+        """What viewers show. Every task tells of the labelled studies; their files are looked at once for all of them."""
+        with self.library.catalogue.one_look():
+            return super().info()
+
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run the task of ``request["model"]`` on an image of the datastore.
 
