@@ -14,6 +14,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
 
+from lib import __version__
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.server.install import install
@@ -64,7 +65,7 @@ class ProxyPromptApp(MONAILabelApp):
             conf=conf,
             name="Proxy Prompt",
             description=f"In-context segmentation: a labelled study tells what to segment in another. {DISCLAIMER}",
-            version="0.1.0",
+            version=__version__,
         )
 
     # what the base class asks for

@@ -17,7 +17,7 @@ import sys
 from lib.tasks.train_state import TrainingState
 state = TrainingState(sys.argv[1])
 with state.exclusive():
-    state.start(epochs=4, message="started")
+    state.start(epochs=4)
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -50,20 +50,22 @@ def test_there_is_nothing_before_the_first_training(tmp_path):
 def test_viewers_find_what_they_look_for(tmp_path):
     state = TrainingState(tmp_path)
     with state.exclusive():
-        state.start(epochs=4, message="started")
+        state.start(epochs=4)
         assert state.stats()["epoch"] == 0 and state.stats()["total_epochs"] == 4
-        state._written = float("-inf")
         state.progress(progress(50), minutes=None)
         stats = state.stats()
         assert (stats["epoch"], stats["total_epochs"], stats["best_metric"]) == (2, 4, 0.5)
         assert stats["validation"] == {"head": 0.5123}
         assert stats["status"] == "running" and "total_time" not in stats
+        assert stats["resumed_from"] == 49 and "49" in stats["message"]
         state.finish("published", "better", best_metric=0.7)
     stats = state.stats()
     assert stats["total_time"] == "0:00:10" and stats["best_metric"] == 0.7
     assert (stats["status"], stats["message"]) == ("published", "better")
     with state.exclusive():
-        state.start(epochs=8, message="again")
+        state.start(epochs=8)
+        state.progress(progress(1), minutes=None)
+        assert state.stats()["resumed_from"] == 0
         assert "total_time" not in state.stats()
 
 
@@ -82,8 +84,10 @@ def test_a_killed_training_leaves_no_lock_and_is_shown_as_interrupted(tmp_path, 
     assert stats["status"] == "interrupted"
     assert stats["total_time"] == "0:00:00"  # viewers take a training without one for running
     with state.exclusive():
-        state.start(epochs=4, message="again")
+        state.start(epochs=4)
         assert state.stats()["status"] == "running"
+        state.progress(progress(1), minutes=None)
+        assert "began anew" in state.stats()["message"]  # since the checkpoint was not gone on from
 
 
 def test_a_failure_before_anything_began_is_told(tmp_path):
@@ -91,6 +95,16 @@ def test_a_failure_before_anything_began_is_told(tmp_path):
     with state.exclusive():
         state.finish("failed", "too few studies")
     assert state.stats()["message"] == "too few studies"
+
+
+def test_the_log_of_a_training_is_kept_under_the_name_of_its_version(tmp_path):
+    state = TrainingState(tmp_path)
+    state.run_folder.mkdir()
+    (state.run_folder / "events").write_text("log")
+    state.put_away("adapter-1")
+    state.put_away("adapter-2")  # nothing left of it
+    assert (tmp_path / "logs" / "adapter-1" / "events").read_text() == "log"
+    assert not state.run_folder.exists()
 
 
 def test_a_damaged_file_is_no_statistics(tmp_path):

@@ -53,8 +53,13 @@ def _known(name: str) -> str:
 
 
 def atto_file(name: str, weights_dir: str | Path) -> Path:
-    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-1``."""
+    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-1``.
+
+    weights_dir: the folder that holds it, or any one such file, whatever its name.
+    """
     folder = Path(weights_dir)
+    if folder.is_file():
+        return folder
     if name != "atto":
         return folder / f"{name}.safetensors"
     found = {}

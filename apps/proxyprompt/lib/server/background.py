@@ -16,6 +16,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.tasks.errors import refuse
 from lib.tasks.safety import check_id, image_path
+from lib.tasks.train import ProxyPromptTrain
 
 _GPUS = re.compile(r"all|\d+(,\d+)*")
 
@@ -31,6 +32,8 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
     if not _GPUS.fullmatch(str(request.get("gpus") or "all")):
         raise refuse(f"gpus {request['gpus']!r} is neither all nor numbers with commas between them")
     _no_paths(request)
+    if isinstance(task := tasks.get(wanted), ProxyPromptTrain):
+        task.parse(request)
     if request.get("label_tag"):
         check_id(request["label_tag"], "label tag")
     images = request.get("images")

@@ -9,7 +9,7 @@ Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -110,7 +110,7 @@ class Pipeline:
                 made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
                 for row, n in enumerate(missing):
                     entries[n] = self._cache.put(keys[n], _pack(made[row : row + 1]), tags={study.content_hash})
-            return _join([_unpack(entry.tensors) for entry in entries], self._device)
+            return Features.join([_unpack(entry.tensors) for entry in entries], self._device)
 
     def _encode(self, images: Tensor) -> Features:
         """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
@@ -133,7 +133,7 @@ class Pipeline:
                 features.append(_unpack(entry.tensors))
             with self._latencies.of("remember"):
                 contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
-        return _join(features, self._device), torch.stack(contexts).to(self._device)
+        return Features.join(features, self._device), torch.stack(contexts).to(self._device)
 
     def _context(self, image: Tensor, masks: np.ndarray, valid: np.ndarray, chosen) -> Tensor:
         """V of one support image with each of its N masks: (N, D, H, W)."""
@@ -227,18 +227,3 @@ def _pack(features: Features) -> dict[str, Tensor]:
 def _unpack(tensors) -> Features:
     levels = sorted(name for name in tensors if name.startswith("high_res_"))
     return Features(tensors["embedding"], tuple(tensors[name] for name in levels), tensors.get("padding"))
-
-
-def _join(parts: Iterable[Features], device: torch.device) -> Features:
-    """Features of single images as one batch on ``device``."""
-    parts = list(parts)
-    padding = None
-    if any(p.padding is not None for p in parts):
-        none = torch.zeros(1, *parts[0].embedding.shape[-2:], dtype=torch.bool)
-        padding = torch.cat([none if p.padding is None else p.padding.cpu() for p in parts]).to(device)
-    levels = range(len(parts[0].high_res))
-    return Features(
-        torch.cat([p.embedding.to(device) for p in parts]),
-        tuple(torch.cat([p.high_res[n].to(device) for p in parts]) for n in levels),
-        padding,
-    )
