@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole loop by MONAI Label's own Python client: next sample, segment, correct by a click, submit, and all the rest.
+"""The whole loop by MONAI Label's own Python client: next sample, segment, correct by a click, submit, and the rest.
 
     scripts/serve.sh                                              # in another terminal
     python scripts/client_example.py --server http://127.0.0.1:8000
