@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
 
+from lib import __version__
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.server.install import install
@@ -24,18 +28,23 @@ from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry
+from lib.studies.labels import StructureRegistry, parse_labels
+from lib.studies.notes import DISAGREEMENT, QUALITY
 from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
 from lib.tasks.dicomweb import DicomWebStudies, open_archive
+from lib.tasks.disagreement import SupportDisagreement
+from lib.tasks.edit import ProxyPromptEdit
 from lib.tasks.errors import in_task_process, refuse, starting
 from lib.tasks.folder import StudyFolder
+from lib.tasks.idle import BackgroundScoring, Idle
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
+from lib.tasks.quality import SupportQuality
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
-from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.strategy import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
 from lib.tasks.submit import take_in
 from lib.tasks.train import ProxyPromptTrain
 from lib.training.adapters import AdapterError, AdapterStore
@@ -60,13 +69,15 @@ class ProxyPromptApp(MONAILabelApp):
             self._device = self.options.torch_device()
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
+        self._idle = Idle()
+        self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
             conf=conf,
             name="Proxy Prompt",
             description=f"In-context segmentation: a labelled study tells what to segment in another. {DISCLAIMER}",
-            version="0.1.0",
+            version=__version__,
         )
 
     # what the base class asks for
@@ -80,9 +91,12 @@ class ProxyPromptApp(MONAILabelApp):
             disk_bytes=self.options.cache_disk_mb * MEGABYTE,
         )
         with starting(StudyError):
+            registry = StructureRegistry(folder / "structures.json")
+            for name in chain(*parse_labels(self.options.labels)):  # can be clicked before any label has them
+                registry.ensure(name)
             self.library = SupportLibrary(
                 datastore,
-                StructureRegistry(folder / "structures.json"),
+                registry,
                 descriptors=DescriptorIndex(self._describer, cache),
                 cache=cache,
                 intensity=IntensitySettings.parse(self.options.window),
@@ -95,14 +109,14 @@ class ProxyPromptApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
-        task = ProxyPromptInfer(
-            models=self.models,
-            library=self.library,
-            cache=self.cache,
-            proposals=self.proposals,
-            supports=self.options.supports,
-        )
-        return {NAME: task}
+        parts = {
+            "models": self.models,
+            "library": self.library,
+            "cache": self.cache,
+            "proposals": self.proposals,
+            "supports": self.options.supports,
+        }
+        return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 
     def init_trainers(self) -> dict[str, ProxyPromptTrain]:
         foundation = self.options.foundation
@@ -120,8 +134,21 @@ class ProxyPromptApp(MONAILabelApp):
     def init_batch_infer(self) -> BatchInfer:
         return BatchInfer()
 
-    def init_strategies(self) -> dict[str, Any]:
-        return {"random": RandomUnlabelled(), "first": FirstUnlabelled()}
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Viewers ask for ``random`` whatever their user chose; it is the one that the operator chose."""
+        strategies = {
+            "random": RandomUnlabelled(),
+            "first": FirstUnlabelled(),
+            "disagreement": MostDisagreement(self.library),
+        }
+        return {**strategies, "random": Chosen(strategies, self.options.next_sample)}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        parts = {"models": self.models, "library": self.library, "cache": self.cache, "pause": self._idle.wait}
+        return {
+            DISAGREEMENT: SupportDisagreement(**parts, supports=self.options.supports),
+            QUALITY: SupportQuality(**parts),
+        }
 
     def _download_dcmqi_tools(self) -> None:
         """dcmqi is among the requirements; nothing is fetched from the internet at start."""
@@ -139,6 +166,9 @@ class ProxyPromptApp(MONAILabelApp):
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
+        if self.options.background_scoring:
+            self._background = BackgroundScoring(list(self._scoring_methods.values()), self.datastore())
+            self._background.wake()
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
@@ -164,7 +194,8 @@ class ProxyPromptApp(MONAILabelApp):
         else:
             image_path(store, image)
         started = time.time()
-        path, answer = task({**request, "image": image})
+        with self._idle.request():
+            path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
         if session is None:
             self.recorder.proposal(image, request, answer)
@@ -202,6 +233,8 @@ class ProxyPromptApp(MONAILabelApp):
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
         self.recorder.label(image_id)
+        if self._background is not None:
+            self._background.wake()
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):

@@ -17,7 +17,7 @@ import sys
 from lib.tasks.train_state import TrainingState
 state = TrainingState(sys.argv[1])
 with state.exclusive():
-    state.start(epochs=4, message="started")
+    state.start(epochs=4)
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -50,20 +50,22 @@ def test_there_is_nothing_before_the_first_training(tmp_path):
 def test_viewers_find_what_they_look_for(tmp_path):
     state = TrainingState(tmp_path)
     with state.exclusive():
-        state.start(epochs=4, message="started")
+        state.start(epochs=4)
         assert state.stats()["epoch"] == 0 and state.stats()["total_epochs"] == 4
-        state._written = float("-inf")
         state.progress(progress(50), minutes=None)
         stats = state.stats()
         assert (stats["epoch"], stats["total_epochs"], stats["best_metric"]) == (2, 4, 0.5)
         assert stats["validation"] == {"head": 0.5123}
         assert stats["status"] == "running" and "total_time" not in stats
+        assert stats["resumed_from"] == 49 and "49" in stats["message"]
         state.finish("published", "better", best_metric=0.7)
     stats = state.stats()
     assert stats["total_time"] == "0:00:10" and stats["best_metric"] == 0.7
     assert (stats["status"], stats["message"]) == ("published", "better")
     with state.exclusive():
-        state.start(epochs=8, message="again")
+        state.start(epochs=8)
+        state.progress(progress(1), minutes=None)
+        assert state.stats()["resumed_from"] == 0
         assert "total_time" not in state.stats()
 
 
@@ -82,7 +84,7 @@ def test_a_killed_training_leaves_no_lock_and_is_shown_as_interrupted(tmp_path, 
     assert stats["status"] == "interrupted"
     assert stats["total_time"] == "0:00:00"  # viewers take a training without one for running
     with state.exclusive():
-        state.start(epochs=4, message="again")
+        state.start(epochs=4)
         assert state.stats()["status"] == "running"
 
 

@@ -36,9 +36,14 @@ def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = Non
     targets = TARGETS if encoder else DECODER
     config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=0.0, target_modules=targets)
     inject_adapter_in_model(config, foundation)
+    return train_only_lora(foundation).eval()
+
+
+def train_only_lora(foundation: Foundation) -> Foundation:
+    """The adapters that are in place train, and the trainable heads; all else is frozen."""
     for name, parameter in foundation.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(_head_prefixes(foundation)))
-    return foundation.eval()
+    return foundation
 
 
 def has_lora(foundation: Foundation) -> bool:

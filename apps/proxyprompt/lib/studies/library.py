@@ -172,11 +172,17 @@ class Catalogue:
         """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
 
+    def stamp(self, image_id: str) -> object:
+        """What tells that an image's file, and what is known of it, are still the same."""
+        return _stamp(Path(self.datastore.get_image_uri(image_id))), self._modality(image_id)
+
     # inside
 
+    def _modality(self, image_id: str) -> str | None:
+        return str(self.datastore.get_image_info(image_id).get("Modality") or "") or None
+
     def _read(self, path: Path, image_id: str) -> Study:
-        modality = str(self.datastore.get_image_info(image_id).get("Modality") or "")
-        return read_study(path, intensity=self.intensity, modality=modality or None)
+        return read_study(path, intensity=self.intensity, modality=self._modality(image_id))
 
     def _tags(self) -> set[str]:
         return {tag for _, found in self._known.values() if isinstance(found, LabelledStudy) for tag in found.tags}

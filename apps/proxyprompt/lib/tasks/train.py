@@ -32,6 +32,7 @@ from lib.training.cases import Cases
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune import Outcome, Progress, finetune
 from lib.training.finetune_config import FinetuneConfig
+from lib.training.groups import GroupSplit
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class ProxyPromptTrain(TrainTask):
         return [header.name for header in self._store().all() if header.status == UNPROVEN]
 
     def _train(self, options: TrainOptions) -> dict[str, Any]:
-        self._state.start(epochs=options.config.max_epochs, message="reading the labelled studies")
+        self._state.start(epochs=options.config.max_epochs)
         if in_task_process():
             os.nice(_NICENESS)  # the server answers while this computes
         epoch = 0
@@ -131,7 +132,7 @@ class ProxyPromptTrain(TrainTask):
         except Exception as error:
             self._state.finish(FAILED, f"{error}")
             raise
-        return self._told(header, outcome, [*warnings, *outcome.warnings])
+        return self._told(header, outcome, cases, [*warnings, *outcome.warnings])
 
     def _cases(self, options: TrainOptions) -> tuple[Cases, list[str]]:
         """What to train on, and what is to be said about it. StudyError for an unknown structure."""
@@ -153,7 +154,7 @@ class ProxyPromptTrain(TrainTask):
         registry = catalogue.registry
         return _only(cases, [registry.name_of(registry.id_of(name)) for name in options.structures]), warnings
 
-    def _told(self, header: AdapterHeader, outcome: Outcome, warnings: Sequence[str]) -> dict[str, Any]:
+    def _told(self, header: AdapterHeader, outcome: Outcome, cases: Cases, warnings: Sequence[str]) -> dict[str, Any]:
         """The statistics of the end, and what the caller gets."""
         before, after = _means(outcome.parent), _means(outcome.child)
         serving = after if header.status == "published" else before
@@ -162,6 +163,7 @@ class ProxyPromptTrain(TrainTask):
             "parent": header.parent,
             "gain": outcome.decision.gain,
             "validation_groups": outcome.decision.groups,
+            "held_out": self._held_out(cases),
             "dice_before": before,
             "dice_after": after,
             "ended_by": outcome.ended,
@@ -171,6 +173,11 @@ class ProxyPromptTrain(TrainTask):
         stats = self._state.finish(header.status, header.reason, best_metric=best, **told)
         logger.info("%s is %s: %s", header.name, header.status, header.reason)
         return {**told, "status": header.status, "reason": header.reason, "total_time": stats["total_time"]}
+
+    def _held_out(self, cases: Cases) -> list[str]:
+        """The studies that never train, for those who own them; the version itself names none."""
+        split = GroupSplit(self._store().folder)
+        return [case.id for case in cases if split.hash_of(case.group) in split.validation]
 
 
 def _only(cases: Cases, names: Sequence[str]) -> Cases:

@@ -33,14 +33,15 @@ class TrainingState:
 
     The statistics have the names that viewers look for: ``epoch``, ``total_epochs``, ``best_metric``, ``start_ts``
     (seconds since 1970), and ``total_time`` once it has ended. ``status`` is "running", "interrupted", "failed", or
-    what became of the version: "published", "refused" or "unproven"; ``message`` says more.
+    what became of the version: "published", "refused" or "unproven"; ``message`` says more. ``resumed_from``: the step
+    at which an interrupted training was taken up again; 0 for a new one.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.run_folder = self.folder / "run"
         self._stats, self._lock = self.folder / "stats.json", self.folder / "lock"
-        self._written = float("-inf")
+        self._written, self._resumed_from = float("-inf"), None
 
     def stats(self) -> dict[str, Any]:
         """As they stand; {} before the first training. Cheap: asked for at every request to ``/info/``."""
@@ -74,16 +75,23 @@ class TrainingState:
         finally:
             lock.release()
 
-    def start(self, *, epochs: int, message: str) -> None:
-        self._write({"status": RUNNING, "message": message, "start_ts": int(time.time()), **_times(0.0)}, epochs)
+    def start(self, *, epochs: int) -> None:
+        """Nothing is known yet but that it runs."""
+        self._resumed_from = None
+        begun = {"status": RUNNING, "message": "reading the labelled studies", "start_ts": int(time.time())}
+        self._write({**begun, **_times(0.0)}, epochs)
 
     def progress(self, progress: Progress, *, minutes: float | None) -> None:
         """How far it is; at most about once a second. minutes: the limit, None for none."""
-        if time.monotonic() - self._written < _WRITE_SECONDS:
+        if self._resumed_from is None:
+            self._resumed_from = progress.step - 1
+        elif time.monotonic() - self._written < _WRITE_SECONDS:
             return
         stats = {
             **self._last(),
             **_times(progress.seconds),
+            "message": f"goes on from step {self._resumed_from}" if self._resumed_from else "training",
+            "resumed_from": self._resumed_from,
             "epoch": progress.epoch,
             "step": progress.step,
             "best_metric": round(progress.best or 0.0, 4),

@@ -54,11 +54,12 @@ class FinetuneConfig:
     max_minutes: float | None = None
     patience: int = 12
     members: int = 5
-    supports: int | None = None
+    supports: int | None = 4
     objects: int = 3
     absent: float = 0.2
     augment: bool = True
     views: int | None = None
+    save_memory: bool = False
     validation: bool = True
     validation_supports: int = 4
     validation_slices: int = 8
@@ -94,8 +95,8 @@ class FinetuneConfig:
 
         The presence term stays, because the paper's model cannot say that a structure is absent.
         """
-        paper = replace(cls._official(), schedule="constant", warmup=0, pixel_weight=0.0, members=16, augment=False)
-        return paper.with_options(**given)
+        paper = replace(cls._official(), schedule="constant", warmup=0, pixel_weight=0.0, augment=False)
+        return replace(paper, members=16, supports=None).with_options(**given)
 
     def with_options(self, **given: Any) -> FinetuneConfig:
         """A copy with other values; ValueError that lists the options for a name that is none."""
@@ -104,9 +105,13 @@ class FinetuneConfig:
             raise ValueError(f"unknown training option {', '.join(unknown)}; the options are: {', '.join(known)}")
         return replace(self, **given)
 
+    def deciding(self) -> dict[str, Any]:
+        """The options that an interrupted training must share with the one that goes on: all but how long it takes."""
+        return {k: v for k, v in asdict(self).items() if k not in ("max_epochs", "max_minutes", "patience")}
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def _official(cls) -> FinetuneConfig:
-        return cls(trainable="lora", optimiser="sgd", learning_rate=0.01, weight_decay=0.0005)
+        return cls(trainable="lora", optimiser="sgd", learning_rate=0.01, weight_decay=0.0005, save_memory=True)
