@@ -34,6 +34,7 @@ from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
 from lib.tasks.disagreement import SupportDisagreement
 from lib.tasks.edit import ProxyPromptEdit
 from lib.tasks.errors import in_task_process, refuse, starting
@@ -48,6 +49,7 @@ from lib.tasks.submit import take_in
 from lib.tasks.train import ProxyPromptTrain
 from lib.training.adapters import AdapterError, AdapterStore
 from lib.training.finetune_config import FinetuneConfig
+from lib.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -158,12 +160,14 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install(
+        served = install(
             self,
             journal=self.recorder.journal,
             adapters=lambda: self.adapters,
             model_upload=self.options.model_upload,
         )
+        if served and isinstance(self.datastore(), DicomWebStudies):
+            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -179,7 +183,7 @@ class ProxyPromptApp(MONAILabelApp):
     # requests
 
     def info(self) -> dict[str, Any]:
-        """What viewers show. Every task tells of the labelled studies; their files are looked at once for all of them."""
+        """What viewers show. Every task tells of the labelled studies: one look at their files serves all."""
         with self.library.catalogue.one_look():
             return super().info()
 
@@ -255,13 +259,20 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return super().init_datastore()  # which calls _init_dicomweb_datastore()
         return StudyFolder(
             self.studies,
             extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             # A task's own process must not write down what it has not seen of the server's changes.
             read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY or in_task_process(),
+        )
+
+    def _init_dicomweb_datastore(self) -> DicomWebStudies:
+        return open_archive(
+            self.studies,
+            conf_labels=self.options.labels,
+            on_new_label=lambda image_id: self.on_save_label(image_id, image_id),
         )
 
     def _session_file(self, session: Any) -> Path:
@@ -309,6 +320,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _index(self) -> None:
         try:
+            self.library.refresh()
             self.library.index_in_background()
         except Exception:
             logger.exception("the labelled studies could not be indexed in the background; requests will do it")

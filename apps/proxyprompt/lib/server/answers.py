@@ -21,12 +21,16 @@ from monailabel.interfaces.exception import (
 
 logger = logging.getLogger(__name__)
 
-_STATUS = {MONAILabelError.INVALID_INPUT: 400, MONAILabelError.MODEL_IMPORT_ERROR: 503}
+_STATUS = {
+    MONAILabelError.INVALID_INPUT: 400,
+    MONAILabelError.MODEL_IMPORT_ERROR: 503,
+    MONAILabelError.SERVER_ERROR: 503,
+}
 
 
 def status_of(error: MONAILabelException) -> int:
     """The HTTP status for an error: 400 for bad input, 404 for what does not exist, 503 for weights that cannot be
-    loaded, 500 for failures of ours."""
+    loaded and for an archive that does not answer, 500 for failures of ours."""
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return 404
     return _STATUS.get(error.error, 500)

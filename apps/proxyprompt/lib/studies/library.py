@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,13 +28,13 @@ from lib.studies.errors import StudyError
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
+from lib.studies.readers import is_dicom_path
 from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
 
 _FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
-_REMOTE_SECONDS = 10.0  # a remote datastore is asked for new labels at most this often
 _FINAL = DefaultLabelTag.FINAL.value
 NOTE = "proxyprompt"
 """Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
@@ -108,7 +107,6 @@ class Catalogue:
         self.intensity, self.conf_labels = intensity, conf_labels
         self._lock, self._looked = threading.RLock(), threading.local()
         self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
-        self._remote_at = float("-inf")
 
     def refresh(self, *, remote: bool = False) -> None:
         """Looks at the files again and purges from the cache what came from a label or image that is no more."""
@@ -176,6 +174,12 @@ class Catalogue:
         image = self.datastore.get_image_uri(image_id)
         return patient or (_read_groups(_groups_beside(Path(image))).get(image_id) if image else None)
 
+    def name_of(self, image_id: str) -> str:
+        """Patient, modality, series and date as the datastore knows them; "" where it does not."""
+        info = self.datastore.get_image_info(image_id)
+        told = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
+        return " · ".join(text for text in told if text not in UNKNOWN)
+
     def open(self, image_id: str) -> Study:
         """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
@@ -197,14 +201,13 @@ class Catalogue:
 
     def _fetch(self) -> None:
         """Brings the labels of a remote datastore to this machine."""
-        if isinstance(self.datastore, DICOMWebDatastore) and time.monotonic() - self._remote_at > _REMOTE_SECONDS:
+        if isinstance(self.datastore, DICOMWebDatastore):
             self.datastore.datalist()
-            self._remote_at = time.monotonic()
 
     def _files(self) -> dict[str, tuple[Path, Path, dict]]:
         """id -> (image, label, label info) of every final label that lies on this machine."""
         store, found = self.datastore, {}
-        # DICOMweb overrides these with network calls that go by the SEG's UID; its local half goes by the image's id.
+        # DICOMweb overrides these with network calls; its local half answers at once.
         local = next((half for half in (SharedDatastore, LocalDatastore) if isinstance(store, half)), None)
         ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
@@ -215,7 +218,7 @@ class Catalogue:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
             if image and label:
                 info = store.get_label_info(image_id, _FINAL)
-                found[image_id] = (Path(image), _source_seg(Path(label), info) or Path(label), info)
+                found[image_id] = (Path(image), Path(label), info)
         return found
 
     def _describe(self, study_id: str, image: Path, label: Path, info: dict, named: Path | None) -> LabelledStudy:
@@ -240,7 +243,7 @@ class Catalogue:
         declared = declared_structures(
             label,
             label_info=info,
-            segment_names=segment_names(label) if label.is_dir() else None,
+            segment_names=segment_names(label) if is_dicom_path(label) else None,
             dataset_json=named,
             conf_labels=self.conf_labels,
             values=values,
@@ -314,12 +317,3 @@ def _parse_groups(path: Path, stamp: object) -> dict[str, str]:
     except StudyError as error:  # the studies can be used without; nobody is flagged as the same patient
         logger.warning("%s", error)
         return {}
-
-
-def _source_seg(label: Path, info: Mapping) -> Path | None:
-    """The DICOM SEG (a folder) that a datastore fetched and converted to ``label``: labels/final/<SEG UID>/.
-
-    It is the better source: it names its segments, and it says where its slices lie.
-    """
-    folder = label.parent / str(info.get("SeriesInstanceUID") or "-")
-    return folder if folder.is_dir() and any(folder.iterdir()) else None

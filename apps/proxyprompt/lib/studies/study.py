@@ -79,6 +79,11 @@ class Study:
     def __len__(self) -> int:
         return self._voxels.shape[0]
 
+    @property
+    def instances(self) -> tuple[tuple[str, int], ...]:
+        """Of DICOM: SOPInstanceUID and frame behind each slice of the file's own grid (see ``to_grid``)."""
+        return self._raster.instances
+
     def __repr__(self) -> str:
         return (
             f"Study({str(self.path)!r}, {self.kind}, {self.modality}, {self.plane}, {len(self)} x {self.slice_shape})"

@@ -89,6 +89,10 @@ class SupportLibrary:
         names = {name for study in self.catalogue.studies().values() for name in study.structures}
         return sorted(names, key=self.catalogue.registry.id_of)
 
+    def names(self) -> dict[str, str]:
+        """id -> what people call a labelled study, where its id says nothing."""
+        return {study_id: name for study_id in self.ids() if (name := self.catalogue.name_of(study_id))}
+
     def studies(self) -> dict[str, LabelledStudy]:
         return self.catalogue.studies()
 

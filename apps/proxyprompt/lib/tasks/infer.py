@@ -60,8 +60,13 @@ class ProxyPromptInfer(InferTask):
         return True
 
     def info(self) -> dict[str, Any]:
-        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry."""
-        return {**super().info(), "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()}}
+        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry;
+        ``names`` what people call the labelled studies, where an id says nothing."""
+        return {
+            **super().info(),
+            "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()},
+            "names": self._library.names(),
+        }
 
     def config(self) -> dict[str, Any]:
         """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
@@ -168,6 +173,7 @@ class ProxyPromptInfer(InferTask):
             "supports": supports,
             "skipped": skipped,
             "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
+            **({"instances": study.instances} if study.instances else {}),
             "foundation": segmenter.foundation.name,
             "adapter": segmenter.version,
             "weights_sha256": segmenter.weights_sha256,

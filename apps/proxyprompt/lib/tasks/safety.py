@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from functools import wraps
 
-from cachetools import TTLCache, cached
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.sessions import SessionInfo, Sessions
@@ -85,13 +83,8 @@ def _checked(method: Callable) -> Callable:
 
 def _guarded(cls: type[Datastore]) -> type[Datastore]:
     members = {}
-    if issubclass(cls, DICOMWebDatastore):
-        # MONAI Label reads this expiry (two hours) when it is imported, before an app can have a say.
-        for name in ("list_images", "get_labeled_images"):
-            expiry = TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
-            members[name] = cached(cache=expiry)(getattr(cls, name).__wrapped__)
     for name, _ in inspect.getmembers(Datastore, inspect.isfunction):
-        method = members.get(name) or getattr(cls, name)
+        method = getattr(cls, name)
         if {*_IDS, *_FILES, *_INFOS} & set(inspect.signature(method).parameters):
             members[name] = _checked(method)
     return type(f"Guarded{cls.__name__}", (cls,), members)
