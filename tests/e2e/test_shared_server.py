@@ -93,9 +93,6 @@ def traversals(server):
         yield f"image {name}", ask(server, "PUT", "/datastore/image", files={"file": (name, b"{}")})
         where = {"image": "s0", "tag": "final"}
         yield f"label {name}", ask(server, "PUT", "/datastore/label", where, files={"label": (name, b"{}")})
-    info = {"params": json.dumps({"SeriesInstanceUID": CLIMB})}
-    where = {"image": "s7", "tag": "final"}
-    yield "label info", ask(server, "PUT", "/datastore/label", where, files=label, fields=info)
     yield "reload", ask(server, "POST", "/reload")
     yield "no model", ask(server, "POST", "/train/spleen", json_body={})
     yield "no strategy", ask(server, "POST", "/activelearning/spleen", json_body={})

@@ -55,11 +55,9 @@ def _check_file(name: str) -> None:
 
 
 def _check_info(info: object) -> None:
-    """What is noted with an image or label; the one entry that names a folder must be a plain name."""
+    """What is noted with an image or label."""
     if not isinstance(info, Mapping):
         raise refuse(f"info {info!r} is not a JSON object; send one such as {{}}")
-    if info.get("SeriesInstanceUID"):
-        check_id(info["SeriesInstanceUID"], "SeriesInstanceUID")
 
 
 def _checked(method: Callable) -> Callable:
