@@ -160,7 +160,12 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        served = install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
+        served = install(
+            self,
+            journal=self.recorder.journal,
+            adapters=lambda: self.adapters,
+            model_upload=self.options.model_upload,
+        )
         if served and isinstance(self.datastore(), DicomWebStudies):
             install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
         with starting(CheckpointError, AdapterError, ValueError):
@@ -176,6 +181,11 @@ class ProxyPromptApp(MONAILabelApp):
         self._take_in(image_id)
 
     # requests
+
+    def info(self) -> dict[str, Any]:
+        """What viewers show. Every task tells of the labelled studies: one look at their files serves all."""
+        with self.library.catalogue.one_look():
+            return super().info()
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run the task of ``request["model"]`` on an image of the datastore.
@@ -230,6 +240,11 @@ class ProxyPromptApp(MONAILabelApp):
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
         raise refuse("whole-slide inference is not offered by this app; use POST /infer/proxyprompt?image=ID")
+
+    def model_file(self, model: str, validate: bool = True) -> str | None:
+        """The file of the trained version that serves by default; None where that is the foundation's own."""
+        path = self.adapters.path(self.models.versions()[0])
+        return str(path) if model in self._infers and path.is_file() else None
 
     def sessions(self) -> SafeSessions | None:
         return self._sessions

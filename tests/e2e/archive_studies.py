@@ -1,7 +1,7 @@
 """Studies for an archive: the drawn samples as DICOM, some with labels as DICOM SEG, and real ones where they lie.
 
-Each drawn study is a patient of its own, named as the sample: ``us_*`` single-frame ultrasound, ``cine_01`` a
-multi-frame one, ``rgb_*`` fundus photographs, ``mr_*`` volumes.
+Each drawn study is a patient of its own, named as the sample: ``us_*`` single-frame ultrasound, ``cine_*``
+multi-frame ones, ``rgb_*`` fundus photographs, ``mr_*`` volumes.
 """
 
 import sys
@@ -23,7 +23,8 @@ FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL_SERIES = {"t2": "dicom_brain_mr/T2_reg", "flair": "dicom_brain_mr/FLAIR_reg", "ct": "dicom_ct_liver_seg/ct"}
 LABELLED = ("us_01", "us_02", "us_03", "rgb_01", "rgb_02", "rgb_03", "mr_01", "mr_02")
-UNLABELLED = ("us_07", "us_08", "us_09", "rgb_07", "rgb_08", "mr_05", "mr_06")
+UNLABELLED = tuple(f"us_{n:02d}" for n in (7, 8, 9, 10)) + tuple(f"rgb_{n:02d}" for n in (7, 8, 9, 10))
+UNLABELLED += tuple(f"mr_{n:02d}" for n in (5, 6, 7, 8))
 DRAWN = {family.prefix: family for family in FAMILIES}
 
 
@@ -43,7 +44,8 @@ def make_archive_studies(folder: Path) -> dict[str, ArchiveStudy]:
     """Writes everything into ``folder``, one sub-folder a series, SEGs into ``folder/seg``; returns name -> study."""
     (folder / "seg").mkdir(parents=True)
     studies = {name: _drawn(name, folder / name) for name in (*LABELLED, *UNLABELLED)}
-    studies["cine_01"] = _cine("cine_01", ("us_09", "us_10", "us_09", "us_10"), folder / "cine_01")
+    for name, frames in (("cine_01", ("us_11", "us_12", "us_13")), ("cine_02", ("us_14", "us_15", "us_14"))):
+        studies[name] = _cine(name, frames, folder / name)
     for name in LABELLED:
         study = studies[name]
         masks = {s: study.truth.transpose(2, 1, 0) == value for s, value in study.structures.items()}

@@ -1,10 +1,12 @@
 """An archive with studies of all kinds, and the server on it, for all tests of this folder that ask for them."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -26,6 +28,16 @@ class Archived:
 
     def series(self, name: str) -> str:
         return self.studies[name].series
+
+    def put(self, name: str, file: Path, **label: object) -> requests.Response:
+        """As a client saves a final label; ``label`` is what it says about it."""
+        return requests.put(
+            f"{self.server.url}/datastore/label",
+            params={"image": self.series(name), "tag": "final"},
+            files={"label": (file.name, file.read_bytes())},
+            data={"params": json.dumps(label)},
+            timeout=300,
+        )
 
     def supports(self) -> list[str]:
         return self.server.info()["models"]["proxyprompt"]["config"]["support"][1:]

@@ -1,28 +1,18 @@
 """The loop on a DICOMweb server, over HTTP: real Orthanc, real server."""
 
 import io
-import json
 
 import numpy as np
 import pydicom
 import pytest
 import requests
+from archive_studies import LABELLED
 from requests_toolbelt import MultipartEncoder
 
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.study import read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-
-
-def put(archived, name, file, **label):
-    return requests.put(
-        f"{archived.server.url}/datastore/label",
-        params={"image": archived.series(name), "tag": "final"},
-        files={"label": (file.name, file.read_bytes())},
-        data={"params": json.dumps(label)},
-        timeout=300,
-    )
 
 
 def stow(archived, file):
@@ -56,9 +46,8 @@ def stored(archived, name):
 
 def test_the_panel_shows_what_the_archive_holds(archived):
     info = archived.server.info()
-    labelled = {n for n in archived.studies if n[:-1] in ("us_0", "rgb_0", "mr_0") and int(n[-1]) <= 3} | {"ct"}
-    labelled &= set(archived.studies)
-    assert {archived.series(n) for n in labelled} <= set(archived.supports())
+    labelled = {*LABELLED, "ct"} & set(archived.studies)
+    assert {archived.series(name) for name in labelled} <= set(archived.supports())
     assert info["datastore"]["total"] == len(archived.studies)
     task = info["models"]["proxyprompt"]
     assert {"head", "symphysis", "lesion", "disc", "organ", "nodule"} <= set(task["labels"])
@@ -89,21 +78,14 @@ def test_every_kind_of_study_is_segmented(archived, name, support, names):
 def test_a_submitted_label_is_a_seg_and_a_support_at_once(archived, tmp_path):
     study = archived.studies["mr_05"]
     assert study.series not in archived.supports()
-    read_study(study.folder).write_label(_as_cut(study), tmp_path / "label.nii.gz")
+    read_study(study.folder).write_label(study.truth, tmp_path / "label.nii.gz")
     names = [{"name": name, "idx": value} for name, value in study.structures.items()]
-    assert put(archived, "mr_05", tmp_path / "label.nii.gz", label_info=names).status_code == 200
+    assert archived.put("mr_05", tmp_path / "label.nii.gz", label_info=names).status_code == 200
     assert study.series in archived.supports()
     (seg,) = stored(archived, "mr_05")
     assert {s.SegmentLabel for s in seg.SegmentSequence} == set(study.structures)
     _, answer = segment(archived, "mr_06", support=study.series)
     assert {used["id"] for used in answer["supports"]} == {study.series}
-
-
-def _as_cut(study):
-    """The truth on the slices as the study cuts them, which are the file's."""
-    cut = read_study(study.folder)
-    assert len(cut) == len(study.truth)
-    return study.truth
 
 
 def test_what_the_viewer_exports_counts_and_is_joined_by_name(archived, tmp_path):
@@ -133,10 +115,10 @@ def test_a_label_that_does_not_fit_is_refused_and_not_stored(archived, tmp_path)
     read_study(archived.studies["us_08"].folder).write_label(
         np.ones(archived.studies["us_08"].truth.shape, np.uint8), tmp_path / "label.nrrd"
     )
-    response = put(archived, "mr_06", tmp_path / "label.nrrd", label_info=[{"name": "organ", "idx": 1}])
+    response = archived.put("mr_06", tmp_path / "label.nrrd", label_info=[{"name": "organ", "idx": 1}])
     assert response.status_code == 400 and "grid" in response.json()["detail"]
     (tmp_path / "label.bin").write_bytes(b"\0" * 10)
-    response = put(archived, "mr_06", tmp_path / "label.bin", label_info=[{"name": "organ", "idx": 1}])
+    response = archived.put("mr_06", tmp_path / "label.bin", label_info=[{"name": "organ", "idx": 1}])
     assert response.status_code == 400 and "instances" in response.json()["detail"]
     assert not stored(archived, "mr_06")
 
@@ -147,7 +129,7 @@ def test_real_mr_from_brush_to_the_next_series(archived, tmp_path):
     flair, t2 = read_study(archived.studies["flair"].folder), read_study(archived.studies["t2"].folder)
     grey = flair.images(range(len(flair)))[:, 0]
     flair.write_label((grey > 0.25).astype(np.uint8), tmp_path / "head.nii.gz")
-    response = put(archived, "flair", tmp_path / "head.nii.gz", label_info=[{"name": "tissue", "idx": 1}])
+    response = archived.put("flair", tmp_path / "head.nii.gz", label_info=[{"name": "tissue", "idx": 1}])
     assert response.status_code == 200, response.text
     drawn, answer = segment(archived, "t2", structure="tissue")
     assert [used["same_group"] for used in answer["supports"]] == [True] * len(answer["supports"])

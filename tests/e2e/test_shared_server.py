@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from squares import write_squares
 from tiny_atto import weights
 
 from lib.benchmark.load import run_load
 from lib.benchmark.server import running_server
-from lib.studies.samples import make_samples
 
 pytestmark = pytest.mark.e2e
 CLIMB, ROOTED, UP = "../../escaped", "/etc/passwd", ".."
@@ -23,13 +23,14 @@ CLIMB, ROOTED, UP = "../../escaped", "/etc/passwd", ".."
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("e2e")
-    make_samples(folder / "studies")
-    with running_server(folder / "studies", log=folder / "server.log", conf=weights(folder), host=None) as running:
+    write_squares(folder / "studies", count=8, labelled=3)
+    conf = {**weights(folder), "labels": "head=1"}
+    with running_server(folder / "studies", log=folder / "server.log", conf=conf, host=None) as running:
         yield running
 
 
 def picture(server):
-    return (server.studies / "us_09.png").read_bytes()
+    return (server.studies / "s7.png").read_bytes()
 
 
 def ask(server, method, path, query=None, *, files=None, fields=None, body=None, json_body=None):
@@ -45,7 +46,7 @@ def traversals(server):
     """(what it is, status) of everything that names a file or folder which is not its business."""
     file = {"file": ("x.png", picture(server))}
     label = {"label": ("x.png", picture(server))}
-    for bad in (CLIMB, ROOTED, UP, "a\\b", str(server.studies / "us_09.png")):
+    for bad in (CLIMB, ROOTED, UP, "a\\b", str(server.studies / "s7.png")):
         for model in ("proxyprompt", "wsi/proxyprompt", "wsi_v2/proxyprompt"):
             yield (
                 f"infer {model} {bad}",
@@ -57,14 +58,14 @@ def traversals(server):
             {"label_tag": bad, "save_label": True},
         ):
             fields = {"params": json.dumps(params)}
-            yield f"infer {params}", ask(server, "POST", "/infer/proxyprompt", {"image": "us_09"}, fields=fields)
+            yield f"infer {params}", ask(server, "POST", "/infer/proxyprompt", {"image": "s7"}, fields=fields)
         yield f"session {bad}", ask(server, "POST", "/infer/proxyprompt", {"session_id": bad}, fields={"params": "{}"})
         yield f"put image {bad}", ask(server, "PUT", "/datastore/image", {"image": bad}, files=file)
         yield f"delete image {bad}", ask(server, "DELETE", "/datastore/image", {"id": bad})
         for method, path in (("GET", "image"), ("HEAD", "image"), ("GET", "image/info")):
             yield f"{method} {path} {bad}", ask(server, method, f"/datastore/{path}", {"image": bad})
         yield f"put info {bad}", ask(server, "PUT", "/datastore/image/info", {"image": bad}, fields={"info": "{}"})
-        for name, tag in ((bad, "final"), ("us_01", bad)):
+        for name, tag in ((bad, "final"), ("s0", bad)):
             about = {"label": name, "tag": tag}
             yield f"put label {about}", ask(server, "PUT", "/datastore/label", {**about, "image": name}, files=label)
             yield f"delete label {about}", ask(server, "DELETE", "/datastore/label", {"id": name, "tag": tag})
@@ -85,16 +86,13 @@ def traversals(server):
             *(("POST", "infer"), ("POST", "train"), ("POST", "activelearning"), ("POST", "batch/infer")),
         ):
             for encoded in (quote(bad, safe=""), quote(quote(bad, safe=""), safe="")):
-                yield f"{method} {place}/{encoded}", ask(server, method, f"/{place}/{encoded}")
+                yield f"{method} {place}/{encoded}", ask(server, method, f"/{place}/{encoded}", {"image": "s7"})
     for place in ("/ohif/../../etc/passwd", "/static/../../app.py", "/logs/../../etc/passwd", "/ohif/%2e%2e/x"):
         yield place, ask(server, "GET", place)
     for name in ("datastore_v2.json", "dataset.json", "groups.csv", "code.py", "page.html", ".lock", "plain"):
         yield f"image {name}", ask(server, "PUT", "/datastore/image", files={"file": (name, b"{}")})
-        where = {"image": "us_01", "tag": "final"}
+        where = {"image": "s0", "tag": "final"}
         yield f"label {name}", ask(server, "PUT", "/datastore/label", where, files={"label": (name, b"{}")})
-    info = {"params": json.dumps({"SeriesInstanceUID": CLIMB})}
-    where = {"image": "us_09", "tag": "final"}
-    yield "label info", ask(server, "PUT", "/datastore/label", where, files=label, fields=info)
     yield "reload", ask(server, "POST", "/reload")
     yield "no model", ask(server, "POST", "/train/spleen", json_body={})
     yield "no strategy", ask(server, "POST", "/activelearning/spleen", json_body={})
@@ -141,7 +139,7 @@ def work(server, study):
     )
     assert response.status_code == 200, response.text
     own = np.full(np.asarray(Image.open(server.studies / f"{study}.png")).shape[:2], 0, np.uint8)
-    own[: 5 + int(study[-2:]), :20] = 1
+    own[: 5 + int(study[1:]), :20] = 1
     path = server.studies.parent / f"own_{study}.png"
     Image.fromarray(own).save(path)
     info = {"params": json.dumps({"label_info": [{"name": "head", "idx": 1}], "who": study})}
@@ -157,7 +155,7 @@ def work(server, study):
 
 
 def test_annotators_at_once_get_and_keep_their_own(server):
-    studies = ["us_07", "us_08", "us_10"]
+    studies = ["s4", "s5", "s6"]
     with ThreadPoolExecutor(3) as annotators:
         kept = list(annotators.map(lambda study: work(server, study), studies))
     assert kept == [(True, study) for study in studies]
@@ -167,7 +165,7 @@ def test_annotators_at_once_get_and_keep_their_own(server):
     assert report.headers["content-type"].startswith("text/csv")
     rows = [line.split(",") for line in report.text.splitlines()]
     cells = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows if row[1] == "head"}
-    assert cells["us_07"]["voxels"] == str(20 * 12)
+    assert cells["s4"]["voxels"] == str(20 * 9)
     picture = requests.get(f"{server.url}/proxyprompt/report", params={"format": "png"}, timeout=60)
     assert picture.content.startswith(b"\x89PNG")
 

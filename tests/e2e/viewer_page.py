@@ -1,5 +1,6 @@
 """OHIF in a real Chromium, as a radiologist works with it."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ class Viewer:
         self.page.wait_for_selector("#monailabelServerURL")
         self.page.wait_for_selector(".cornerstone-canvas")
         self.page.wait_for_function(_LIT)
+        notice = self.page.locator('[data-cy="confirm-and-hide-button"]')
+        if notice.is_visible():
+            notice.click()
 
     def connect(self) -> None:
         with self.page.expect_response(lambda r: r.url.endswith("/info/") and r.request.method == "GET"):
@@ -81,19 +85,53 @@ class Viewer:
 
     def segment(self) -> str:
         """Runs Auto-Segmentation; the text that tells what the answer rests on."""
-        with self.page.expect_response(lambda r: "/infer/proxyprompt" in r.url) as answered:
-            self.page.get_by_text("Run", exact=True).first.click()
-        assert answered.value.status == 200, answered.value.text()
-        told = self.page.locator("#proxyprompt-answer table").first
-        told.wait_for()
+        assert self._run("Run", "/infer/") == 200
+        self.page.locator("#proxyprompt-answer table").first.wait_for()
         self.page.wait_for_timeout(1500)  # the overlay is being drawn
         return self.page.locator("#proxyprompt-answer").inner_text()
+
+    def segment_refused(self) -> str:
+        """Runs Auto-Segmentation, which must fail; what the viewer says about it."""
+        assert self._run("Run", "/infer/") >= 400
+        said = self.page.locator("[data-sonner-toast][data-type=error]").first
+        said.wait_for()
+        return said.inner_text()
+
+    def click_prompt(self, label: str, place: tuple[float, float]) -> dict:
+        """One click inside a structure, as a point prompt; the answer's JSON."""
+        self.page.locator("label[for=tab-3]").click()
+        self.page.locator(".clickable-row", has_text=re.compile(f"^{label}$")).click()
+        x, y = self._at(place)
+        self.page.mouse.click(x, y)
+        self.page.wait_for_timeout(500)
+        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
+            self.page.get_by_text("Run", exact=True).nth(1).click()
+        assert answered.value.status == 200, answered.value.text()
+        self.page.wait_for_timeout(1500)
+        body = answered.value.body().decode("latin-1")
+        return json.JSONDecoder().raw_decode(body[body.index("{") :])[0]
+
+    def activate(self, segment: str) -> None:
+        """Makes a segment of the list the one that is painted with."""
+        self.page.locator('[data-cy="data-row"]', has_text=segment).first.click()
+
+    def select_viewport(self, series: str) -> None:
+        """Makes the viewport that shows the series of this description the active one."""
+        self.page.locator('[data-cy="viewport-pane"]', has_text=series).first.click()
+
+    def _run(self, button: str, address: str) -> int:
+        with self.page.expect_response(lambda r: address in r.url and r.request.method != "GET") as answered:
+            self.page.get_by_text(button, exact=True).first.click()
+        return answered.value.status
+
+    def _at(self, place: tuple[float, float]) -> tuple[float, float]:
+        box = self.page.locator(".cornerstone-canvas").first.bounding_box()
+        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
 
     def brush(self, *strokes: tuple[float, float]) -> None:
         """Paints with the active segment from one place to the next; places as fractions of the viewport."""
         self.page.locator('[data-cy="Brush"]').first.click()
-        box = self.page.locator(".cornerstone-canvas").first.bounding_box()
-        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in strokes]
+        points = [self._at(place) for place in strokes]
         self.page.mouse.move(*points[0])
         self.page.mouse.down()
         for point in points[1:]:
@@ -107,8 +145,8 @@ class Viewer:
         assert answered.value.status == 200, answered.value.text()
         self.page.get_by_text(re.compile("Submitted:")).first.wait_for()
 
-    def next_sample(self, strategy: str) -> str:
-        """Asks for the next sample and goes there; the address that was asked."""
+    def next_sample(self, strategy: str) -> tuple[str, dict]:
+        """Asks for the next sample and goes there; the address that was asked, and its answer."""
         self.page.locator("label[for=tab-1]").click()
         self.page.locator("select.actionInput").select_option(strategy)
         with self.page.expect_response(lambda r: "/activelearning/" in r.url) as answered:
@@ -116,9 +154,16 @@ class Viewer:
         assert answered.value.status == 200, answered.value.text()
         self.page.locator(".nextSampleForm").first.wait_for()
         self.shot("next_sample")
+        sample = answered.value.json()
         self.page.get_by_text("OK", exact=True).click()
-        self.page.wait_for_load_state("domcontentloaded")
-        return answered.value.url
+        self.page.wait_for_url(f"**{sample['StudyInstanceUID']}")
+        return answered.value.url, sample
+
+    def update_model(self, button: str) -> int:
+        """Presses "Update Model" or "Stop Training"; the status of the answer."""
+        if not self.page.get_by_text(button, exact=True).is_visible():
+            self.page.locator("label[for=tab-1]").click()
+        return self._run(button, "/train/")
 
 
 _LIT = """() => [...document.querySelectorAll('.cornerstone-canvas')].some(canvas => {

@@ -5,7 +5,7 @@ import pytest
 
 from lib.studies.labels import StructureRegistry
 from lib.tasks.clicks import Click
-from lib.tasks.corrections import MARGIN, distance, lay, obey, reach
+from lib.tasks.corrections import MARGIN, REACH, TAKES, distance, lay, obey, pixels
 
 
 def inside(row, column):
@@ -29,7 +29,7 @@ def test_a_click_that_is_not_obeyed_is_enforced_close_by_only(click):
     made, enforced = obey(logits, [click])
     assert enforced == 1
     assert made[click.row, click.column] == pytest.approx(MARGIN if click.inside else -MARGIN)
-    far = distance(logits.shape, click) >= reach(logits.shape)
+    far = distance(logits.shape, click) >= pixels(REACH, logits.shape)
     np.testing.assert_array_equal(made[far], logits[far])
 
 
@@ -73,7 +73,7 @@ def test_a_click_takes_its_own_neighbourhood_from_another(registry):
     click = inside(50, 75)
     made = lay(labels, {"disc": disc, "vessel": vessel}, "disc", {"disc": [click]}, registry)
     assert made[50, 75] == 1
-    far = distance(labels.shape, click) > reach(labels.shape)
+    far = distance(labels.shape, click) > pixels(TAKES, labels.shape)
     np.testing.assert_array_equal((made == 3)[far], (labels == 3)[far])
 
 

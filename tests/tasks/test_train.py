@@ -9,6 +9,7 @@ from app_in_process import build_app
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from tiny_atto import write_tiny_atto
 
+from lib.server.background import check_request
 from lib.tasks import train as train_task
 from lib.tasks.train_options import ALWAYS
 
@@ -113,6 +114,13 @@ def test_too_few_labels_and_what_else_cannot_be_trained_is_refused(samples, weig
     assert "'epochs'" in refused(app, epochs=3).msg
     assert "spleen" in refused(app, structures="spleen").msg
     assert app.info()["models"]["proxyprompt"]["config"]["adapter"] == before
+
+
+def test_options_that_cannot_be_are_refused_before_a_process_is_started(story):
+    for request in ({"epochs": 3}, {"max_minutes": -1}, {"parent": "adapter-9"}):
+        with pytest.raises(MONAILabelException):
+            check_request(story.app, "train", {"model": "proxyprompt", **request})
+    check_request(story.app, "train", {"model": "proxyprompt", "proxyprompt": {"max_epochs": 2}, "max_epochs": 2})
 
 
 def test_labels_accepted_unchanged_do_not_train(samples, weights, tmp_path):

@@ -86,6 +86,8 @@ def test_a_killed_training_leaves_no_lock_and_is_shown_as_interrupted(tmp_path, 
     with state.exclusive():
         state.start(epochs=4)
         assert state.stats()["status"] == "running"
+        state.progress(progress(1), minutes=None)
+        assert "began anew" in state.stats()["message"]  # since the checkpoint was not gone on from
 
 
 def test_a_failure_before_anything_began_is_told(tmp_path):
@@ -93,6 +95,16 @@ def test_a_failure_before_anything_began_is_told(tmp_path):
     with state.exclusive():
         state.finish("failed", "too few studies")
     assert state.stats()["message"] == "too few studies"
+
+
+def test_the_log_of_a_training_is_kept_under_the_name_of_its_version(tmp_path):
+    state = TrainingState(tmp_path)
+    state.run_folder.mkdir()
+    (state.run_folder / "events").write_text("log")
+    state.put_away("adapter-1")
+    state.put_away("adapter-2")  # nothing left of it
+    assert (tmp_path / "logs" / "adapter-1" / "events").read_text() == "log"
+    assert not state.run_folder.exists()
 
 
 def test_a_damaged_file_is_no_statistics(tmp_path):

@@ -169,7 +169,8 @@ class Settings:
         metadata=about("score unlabelled and labelled studies while no request is being answered", _flag),
     )
     model_upload: bool = field(
-        default=False, metadata=about("whether weights may be replaced over the network (PUT, DELETE /model)", _flag)
+        default=False,
+        metadata=about("whether versions may be added and taken away over the network (PUT, DELETE /model)", _flag),
     )
     models: str = field(default="all", metadata=about("accepted for MONAI Label's habits: proxyprompt or all", _models))
 

@@ -16,6 +16,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.tasks.errors import refuse
 from lib.tasks.safety import check_id, image_path
+from lib.tasks.train import ProxyPromptTrain
 
 _GPUS = re.compile(r"all|\d+(,\d+)*")
 
@@ -31,6 +32,8 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
     if not _GPUS.fullmatch(str(request.get("gpus") or "all")):
         raise refuse(f"gpus {request['gpus']!r} is neither all nor numbers with commas between them")
     _no_paths(request)
+    if isinstance(task := tasks.get(wanted), ProxyPromptTrain):
+        task.parse(request)
     if request.get("label_tag"):
         check_id(request["label_tag"], "label tag")
     images = request.get("images")
@@ -43,7 +46,7 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
 
 def _no_paths(value: Any) -> None:
     """No option of such a request is a path, so nothing in it may look like one."""
-    if isinstance(value, str) and ("/" in value or "\\" in value or "\0" in value):
+    if isinstance(value, str) and (value in (".", "..") or any(sign in value for sign in "/\\\0")):
         raise refuse(f"{value!r} is a path; no option of a training, scoring or batch request takes one")
     if isinstance(value, Mapping):
         for key, inner in value.items():

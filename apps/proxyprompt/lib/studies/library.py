@@ -10,7 +10,8 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -104,7 +105,7 @@ class Catalogue:
     ):
         self.datastore, self.registry, self.cache = datastore, registry, cache
         self.intensity, self.conf_labels = intensity, conf_labels
-        self._lock = threading.RLock()
+        self._lock, self._looked = threading.RLock(), threading.local()
         self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
 
     def refresh(self, *, remote: bool = False) -> None:
@@ -135,8 +136,19 @@ class Catalogue:
             for tag in before - self._tags():
                 self.cache.purge(tag)
 
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Within it, this thread gets the studies as they are now, however often it asks, for one look at the files."""
+        self._looked.studies = self.studies()
+        try:
+            yield
+        finally:
+            self._looked.studies = None
+
     def studies(self) -> dict[str, LabelledStudy]:
         """id -> labelled study that can be used, in the datastore's order."""
+        if getattr(self._looked, "studies", None) is not None:
+            return self._looked.studies
         with self._lock:
             self.refresh()
             return {i: found for i, (_, found) in self._known.items() if isinstance(found, LabelledStudy)}

@@ -14,8 +14,11 @@ from lib.studies.labels import NESTED, merge
 from lib.studies.registry import StructureRegistry
 from lib.tasks.clicks import Click
 
-REACH = 0.03
-"""Of a slice's longer side: how far a click's own correction goes."""
+REACH = 0.1
+"""Of a slice's longer side: how far a click's own correction goes at most. How much of it changes side depends on how
+sure the decoder was: a narrow spot where it was very sure, a wide one where it was nearly of the click's mind."""
+TAKES = 0.03
+"""Of a slice's longer side: how far around a click inside a structure it takes pixels from another one."""
 MARGIN = 1.0
 """Logit of a corrected pixel: a probability of 0.73."""
 
@@ -28,7 +31,7 @@ def obey(logits: np.ndarray, clicks: Sequence[Click]) -> tuple[np.ndarray, int]:
         if (logits[click.row, click.column] > 0) == click.inside:
             continue
         enforced += 1
-        radius = reach(logits.shape)
+        radius = pixels(REACH, logits.shape)
         for other in clicks:
             if other.inside != click.inside:
                 radius = min(radius, np.hypot(click.row - other.row, click.column - other.column))
@@ -48,7 +51,7 @@ def lay(
     """``structure``'s new mask in a label map (h, w) of registry ids; returns another map.
 
     masks: logits (h, w) of every structure, the new one's too. clicks: on this slice, by structure. Other structures
-    keep their pixels, except within :data:`REACH` of a click inside ``structure``; pixels that it leaves go to the
+    keep their pixels, except within :data:`TAKES` of a click inside ``structure``; pixels that it leaves go to the
     structure that it was nested in, if any.
     """
     id, inside = registry.id_of(structure), masks[structure] > 0
@@ -59,14 +62,14 @@ def lay(
         labels[left] = merge(under, registry)[left] if under else 0
     mine = _nearest(labels.shape, clicks.get(structure, ()))
     others = _nearest(labels.shape, [c for name, given in clicks.items() if name != structure for c in given])
-    taken = inside & ((labels == 0) | ((mine <= reach(labels.shape)) & (mine <= others)))
+    taken = inside & ((labels == 0) | ((mine <= pixels(TAKES, labels.shape)) & (mine <= others)))
     labels[taken] = id
     return labels
 
 
-def reach(shape: tuple[int, ...]) -> float:
-    """:data:`REACH` in pixels, at least 2."""
-    return max(2.0, REACH * max(shape))
+def pixels(share: float, shape: tuple[int, ...]) -> float:
+    """A share of a slice's longer side in pixels, at least 2."""
+    return max(2.0, share * max(shape))
 
 
 def distance(shape: tuple[int, ...], click: Click) -> np.ndarray:

@@ -83,18 +83,22 @@ class ProxyPromptTrain(TrainTask):
         """
         refusals = (StudyError, TrainingError, TrainingStopped)
         with as_monailabel("training", *refusals, failure=MONAILabelError.APP_TRAIN_FAILED):
-            options = parse_train_options(
-                request,
-                task=self._name,
-                defaults=self._defaults,
-                parents=self._models.versions(),
-                unproven=self._unproven(),
-            )
+            options = self.parse(request)
             if options.publish:
                 header = self._store().publish(options.publish)
                 return {"version": header.name, "status": header.status, "reason": header.reason}
             with self._state.exclusive():
                 return self._train(options)
+
+    def parse(self, request: Mapping[str, Any]) -> TrainOptions:
+        """MONAILabelException (bad input) for options that cannot be; asked before a process is started for them."""
+        return parse_train_options(
+            request,
+            task=self._name,
+            defaults=self._defaults,
+            parents=self._models.versions(),
+            unproven=self._unproven(),
+        )
 
     def _unproven(self) -> list[str]:
         return [header.name for header in self._store().all() if header.status == UNPROVEN]
@@ -171,6 +175,7 @@ class ProxyPromptTrain(TrainTask):
         }
         best = round(float(np.mean(list(serving.values()))), 4) if serving else 0.0
         stats = self._state.finish(header.status, header.reason, best_metric=best, **told)
+        self._state.put_away(header.name)
         logger.info("%s is %s: %s", header.name, header.status, header.reason)
         return {**told, "status": header.status, "reason": header.reason, "total_time": stats["total_time"]}
 

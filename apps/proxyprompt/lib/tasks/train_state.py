@@ -29,7 +29,7 @@ _PATIENCE = 1.0  # others take the lock for an instant, to see whether it is fre
 
 
 class TrainingState:
-    """The folder of a server's trainings: ``stats.json``, the lock, and the run that can be resumed.
+    """The folder of a server's trainings: ``stats.json``, the lock, the run that can be resumed, the logs of others.
 
     The statistics have the names that viewers look for: ``epoch``, ``total_epochs``, ``best_metric``, ``start_ts``
     (seconds since 1970), and ``total_time`` once it has ended. ``status`` is "running", "interrupted", "failed", or
@@ -39,9 +39,9 @@ class TrainingState:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.run_folder = self.folder / "run"
+        self.run_folder, self._logs = self.folder / "run", self.folder / "logs"
         self._stats, self._lock = self.folder / "stats.json", self.folder / "lock"
-        self._written, self._resumed_from = float("-inf"), None
+        self._written, self._resumed_from, self._left_over = float("-inf"), None, False
 
     def stats(self) -> dict[str, Any]:
         """As they stand; {} before the first training. Cheap: asked for at every request to ``/info/``."""
@@ -77,7 +77,7 @@ class TrainingState:
 
     def start(self, *, epochs: int) -> None:
         """Nothing is known yet but that it runs."""
-        self._resumed_from = None
+        self._resumed_from, self._left_over = None, self._last().get("status") == RUNNING
         begun = {"status": RUNNING, "message": "reading the labelled studies", "start_ts": int(time.time())}
         self._write({**begun, **_times(0.0)}, epochs)
 
@@ -90,7 +90,7 @@ class TrainingState:
         stats = {
             **self._last(),
             **_times(progress.seconds),
-            "message": f"goes on from step {self._resumed_from}" if self._resumed_from else "training",
+            "message": self._how_it_began(),
             "resumed_from": self._resumed_from,
             "epoch": progress.epoch,
             "step": progress.step,
@@ -107,6 +107,19 @@ class TrainingState:
         stats |= {"status": status, "message": message, "total_time": stats["current_time"], **more}
         self._write(stats, stats.get("total_epochs", 1))
         return stats
+
+    def put_away(self, version: str) -> None:
+        """Keeps TensorBoard's log of a training that ended, under the name of its version."""
+        with contextlib.suppress(OSError):
+            self._logs.mkdir(exist_ok=True)
+            os.replace(self.run_folder, self._logs / version)
+
+    def _how_it_began(self) -> str:
+        if self._resumed_from:
+            return f"goes on from step {self._resumed_from}"
+        if self._left_over:
+            return "began anew: options, version or labels are not those of the training that was interrupted"
+        return "training"
 
     def _last(self) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError, ValueError):

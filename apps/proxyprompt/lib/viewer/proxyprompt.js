@@ -213,6 +213,7 @@ window.proxyprompt = (() => {
     const table = (head, rows) => {
       const made = document.createElement('table');
       made.append(row('th', head), ...rows.map(cells => row('td', cells)));
+      made.style.cssText = 'width: 100%; text-align: left; margin-top: 6px';
       return made;
     };
     const structures = Object.entries(answer.structures ?? {}).map(([name, found]) => [
@@ -220,10 +221,13 @@ window.proxyprompt = (() => {
       percent(found.presence_max),
       percent(found.agreement),
     ]);
-    const supports = (answer.supports ?? []).map(used => [
-      `${nameOf(used.id)}, slice ${used.slice + 1}`,
-      percent(used.similarity),
-    ]);
+    const used = answer.supports ?? [];
+    const supports = [...new Set(used.map(one => one.id))].map(id => {
+      const own = used.filter(one => one.id === id);
+      const which = own.map(one => one.slice + 1).sort((a, b) => a - b);
+      const similarity = Math.max(...own.map(one => one.similarity));
+      return [`${nameOf(id)}, slice ${which.join(', ')}`, percent(similarity)];
+    });
     const lines = [...(answer.warnings ?? []), `${answer.adapter ?? ''} · ${answer.disclaimer ?? ''}`].map(text =>
       Object.assign(document.createElement('p'), { textContent: text }));
     document
