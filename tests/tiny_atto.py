@@ -11,6 +11,7 @@ from lib.foundation.sam2 import ATTO, build_atto
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 
 PIXELS = 128
+APP = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"
 
 
 def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0) -> Path:
@@ -36,3 +37,10 @@ def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0) -> Path:
     path = Path(folder) / f"atto-{number}.safetensors"
     save_file(state, path, metadata={"config": json.dumps(header)})
     return path
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """What to start a server with: nothing where the embedded weights are there, else a tiny ``atto``."""
+    if list((APP / "model").glob("atto-*.safetensors")):
+        return {}
+    return {"weights_dir": str(write_tiny_atto(folder).parent)}

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,42 @@ from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib import __version__
 from lib.foundation import CheckpointError, build_foundation, weights_identity
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.server.install import install
+from lib.session.journal import Journal
+from lib.session.recorder import Recorder
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry
+from lib.studies.labels import StructureRegistry, parse_labels
+from lib.studies.notes import DISAGREEMENT, QUALITY
 from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
+from lib.tasks.disagreement import SupportDisagreement
+from lib.tasks.edit import ProxyPromptEdit
 from lib.tasks.errors import in_task_process, refuse, starting
 from lib.tasks.folder import StudyFolder
+from lib.tasks.idle import BackgroundScoring, Idle
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
+from lib.tasks.quality import SupportQuality
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
-from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.strategy import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
 from lib.tasks.submit import take_in
 from lib.tasks.train import ProxyPromptTrain
 from lib.training.adapters import AdapterError, AdapterStore
 from lib.training.finetune_config import FinetuneConfig
+from lib.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +69,8 @@ class ProxyPromptApp(MONAILabelApp):
             self._device = self.options.torch_device()
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
+        self._idle = Idle()
+        self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -77,9 +91,12 @@ class ProxyPromptApp(MONAILabelApp):
             disk_bytes=self.options.cache_disk_mb * MEGABYTE,
         )
         with starting(StudyError):
+            registry = StructureRegistry(folder / "structures.json")
+            for name in chain(*parse_labels(self.options.labels)):  # can be clicked before any label has them
+                registry.ensure(name)
             self.library = SupportLibrary(
                 datastore,
-                StructureRegistry(folder / "structures.json"),
+                registry,
                 descriptors=DescriptorIndex(self._describer, cache),
                 cache=cache,
                 intensity=IntensitySettings.parse(self.options.window),
@@ -87,18 +104,19 @@ class ProxyPromptApp(MONAILabelApp):
             )
         self.cache = cache
         self.proposals = Proposals(folder / "proposals")
+        self.recorder = Recorder(Journal(folder / "journal.jsonl"), self.library, self.proposals)
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
-        task = ProxyPromptInfer(
-            models=self.models,
-            library=self.library,
-            cache=self.cache,
-            proposals=self.proposals,
-            supports=self.options.supports,
-        )
-        return {NAME: task}
+        parts = {
+            "models": self.models,
+            "library": self.library,
+            "cache": self.cache,
+            "proposals": self.proposals,
+            "supports": self.options.supports,
+        }
+        return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 
     def init_trainers(self) -> dict[str, ProxyPromptTrain]:
         foundation = self.options.foundation
@@ -116,8 +134,21 @@ class ProxyPromptApp(MONAILabelApp):
     def init_batch_infer(self) -> BatchInfer:
         return BatchInfer()
 
-    def init_strategies(self) -> dict[str, Any]:
-        return {"random": RandomUnlabelled(), "first": FirstUnlabelled()}
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Viewers ask for ``random`` whatever their user chose; it is the one that the operator chose."""
+        strategies = {
+            "random": RandomUnlabelled(),
+            "first": FirstUnlabelled(),
+            "disagreement": MostDisagreement(self.library),
+        }
+        return {**strategies, "random": Chosen(strategies, self.options.next_sample)}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        parts = {"models": self.models, "library": self.library, "cache": self.cache, "pause": self._idle.wait}
+        return {
+            DISAGREEMENT: SupportDisagreement(**parts, supports=self.options.supports),
+            QUALITY: SupportQuality(**parts),
+        }
 
     def _download_dcmqi_tools(self) -> None:
         """dcmqi is among the requirements; nothing is fetched from the internet at start."""
@@ -129,10 +160,20 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install(self, model_upload=self.options.model_upload)
+        served = install(
+            self,
+            journal=self.recorder.journal,
+            adapters=lambda: self.adapters,
+            model_upload=self.options.model_upload,
+        )
+        if served and isinstance(self.datastore(), DicomWebStudies):
+            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
+        if self.options.background_scoring:
+            self._background = BackgroundScoring(list(self._scoring_methods.values()), self.datastore())
+            self._background.wake()
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
@@ -140,6 +181,11 @@ class ProxyPromptApp(MONAILabelApp):
         self._take_in(image_id)
 
     # requests
+
+    def info(self) -> dict[str, Any]:
+        """What viewers show. Every task tells of the labelled studies: one look at their files serves all."""
+        with self.library.catalogue.one_look():
+            return super().info()
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run the task of ``request["model"]`` on an image of the datastore.
@@ -157,12 +203,15 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
+        tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
         started = time.time()
-        path, answer = task({**request, "image": image})
+        with self._idle.request():
+            path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
+        if session is None:
+            self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
-            tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
             if tag == DefaultLabelTag.FINAL.value:
@@ -182,9 +231,20 @@ class ProxyPromptApp(MONAILabelApp):
                 raise SystemExit(error.msg) from None
             raise
 
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        strategy = request.get("strategy") or "random"
+        if strategy not in self._strategies:
+            raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
+        return super().next_sample(request)
+
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
         raise refuse("whole-slide inference is not offered by this app; use POST /infer/proxyprompt?image=ID")
+
+    def model_file(self, model: str, validate: bool = True) -> str | None:
+        """The file of the trained version that serves by default; None where that is the foundation's own."""
+        path = self.adapters.path(self.models.versions()[0])
+        return str(path) if model in self._infers and path.is_file() else None
 
     def sessions(self) -> SafeSessions | None:
         return self._sessions
@@ -193,16 +253,26 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
+        self.recorder.label(image_id)
+        if self._background is not None:
+            self._background.wake()
 
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return super().init_datastore()  # which calls _init_dicomweb_datastore()
         return StudyFolder(
             self.studies,
             extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
             # A task's own process must not write down what it has not seen of the server's changes.
             read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY or in_task_process(),
+        )
+
+    def _init_dicomweb_datastore(self) -> DicomWebStudies:
+        return open_archive(
+            self.studies,
+            conf_labels=self.options.labels,
+            on_new_label=lambda image_id: self.on_save_label(image_id, image_id),
         )
 
     def _session_file(self, session: Any) -> Path:
@@ -250,6 +320,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _index(self) -> None:
         try:
+            self.library.refresh()
             self.library.index_in_background()
         except Exception:
             logger.exception("the labelled studies could not be indexed in the background; requests will do it")

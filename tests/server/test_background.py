@@ -43,6 +43,7 @@ def test_what_viewers_send_passes(app, method, request_):
         ("train", {"model": "proxyprompt", "bundle_path": "here"}, "bundle_path"),
         ("train", {"model": "proxyprompt", "weights": "/etc/passwd"}, "path"),
         ("train", {"model": "proxyprompt", "proxyprompt": {"run": ["../../out"]}}, "path"),
+        ("train", {"model": "proxyprompt", "weights": ".."}, "path"),
         ("train", {"model": "proxyprompt", "gpus": {"a": 1}}, "gpus"),
         ("train", {"model": "proxyprompt", "gpus": "0; rm"}, "gpus"),
         ("batch_infer", {"model": "proxyprompt", "images": ["../one"]}, "path"),

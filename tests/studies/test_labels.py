@@ -20,8 +20,8 @@ def declared(values=(1, 2), **sources):
 
 
 def test_the_first_source_that_names_anything_is_taken():
-    sources = {"label_info": INFO, "segment_names": SEGMENTS, "dataset_json": DATASET, "conf_labels": OPTION}
-    for prefix in ("", "seg ", "set ", "conf "):
+    sources = {"segment_names": SEGMENTS, "label_info": INFO, "dataset_json": DATASET, "conf_labels": OPTION}
+    for prefix in ("seg ", "", "set ", "conf "):
         assert declared(**sources) == {f"{prefix}rim": {1}, f"{prefix}cup": {2}}
         sources.pop(next(iter(sources)))
     assert declared(label_info=[], segment_names={}, dataset_json={}, conf_labels=OPTION) == declared(

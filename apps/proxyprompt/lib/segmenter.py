@@ -80,12 +80,17 @@ class Segmenter(nn.Module):
     def segment(
         self,
         features: Features,
-        memory: SupportMemory,
+        memory: SupportMemory | None,
         points: Points | None = None,
         *,
         bank: MemoryBank | None = None,
     ) -> Decoded:
-        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices."""
+        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices.
+
+        memory: None where there is no support: then the foundation segments by the clicks alone.
+        """
+        if memory is None:
+            return self.foundation.decode(features, Prompts(points=points), memory=bank)
         proxy = self.generator(features.embedding, memory)
         return self.foundation.decode(
             features, Prompts(proxy=proxy.tokens, dense=proxy.dense, points=points), memory=bank

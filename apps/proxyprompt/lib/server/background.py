@@ -46,7 +46,7 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
 
 def _no_paths(value: Any) -> None:
     """No option of such a request is a path, so nothing in it may look like one."""
-    if isinstance(value, str) and ("/" in value or "\\" in value or "\0" in value):
+    if isinstance(value, str) and (value in (".", "..") or any(sign in value for sign in "/\\\0")):
         raise refuse(f"{value!r} is a path; no option of a training, scoring or batch request takes one")
     if isinstance(value, Mapping):
         for key, inner in value.items():

@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """ASGI middleware. model_upload: whether weights may be replaced over the network. only_here: whether requests from
-    other machines are refused."""
+    """ASGI middleware. model_upload: whether versions may come and go over the network. only_here: whether all
+    machines but this one are refused.
+    """
 
     def __init__(self, app: ASGIApp, *, model_upload: bool = False, only_here: bool = False) -> None:
         self._app, self._model_upload, self._only_here = app, model_upload, only_here
@@ -44,7 +45,7 @@ class Gate:
         if path.rstrip("/") == "/reload":
             return 403, "this app is not reloaded in the running server: it sees new studies, labels and weights itself"
         if path.startswith("/model/") and method in ("PUT", "DELETE") and not self._model_upload:
-            return 403, "weights are not replaced over the network; start the server with --conf model_upload true"
+            return 403, "versions come and go over the network only on a server started with --conf model_upload true"
         return None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import tarfile
+from collections.abc import Callable
 
+from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
@@ -12,11 +14,20 @@ from lib.server.answers import install_answers
 from lib.server.auth import install_auth
 from lib.server.background import install_checks
 from lib.server.gate import Gate, started_without_host
+from lib.server.report import report_router
 from lib.server.threads import INFERENCES, RequestThreads
+from lib.server.uploads import upload_router
+from lib.session.journal import Journal
+from lib.training.adapters import AdapterStore
 
 
-def install(app: MONAILabelApp, *, model_upload: bool = False) -> bool:
+def install(
+    app: MONAILabelApp, *, journal: Journal, adapters: Callable[[], AdapterStore], model_upload: bool = False
+) -> bool:
     """Prepare the web server of this process for ``app``; False when none runs in it.
+
+    journal: what the session report is made of. adapters: the trained versions. model_upload: whether others may be
+    added over the network, and the one that serves be taken away.
 
     The app is built while the server starts, when the framework has assembled its middleware already; dropping the
     assembled stack makes it assemble a new one at the next request.
@@ -28,6 +39,9 @@ def install(app: MONAILabelApp, *, model_upload: bool = False) -> bool:
     install_auth()
     install_checks(app)
     install_answers(server)
+    server.include_router(report_router(journal))
+    if model_upload:
+        include_first(server, upload_router(adapters))
     # Archives that are uploaded into a session must not unpack to elsewhere.
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
@@ -35,3 +49,9 @@ def install(app: MONAILabelApp, *, model_upload: bool = False) -> bool:
     server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
     server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
     return True
+
+
+def include_first(server: FastAPI, router: APIRouter) -> None:
+    """Add routes that are asked before those that the server has."""
+    server.include_router(router)
+    server.router.routes.insert(0, server.router.routes.pop())

@@ -47,9 +47,14 @@ class Proposal:
             return int((labels != self.labels).sum())
         differs = np.zeros(labels.shape, dtype=bool)
         for name in {*self.names, *structures}:
-            proposed = self.labels == self.names[name] if name in self.names else np.zeros_like(differs)
-            differs |= proposed != np.isin(labels, sorted(structures.get(name, ())))
+            differs |= self.mask(name) != np.isin(labels, sorted(structures.get(name, ())))
         return int(differs.sum())
+
+    def mask(self, structure: str) -> np.ndarray:
+        """(Z, h, w) bool, where the structure was proposed; ``label_3`` is number 3."""
+        number = int(structure.rpartition("_")[2]) if _UNNAMED.fullmatch(structure) else 0
+        value = self.names.get(structure, number)
+        return self.labels == value if value else np.zeros(self.labels.shape, bool)
 
 
 class Proposals:

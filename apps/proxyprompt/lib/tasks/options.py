@@ -78,8 +78,10 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
     }
 
 
-def parse_options(request: Mapping[str, Any], *, adapters: Sequence[str], count: int) -> Options:
-    """One request's options. adapters: the versions there are. count: the number of supports where none is asked for.
+def parse_options(
+    request: Mapping[str, Any], *, adapters: Sequence[str], count: int, agreement: bool = True
+) -> Options:
+    """One request's options. adapters: the versions there are. count, agreement: what an unchanged request means.
 
     Raises MONAILabelException (bad input) for an option or a value that does not exist, listing the valid ones.
     """
@@ -91,7 +93,7 @@ def parse_options(request: Mapping[str, Any], *, adapters: Sequence[str], count:
         structures=names_of("structure", request.get("structure"), ALL),
         count=_count(request.get("supports"), count),
         adapter=_adapter(request.get("adapter"), adapters),
-        agreement=flag("agreement", request.get("agreement"), True),
+        agreement=flag("agreement", request.get("agreement"), agreement),
         extension=_extension(request),
     )
 

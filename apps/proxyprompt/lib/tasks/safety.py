@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from functools import wraps
 
-from cachetools import TTLCache, cached
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.sessions import SessionInfo, Sessions
@@ -57,11 +55,9 @@ def _check_file(name: str) -> None:
 
 
 def _check_info(info: object) -> None:
-    """What is noted with an image or label; the one entry that names a folder must be a plain name."""
+    """What is noted with an image or label."""
     if not isinstance(info, Mapping):
         raise refuse(f"info {info!r} is not a JSON object; send one such as {{}}")
-    if info.get("SeriesInstanceUID"):
-        check_id(info["SeriesInstanceUID"], "SeriesInstanceUID")
 
 
 def _checked(method: Callable) -> Callable:
@@ -85,13 +81,8 @@ def _checked(method: Callable) -> Callable:
 
 def _guarded(cls: type[Datastore]) -> type[Datastore]:
     members = {}
-    if issubclass(cls, DICOMWebDatastore):
-        # MONAI Label reads this expiry (two hours) when it is imported, before an app can have a say.
-        for name in ("list_images", "get_labeled_images"):
-            expiry = TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
-            members[name] = cached(cache=expiry)(getattr(cls, name).__wrapped__)
     for name, _ in inspect.getmembers(Datastore, inspect.isfunction):
-        method = members.get(name) or getattr(cls, name)
+        method = getattr(cls, name)
         if {*_IDS, *_FILES, *_INFOS} & set(inspect.signature(method).parameters):
             members[name] = _checked(method)
     return type(f"Guarded{cls.__name__}", (cls,), members)

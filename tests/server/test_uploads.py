@@ -1,0 +1,84 @@
+"""Versions that come over the network."""
+
+import pytest
+import requests
+import torch
+from fastapi import FastAPI
+from loopback import serving
+
+from lib.server.answers import install_answers
+from lib.server.install import include_first
+from lib.server.uploads import upload_router
+from lib.training.adapters import AdapterHeader, AdapterStore
+
+NAME = "adapter-20260101T000000Z"
+
+
+def version(folder, *, sha256="a" * 64, value=1.0):
+    """The file of a version as its store wrote it."""
+    store = AdapterStore(folder, foundation="atto-1", foundation_sha256=sha256)
+    header = AdapterHeader(
+        name=NAME,
+        foundation="atto-1",
+        foundation_sha256=sha256,
+        parent="atto-1",
+        config={},
+        structures=("head",),
+        training_groups=(),
+        validation={},
+        status="published",
+        reason="better",
+        created="2026-01-01T00:00:00+00:00",
+        app_version="0.1.0",
+    )
+    return store.save(header, {"weight": torch.full((2, 2), value)})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return AdapterStore(tmp_path / "served", foundation="atto-1", foundation_sha256="a" * 64)
+
+
+@pytest.fixture
+def url(store):
+    server = FastAPI()
+
+    @server.put("/model/{model}")
+    async def what_was_there_before(model: str):
+        return "not asked"
+
+    install_answers(server)
+    include_first(server, upload_router(lambda: store))
+    with serving(server) as url:
+        yield url
+
+
+def put(url, name, content):
+    return requests.put(f"{url}/model/proxyprompt", files={"file": (name, content)}, timeout=30)
+
+
+def test_a_version_trained_elsewhere_is_added(url, store, tmp_path):
+    file = version(tmp_path / "elsewhere")
+    answer = put(url, file.name, file.read_bytes())
+    assert answer.status_code == 200 and answer.json()["version"] == NAME
+    assert store.versions() == [NAME]
+    assert torch.equal(store.load(NAME)[1]["weight"], torch.ones(2, 2))
+
+
+def test_what_is_no_version_for_these_weights_is_refused(url, store, tmp_path):
+    other = version(tmp_path / "other", sha256="b" * 64).read_bytes()
+    good = version(tmp_path / "good").read_bytes()
+    changed = good[:-1] + bytes([good[-1] ^ 1])
+    names = [(f"{NAME}.safetensors", content) for content in (b"", b"nonsense", other, changed)]
+    for name, content in [*names, ("..safetensors", good), (".safetensors", good)]:
+        answer = put(url, name, content)
+        assert answer.status_code == 400, (name, answer.text)
+        assert "not taken" in answer.json()["detail"]
+    assert not store.folder.exists()
+
+
+def test_no_version_is_replaced(url, store, tmp_path):
+    for value, status in ((1.0, 200), (2.0, 400)):
+        file = version(tmp_path / f"from{value}", value=value)
+        assert put(url, file.name, file.read_bytes()).status_code == status
+    assert torch.equal(store.load(NAME)[1]["weight"], torch.ones(2, 2))
