@@ -17,9 +17,11 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from threading import Event
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "apps" / "proxyprompt"
@@ -104,6 +106,22 @@ def config_of(options: argparse.Namespace, cases: int):
     return FinetuneConfig.defaults(options.foundation, **given)
 
 
+@contextmanager
+def interruptible() -> Iterator[Event]:
+    """The event is set by the first Ctrl-C, so that a step is never cut in two; the second one ends it at once."""
+    interrupted = Event()
+
+    def handle(number, frame) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train(options: argparse.Namespace, device: str) -> int:
     import torch
     from tqdm import tqdm
@@ -133,10 +151,12 @@ def train(options: argparse.Namespace, device: str) -> int:
         verify=verify,
         merge=False,
     )
-    interrupted = []
-    signal.signal(signal.SIGINT, lambda *_: interrupted.append(True) or signal.signal(signal.SIGINT, signal.SIG_DFL))
     every = 0.5 if sys.stderr.isatty() else 30
-    with logging_redirect_tqdm(), tqdm(unit="step", mininterval=every, disable=rank() != 0) as bar:
+    with (
+        interruptible() as interrupted,
+        logging_redirect_tqdm(),
+        tqdm(unit="step", mininterval=every, disable=rank() != 0) as bar,
+    ):
 
         def report(progress: Progress) -> None:
             bar.total = progress.steps
@@ -150,7 +170,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             store=store,
             run_folder=out / "run",
             report=report,
-            stop=lambda: bool(interrupted),
+            stop=interrupted.is_set,
         )
     if rank() == 0:
         for structure, child in outcome.child.items():
