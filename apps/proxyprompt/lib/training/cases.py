@@ -63,14 +63,18 @@ class Cases:
         )
 
     @classmethod
-    def from_collection(cls, folder: Folder) -> Cases:
-        """The cases of a folder, read by :func:`lib.studies.collections.read_collection`."""
+    def from_collection(cls, folder: Folder, *, only: Collection[str] | None = None) -> Cases:
+        """The cases of a folder, as :func:`lib.studies.collections.read_collection` found them.
+
+        only: ids, None for all of them.
+        """
 
         def content(case) -> str:
             stamps = [(path.stat().st_mtime_ns, path.stat().st_size) for path in (case.image_path, case.label_path)]
             return content_key(str(case.image_path), stamps, {n: list(v) for n, v in case.structures.items()})
 
-        return cls(Case(c.id, c.group, c.structures, content(c), partial(folder.open, c)) for c in folder.cases)
+        found = (case for case in folder.cases if only is None or case.id in only)
+        return cls(Case(c.id, c.group, c.structures, content(c), partial(folder.open, c)) for c in found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ class Run:
         """Keeps the weights when they are the best so far; the latest ones where nothing can tell."""
         state = self.state
         state.latest, state.validated = self._scores(), state.step
-        mean = float(torch.tensor(list(mean_scores(state.latest).values())).mean()) if state.latest else None
+        mean = fmean(mean_scores(state.latest).values()) if state.latest else None
         state.waited += 1
         if mean is None or state.best is None or mean > state.best:
             state.best, state.scores, state.waited = mean, state.latest, 0
