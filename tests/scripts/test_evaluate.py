@@ -63,9 +63,11 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
     assert evaluate.main([*command, "proxyprompt", "copy", "--weights", str(folder)]) == 0
     second = {u["method"]: u["decides"] for u in json.loads(record.read_text())["units"]}
     assert first["copy"] == second["copy"] and first["proxyprompt"] != second["proxyprompt"]
-    assert evaluate.main([*command, "nearest", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
+    assert (
+        evaluate.main([*command, "nearest", "point", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
+    )
     content = json.loads(record.read_text())
-    assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3"
+    assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3" and "point:atto-3" in content["methods"]
     assert content["mean_dice_of"]["method"] == "nearest:atto-3"
 
 
