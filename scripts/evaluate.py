@@ -86,6 +86,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
+    model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
     results = parser.add_argument_group("results")
     results.add_argument("--json", type=Path, metavar="FILE", help="everything; an interrupted run goes on from it")
     results.add_argument("--markdown", type=Path, metavar="FILE", help="tables to read")
@@ -93,6 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     results.add_argument(
         "--overlays", type=Path, metavar="FOLDER", help="best, median and worst case of each structure"
     )
+    results.add_argument("--plot", type=Path, metavar="FILE", help="Dice over K, and loss curves (.png, .svg, .pdf)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N (default cpu)")
     machine.add_argument("--threads", type=int, help="CPU threads (default: all)")
@@ -160,7 +162,7 @@ def build_methods(options: argparse.Namespace) -> list:
     if "dynunet" in options.methods:
         from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
 
-        config = UNetConfig(minutes=options.unet_minutes, size=options.unet_size)
+        config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
         built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
     methods = [built[name]() for name in METHODS if name in options.methods]
     if options.nearest_foundation:
@@ -178,6 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from lib.evaluation.episodes import EpisodeConfig
+    from lib.evaluation.figures import plot
     from lib.evaluation.pictures import draw_overlays
     from lib.evaluation.record import Record
     from lib.evaluation.run import Plan, evaluate
@@ -219,12 +222,15 @@ def main(arguments: list[str] | None = None) -> int:
             "command": sys.argv[1:] if arguments is None else arguments,
         }
         record.save(summary)
-        text = markdown(rows(measured.units), skipped=measured.skipped)
+        table = rows(measured.units)
+        text = markdown(table, skipped=measured.skipped)
         print(text)
         for path, content in ((options.markdown, lambda: text), (options.csv, lambda: table_csv(measured.units))):
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content(), encoding="utf-8")
+        if options.plot:
+            plot(measured.units, table, options.plot)
         if options.overlays:
             draw_overlays(plan, methods, measured.units, options.overlays)
     except (StudyError, CheckpointError, ValueError, OSError) as error:

@@ -27,7 +27,7 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     command = ["--data", rings, "--data", stacks, "--weights", str(weights), "--shots", "0"]
     command += ["--structures", "rings:whole=1+2,core=2", "--supports", "1", "2", "--seeds", "2", "--threads", "1"]
     command += [part for name, path in files.items() for part in (f"--{name}", str(path))]
-    command += ["--overlays", str(tmp_path / "looks")]
+    command += ["--plot", str(tmp_path / "curve.png"), "--overlays", str(tmp_path / "looks")]
     assert evaluate.main(command) == 0
     content = json.loads(files["json"].read_text())
     assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["command"] == command
@@ -42,6 +42,7 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     text = files["markdown"].read_text()
     assert text in capsys.readouterr().out and "| rings | whole | 4 |" in text and "HD95" in text
     assert len(list(csv.reader(files["csv"].open()))) == 1 + sum(len(u["cases"]) for u in content["units"])
+    assert Image.open(tmp_path / "curve.png").width > 800
     looks = sorted(path.name for path in (tmp_path / "looks").iterdir())
     assert looks == ["rings-core.png", "rings-whole.png", "stacks-core.png", "stacks-ring.png"]
     assert Image.open(tmp_path / "looks" / "stacks-core.png").width > 800
