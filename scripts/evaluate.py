@@ -84,6 +84,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="an atto file whose foundation all methods but proxyprompt use, such as one without a generator",
     )
+    model.add_argument("--no-dense-proxy", action="store_true", help="proxyprompt without its dense proxy (ablation)")
+    model.add_argument(
+        "--mask-quality",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="DICE",
+        help="proxyprompt also with support masks of this Dice to the true ones; 0: empty masks",
+    )
+    model.add_argument("--inverted", action="store_true", help="proxyprompt also with the rest of the image as mask")
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
     model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
@@ -127,6 +137,7 @@ def build_methods(options: argparse.Namespace) -> list:
 
     from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
     from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
+    from lib.evaluation.quality import with_inverted_masks, with_masks_of
     from lib.foundation import build_foundation
     from lib.segmenter import build_segmenter
     from lib.studies.cache import ContentCache
@@ -140,6 +151,7 @@ def build_methods(options: argparse.Namespace) -> list:
             foundation=options.foundation,
             weights_dir=options.weights,
             image_size=options.image_size,
+            dense_proxy=False if options.no_dense_proxy else None,
             device=device,
         )
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache)
@@ -165,6 +177,9 @@ def build_methods(options: argparse.Namespace) -> list:
         config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
         built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
     methods = [built[name]() for name in METHODS if name in options.methods]
+    for method in [method for method in methods if method.name == "proxyprompt"]:
+        methods += [with_masks_of(method, quality) for quality in options.mask_quality]
+        methods += [with_inverted_masks(method)] * options.inverted
     if options.nearest_foundation:
         for method in methods:
             if "foundation" in method.settings and method.name != "proxyprompt":

@@ -72,6 +72,17 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
     assert content["mean_dice_of"]["method"] == "nearest:atto-3"
 
 
+def test_worse_supports_beside_the_true_ones(folders, weights, tmp_path):
+    record = tmp_path / "r.json"
+    command = ["--data", str(folders[0]), "--seeds", "1", "--supports", "1", "--json", str(record), "--no-dense-proxy"]
+    command += ["--weights", str(weights), "--methods", "proxyprompt", "--mask-quality", "0.6", "0", "--inverted"]
+    assert evaluate.main(command) == 0
+    content = json.loads(record.read_text())
+    names = ["proxyprompt", *(f"proxyprompt, masks {how}" for how in ("at Dice 0.6", "at Dice 0", "inverted"))]
+    assert [row["method"] for row in content["means"]] == names
+    assert content["mean_dice_of"]["method"] == "proxyprompt"
+
+
 def test_structures_from_a_file(folders, tmp_path):
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"rings": {"disc": [1, 2]}, "elsewhere": {"x": [1]}}))

@@ -58,7 +58,8 @@ class UNetConfig:
 
 
 class DynUNetFromScratch(Method):
-    """notes: ``curve`` (mean loss of each window of steps, the last may be short), ``steps``, ``stopped`` ("plateau", "minutes" or "steps")."""
+    """notes: ``curve``, the mean loss of each window of steps (the last may be short); ``steps``; ``stopped``:
+    "plateau", "minutes" or "steps"."""
 
     name = "dynunet"
 
