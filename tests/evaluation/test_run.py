@@ -81,9 +81,9 @@ def test_an_interrupted_run_goes_on(plan, tmp_path):
     resumed = evaluate(plan, [again], Record(path))
     whole = evaluate(plan, [Spy()], Record(None))
     assert len(again.learned) == len(whole.units) - 3
-    assert [(u.key, [s.dice and round(s.dice, 4) for s in u.scores]) for u in resumed.units] == [
-        (u.key, [s.dice and round(s.dice, 4) for s in u.scores]) for u in whole.units
-    ]
+    for one, other in zip(resumed.units, whole.units, strict=True):
+        assert one.key == other.key and one.cases == other.cases
+        assert [s.dice for s in one.scores] == pytest.approx([s.dice for s in other.scores], abs=1e-4)
     untouched = Spy()
     evaluate(plan, [untouched], Record(path))
     assert not untouched.learned
@@ -125,13 +125,11 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is(plan):
 
 
 def test_a_damaged_image_stops_the_run_and_what_was_measured_is_kept(plan, tmp_path):
-    victim = max(plan.collections[1].cases, key=lambda case: case.id)
     for case in plan.collections[1].cases:
         case.image_path.write_bytes(b"no image")
     with pytest.raises(StudyError, match="cannot be read"):
         evaluate(plan, [Copy()], Record(tmp_path / "record.json"))
     assert len(json.loads((tmp_path / "record.json").read_text())["units"]) == 8
-    assert victim.image_path.read_bytes() == b"no image"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 99, "units": []}', '{"format": 1, "units": [{}]}'])

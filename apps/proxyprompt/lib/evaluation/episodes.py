@@ -18,7 +18,7 @@ from cachetools import LRUCache, cachedmethod
 
 from lib.studies.collections import Case, Collection
 from lib.studies.errors import StudyError
-from lib.studies.selection import Selection, SupportSlice
+from lib.studies.selection import Selection, SupportError, SupportSlice
 from lib.studies.study import Study
 
 T = TypeVar("T")
@@ -98,10 +98,10 @@ class Episodes:
 
     @cachedmethod(lambda self: self._drawn)
     def supports(self, structure: str, count: int, seed: int) -> Selection:
-        """``count`` slices that show the structure. StudyError when the pool has not so many."""
+        """``count`` slices that show the structure. SupportError when the pool has not so many."""
         order = self._order(structure, seed)
         if len(order) < count:
-            raise StudyError(
+            raise SupportError(
                 f"{self.collection.name}: the support pool shows {structure!r} on {len(order)} slices, {count} are "
                 "asked for; ask for fewer, or enlarge the pool"
             )

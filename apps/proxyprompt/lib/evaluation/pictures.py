@@ -33,7 +33,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
         for structure in collection.structures:
             units_here = [u for u in units if (u.collection, u.structure) == (collection.name, structure)]
             first = next((u for u in units_here if shown and u.method == shown[0].name), None)
-            if first is None:
+            if first is None or all(score.dice is None for score in first.scores):
                 continue
             path = folder / f"{collection.name}-{structure}.png"
             figure = _figure(episodes, structure, first, shown)
@@ -66,7 +66,7 @@ def _figure(episodes: Episodes, structure: str, unit: Unit, methods: Sequence[Me
         where = f", slice {slices.indices[index]}" if len(slices) > 1 else ""
         row[1].set_title(f"{rank}: {case_id}{where}", fontsize=8)
         for axis, method, each in zip(row[2:], methods, learned, strict=True):
-            mask = each.predict(slices)
+            mask = each.segment(slices, truth)
             show(axis, image, aspect=aspect)
             outline(axis, mask[index], COLOURS[1])
             axis.set_title(f"{method.name} {overlap(mask, truth).dice:.2f}", fontsize=8)
@@ -80,4 +80,4 @@ def _ranked(unit: Unit) -> list[tuple[str, str]]:
         (score.dice, case) for case, score in zip(unit.cases, unit.scores, strict=True) if score.dice is not None
     )
     picks = {"best": -1, "median": len(order) // 2, "worst": 0}
-    return list({order[at][1]: (rank, order[at][1]) for rank, at in picks.items()}.values()) if order else []
+    return list({order[at][1]: (rank, order[at][1]) for rank, at in picks.items()}.values())

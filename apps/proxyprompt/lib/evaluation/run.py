@@ -13,7 +13,7 @@ from lib.evaluation.scoring import score
 from lib.studies.cache import content_key
 from lib.studies.collections import Collection
 from lib.studies.errors import StudyError
-from lib.studies.selection import Selection
+from lib.studies.selection import Selection, SupportError
 
 
 class LeakError(ValueError):
@@ -61,6 +61,7 @@ class Work:
 
     @property
     def decides(self) -> str:
+        """The targets count by name, the supports by content: label files are taken to stay as they are."""
         targets = [
             [case.id, case.group, *case.structures[self.structure]] for case in self.episodes.targets_of(self.structure)
         ]
@@ -86,7 +87,8 @@ def evaluate(
 ) -> Measured:
     """Measures what ``record`` does not hold yet; on the way, and when interrupted, the record is saved.
 
-    report(work, done, total): called before each unit. StudyError for files that cannot be read; LeakError.
+    report(work, done, total): called before each unit. StudyError for files that cannot be read, and when there was
+    nothing to measure; LeakError.
     """
     skipped: dict[str, str] = {}
     keys, total = [], len(methods) * plan.seeds * len(plan.counts) * sum(len(c.structures) for c in plan.collections)
@@ -99,6 +101,8 @@ def evaluate(
                     record.add(measure(item))
     finally:
         record.save()
+    if not keys:
+        raise StudyError(f"nothing could be measured: {'; '.join(skipped.values())}")
     return Measured(record.units(keys), skipped)
 
 
@@ -113,7 +117,7 @@ def measure(work: Work) -> Unit:
         slices, truth = episodes.target(case, work.structure)
         whole = len(slices) == len(slices.study) and slices.study.spacing_known
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
-        scores.append(score(learned.predict(slices), truth, spacing))
+        scores.append(score(learned.segment(slices, truth), truth, spacing))
     return Unit(
         *work.key,
         decides=work.decides,
@@ -135,7 +139,7 @@ def _list_work(episodes: Episodes, plan: Plan, methods: Sequence[Method], skippe
         for count in plan.counts:
             try:
                 episodes.supports(structure, count, 0)
-            except StudyError as error:
+            except SupportError as error:
                 skipped[f"{collection.name} {structure} K={count}"] = str(error)
                 continue
             for seed in range(plan.seeds):

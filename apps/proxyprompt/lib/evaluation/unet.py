@@ -35,10 +35,11 @@ from lib.studies.selection import Selection
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """size: side of the square input in pixels. filters: width of each level; each halves the grid.
+    """size: side of the square input in pixels. filters: channels of each level; each halves the grid.
 
-    Training ends after ``minutes``, or when the mean loss of the last ``window`` steps is no longer a hundredth below
-    the lowest such mean before, ``patience`` windows in a row. The learning rate falls to a tenth at the second-last.
+    Training ends after ``minutes`` or ``most_steps``, or when the mean loss of the last ``window`` steps is no longer a
+    hundredth below the lowest such mean before, ``patience`` windows in a row. The learning rate falls to a tenth at
+    the last but one.
     """
 
     size: int = 256
@@ -46,12 +47,19 @@ class UNetConfig:
     batch: int = 4
     learning_rate: float = 1e-3
     minutes: float = 10.0
+    most_steps: int = 20_000
     window: int = 25
     patience: int = 4
 
+    @classmethod
+    def of_width(cls, width: int, **options: float) -> UNetConfig:
+        """Five levels; ``width`` channels on the first, 32 in nnU-Net."""
+        return cls(filters=tuple(width * n for n in (1, 2, 4, 8, 10)), **options)
+
 
 class DynUNetFromScratch(Method):
-    """notes: ``curve`` (mean loss of each window), ``steps``, ``stopped`` ("plateau" or "time"), ``training_dice``."""
+    """notes: ``curve``, the mean loss of each window of steps (the last may be short); ``steps``; ``stopped``:
+    "plateau", "minutes" or "steps"."""
 
     name = "dynunet"
 
@@ -107,9 +115,9 @@ class DynUNetFromScratch(Method):
         criterion = DiceCELoss(sigmoid=True, batch=True)
         curve: list[float] = []
         losses: list[float] = []
-        idle, steps, stopped = 0, 0, "time"
+        idle, steps, stopped = 0, 0, "steps"
         network.train()
-        while time.monotonic() - start < 60 * config.minutes:
+        while steps < config.most_steps:
             drawn = [
                 augment({"image": images[k], "mask": masks[k]}) for k in rng.integers(0, len(images), config.batch)
             ]
@@ -121,6 +129,9 @@ class DynUNetFromScratch(Method):
             optimizer.step()
             losses.append(loss.item())
             steps += 1
+            if time.monotonic() - start > 60 * config.minutes:
+                stopped = "minutes"
+                break
             if len(losses) < config.window:
                 continue
             mean, lowest = float(np.mean(losses)), min(curve, default=np.inf)
@@ -132,6 +143,8 @@ class DynUNetFromScratch(Method):
             if idle >= config.patience:
                 stopped = "plateau"
                 break
+        if losses:
+            curve.append(round(float(np.mean(losses)), 5))
         return {"curve": curve, "window": config.window, "steps": steps, "stopped": stopped}
 
     def _squared(self, picture: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ def nearest_feature(
                 continue
             found = likeness[:, allowed].topk(count, dim=1).indices
             labels.append(share[allowed][found].mean(1))
-        return torch.stack(labels) - 0.5
+        return torch.stack(labels)
 
-    return torch.cat([_label_target(foundation, target[None], label) for target in targets])
+    return torch.cat([_label_target(foundation, target[None], label, cut=0.5) for target in targets])
 
 
 @torch.inference_mode()
@@ -81,15 +81,23 @@ def prototype(
     and leaves over (masked average pooling); nearness is their cosine, compared at the target's pixels. Arguments as
     for :func:`nearest_feature`.
     """
-    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
-    inside = F.normalize((shares * usable) @ keys.T, dim=1)  # (N, C)
-    outside = F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
-    undeclared = ~usable.any(1)
+    inside, outside = mean_looks(foundation, images, masks, valid=valid)
+    undeclared = ~_checked_valid(masks, valid).any(0).to(inside.device)
 
     def label(features: Tensor) -> Tensor:
         return ((inside - outside) @ features).masked_fill(undeclared[:, None], -1)
 
-    return torch.cat([_label_target(foundation, target[None], label) for target in targets])
+    return torch.cat([_label_target(foundation, target[None], label, cut=0.0) for target in targets])
+
+
+@torch.inference_mode()
+def mean_looks(
+    foundation: Foundation, images: Sequence[Tensor], masks: Sequence[Tensor], *, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The mean unit embedding of each structure and of the rest, (N, C) both and of unit length; zeros where there is
+    nothing to look at. Arguments as for :func:`nearest_feature`."""
+    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
+    return F.normalize((shares * usable) @ keys.T, dim=1), F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
 
 
 def _embed_supports(
@@ -121,14 +129,14 @@ def _embed_support(foundation: Foundation, image: Tensor, mask: Tensor) -> tuple
     return F.normalize(embedding.flatten(1).float(), dim=0), share.flatten(1), holds_image.flatten()
 
 
-def _label_target(foundation: Foundation, target: Tensor, label: Callable[[Tensor], Tensor]) -> Tensor:
-    """(1, N, h, w) bool for one target (1, 3, h, w). label: unit features (C, H*W) -> (N, H*W), positive inside."""
+def _label_target(foundation: Foundation, target: Tensor, label: Callable[[Tensor], Tensor], *, cut: float) -> Tensor:
+    """(1, N, h, w) bool for one target (1, 3, h, w). label: unit (C, H*W) -> (N, H*W), inside above ``cut``."""
     prepared, geometry = foundation.preprocess(target)
     embedding = foundation.encode(prepared).embedding[0]
     coarse = label(F.normalize(embedding.flatten(1).float(), dim=0)).unflatten(1, embedding.shape[-2:])
     quarter = foundation.image_size // 4
     fine = F.interpolate(coarse[None], size=(quarter, quarter), mode="bilinear", align_corners=False)
-    return foundation.postprocess(fine, geometry) > 0
+    return foundation.postprocess(fine - cut, geometry) > 0
 
 
 def _checked_valid(masks: Sequence[Tensor], valid: Tensor | None) -> Tensor:
