@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError
 from monailabel.interfaces.tasks.train import TrainTask
@@ -107,6 +108,7 @@ class ProxyPromptTrain(TrainTask):
         self._state.start(epochs=options.config.max_epochs)
         if in_task_process():
             os.nice(_NICENESS)  # the server answers while this computes
+            torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times more
         epoch = 0
 
         def report(progress: Progress) -> None:
