@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lib.studies.cache import content_key
 from lib.studies.ranking import evenly
 
-if TYPE_CHECKING:  # the first two bring MONAI Label along, which takes seconds
+if TYPE_CHECKING:  # MONAI Label comes with the library, and takes seconds
     from lib.studies.collections import Collection as Folder
     from lib.studies.library import Catalogue, LabelledStudy
     from lib.studies.study import Study
