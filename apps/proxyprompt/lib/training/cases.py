@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.studies.cache import content_key
-from lib.studies.collections import Collection as Folder
-from lib.studies.library import Catalogue, LabelledStudy
 from lib.studies.ranking import evenly
-from lib.studies.study import Study
+
+if TYPE_CHECKING:  # MONAI Label comes with the library, and takes seconds
+    from lib.studies.collections import Collection as Folder
+    from lib.studies.library import Catalogue, LabelledStudy
+    from lib.studies.study import Study
 
 
 @dataclass(frozen=True, eq=False)

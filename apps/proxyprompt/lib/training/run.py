@@ -75,17 +75,16 @@ class Run:
         TrainingError when the loss is not finite before any epoch was whole.
         """
         state, config = self.state, self.config
+        began = saved = time.monotonic()
         if not self._resume():
             state.parent = self._scores()
-        began = saved = time.monotonic()
-        spent = state.seconds
-        ended = "epochs"
+        spent, ended = state.seconds, "epochs"
         while state.step < self.steps:
             if self._patience_is_over():
                 ended = "patience"
                 break
             state.seconds = shared(spent + time.monotonic() - began)
-            if config.max_minutes is not None and state.seconds > 60 * config.max_minutes:
+            if state.step and config.max_minutes is not None and state.seconds > 60 * config.max_minutes:
                 ended = "minutes"
                 break
             if shared(stop()):
