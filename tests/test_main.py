@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from app_in_process import build_app
 from tiny_atto import write_tiny_atto
+from versions import write_version
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,21 @@ def test_a_session_file_is_segmented_wherever_the_request_says_it_lies(studies, 
     with pytest.raises(MONAILabelException):
         app.sessions().remove_session("../studies")
     assert studies.exists() and app.sessions().get_session(name)
+
+
+def test_the_model_file_is_the_version_that_serves(studies, weights):
+    app = build_app(studies, weights)
+    assert app.model_file("proxyprompt") is None and app.model_file("spleen") is None
+    store = app.adapters
+    version = write_version(store.folder, foundation=store.foundation, sha256=store.foundation_sha256)
+    assert app.model_file("proxyprompt") == str(version)
+    assert app.model_file("spleen") is None
+
+
+def test_a_strategy_that_does_not_exist_is_refused(studies, weights):
+    with pytest.raises(MONAILabelException) as caught:
+        build_app(studies, weights).next_sample({"strategy": "best"})
+    assert "best" in caught.value.msg and "random" in caught.value.msg
 
 
 def test_whole_slide_requests_are_refused(studies, weights):

@@ -5,8 +5,9 @@ import http.client
 import pytest
 from fastapi import FastAPI, Request
 from loopback import serving
+from monailabel.config import settings
 
-from lib.server.gate import Gate, climbs, is_this_machine, started_without_host
+from lib.server.gate import Gate, climbs, is_this_machine, route_of, started_without_host
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,15 @@ def test_what_is_closed_and_what_is_open():
         assert ask(url, "GET", "/proxy/dicom/%252e%252e/system") == 400
     with serving(Gate(everything(), model_upload=True)) as url:
         assert ask(url, "PUT", "/model/proxyprompt") == 200
+
+
+def test_a_prefix_opens_nothing(monkeypatch):
+    assert route_of({"path": "/proxied/reload", "root_path": "/proxied"}) == "/reload"
+    monkeypatch.setattr(settings, "MONAI_LABEL_API_STR", "/api")
+    with serving(Gate(everything())) as url:
+        assert ask(url, "PUT", "/api/model/proxyprompt") == 403
+        assert ask(url, "POST", "/reload") == 403
+        assert ask(url, "GET", "/api/info/") == 200
 
 
 def test_only_this_machine_unless_an_address_was_chosen():

@@ -5,33 +5,12 @@ import requests
 import torch
 from fastapi import FastAPI
 from loopback import serving
+from versions import NAME, write_version
 
 from lib.server.answers import install_answers
 from lib.server.install import include_first
 from lib.server.uploads import upload_router
-from lib.training.adapters import AdapterHeader, AdapterStore
-
-NAME = "adapter-20260101T000000Z"
-
-
-def version(folder, *, sha256="a" * 64, value=1.0):
-    """The file of a version as its store wrote it."""
-    store = AdapterStore(folder, foundation="atto-1", foundation_sha256=sha256)
-    header = AdapterHeader(
-        name=NAME,
-        foundation="atto-1",
-        foundation_sha256=sha256,
-        parent="atto-1",
-        config={},
-        structures=("head",),
-        training_groups=(),
-        validation={},
-        status="published",
-        reason="better",
-        created="2026-01-01T00:00:00+00:00",
-        app_version="0.1.0",
-    )
-    return store.save(header, {"weight": torch.full((2, 2), value)})
+from lib.training.adapters import AdapterStore
 
 
 @pytest.fixture
@@ -58,7 +37,7 @@ def put(url, name, content):
 
 
 def test_a_version_trained_elsewhere_is_added(url, store, tmp_path):
-    file = version(tmp_path / "elsewhere")
+    file = write_version(tmp_path / "elsewhere")
     answer = put(url, file.name, file.read_bytes())
     assert answer.status_code == 200 and answer.json()["version"] == NAME
     assert store.versions() == [NAME]
@@ -66,8 +45,8 @@ def test_a_version_trained_elsewhere_is_added(url, store, tmp_path):
 
 
 def test_what_is_no_version_for_these_weights_is_refused(url, store, tmp_path):
-    other = version(tmp_path / "other", sha256="b" * 64).read_bytes()
-    good = version(tmp_path / "good").read_bytes()
+    other = write_version(tmp_path / "other", sha256="b" * 64).read_bytes()
+    good = write_version(tmp_path / "good").read_bytes()
     changed = good[:-1] + bytes([good[-1] ^ 1])
     names = [(f"{NAME}.safetensors", content) for content in (b"", b"nonsense", other, changed)]
     for name, content in [*names, ("..safetensors", good), (".safetensors", good)]:
@@ -79,6 +58,6 @@ def test_what_is_no_version_for_these_weights_is_refused(url, store, tmp_path):
 
 def test_no_version_is_replaced(url, store, tmp_path):
     for value, status in ((1.0, 200), (2.0, 400)):
-        file = version(tmp_path / f"from{value}", value=value)
+        file = write_version(tmp_path / f"from{value}", value=value)
         assert put(url, file.name, file.read_bytes()).status_code == status
     assert torch.equal(store.load(NAME)[1]["weight"], torch.ones(2, 2))

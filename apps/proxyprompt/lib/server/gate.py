@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from urllib.parse import unquote
 
+from monailabel.config import settings
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,16 +38,22 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and message, or None for what may pass."""
-        method, path = scope["method"], scope["path"]
+        method, path, route = scope["method"], scope["path"], route_of(scope)
         if self._only_here and not is_this_machine(scope):
             return 403, "this server was started without --host, for this machine only; start it with --host ADDRESS"
         if climbs(path):
             return 400, f"the path {path!r} leads out of its folder: give plain names"
-        if path.rstrip("/") == "/reload":
+        if route.rstrip("/") == "/reload":
             return 403, "this app is not reloaded in the running server: it sees new studies, labels and weights itself"
-        if path.startswith("/model/") and method in ("PUT", "DELETE") and not self._model_upload:
+        if route.startswith("/model/") and method in ("PUT", "DELETE") and not self._model_upload:
             return 403, "versions come and go over the network only on a server started with --conf model_upload true"
         return None
+
+
+def route_of(scope: Scope) -> str:
+    """The path as MONAI Label's routes name it: without a proxy's prefix, and without that of MONAI_LABEL_API_STR."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.removeprefix(settings.MONAI_LABEL_API_STR)
 
 
 def climbs(path: str) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lib.server.gate import route_of
+
 INFERENCES = 2
 OTHERS = 64
 
@@ -43,7 +45,7 @@ class RequestThreads:
 
 
 def is_inference(scope: Scope) -> bool:
-    return scope["method"] == "POST" and scope["path"].startswith("/infer/")
+    return scope["method"] == "POST" and route_of(scope).startswith("/infer/")
 
 
 def _on(loop: asyncio.AbstractEventLoop, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
