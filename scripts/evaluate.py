@@ -14,6 +14,9 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
+  memory        the supports as earlier frames of a video: plain SAM 2 (or atto), no generator
+  persam        clicks where the target looks most and least like the structure, refined by the mask they give
+  point, box, everything   the foundation prompted by the target's own truth: what a user's prompt would give
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
 
 An interrupted run with the same --json goes on; methods, seeds, collections and K can be added to it later, and other
@@ -28,6 +31,7 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +39,10 @@ sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
-METHODS = ("proxyprompt", "copy", "nearest", "prototype", "dynunet")
+METHODS = (
+    *("proxyprompt", "copy", "nearest", "prototype"),  # these by default
+    *("memory", "persam", "point", "box", "everything", "dynunet"),
+)
 DEFAULT_METHODS = METHODS[:4]
 
 
@@ -75,10 +82,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--nearest-foundation",
         type=Path,
         metavar="FILE",
-        help="an atto file whose encoder nearest and prototype use instead",
+        help="an atto file whose foundation all methods but proxyprompt use, such as one without a generator",
     )
+    model.add_argument("--no-dense-proxy", action="store_true", help="proxyprompt without its dense proxy (ablation)")
+    model.add_argument(
+        "--mask-quality",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="DICE",
+        help="proxyprompt also with support masks of this Dice to the true ones; 0: empty masks",
+    )
+    model.add_argument("--inverted", action="store_true", help="proxyprompt also with the rest of the image as mask")
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
+    model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
     results = parser.add_argument_group("results")
     results.add_argument("--json", type=Path, metavar="FILE", help="everything; an interrupted run goes on from it")
     results.add_argument("--markdown", type=Path, metavar="FILE", help="tables to read")
@@ -86,6 +104,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     results.add_argument(
         "--overlays", type=Path, metavar="FOLDER", help="best, median and worst case of each structure"
     )
+    results.add_argument("--plot", type=Path, metavar="FILE", help="Dice over K, and loss curves (.png, .svg, .pdf)")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N (default cpu)")
     machine.add_argument("--threads", type=int, help="CPU threads (default: all)")
@@ -116,10 +135,13 @@ def build_methods(options: argparse.Namespace) -> list:
     """The methods asked for, in the order of METHODS; encoded images are shared."""
     import torch
 
-    from lib.evaluation.methods import Copy, EncodeOnce, ProxyPrompt, nearest, prototypes
+    from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
+    from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
+    from lib.evaluation.quality import with_inverted_masks, with_masks_of
     from lib.foundation import build_foundation
     from lib.segmenter import build_segmenter
     from lib.studies.cache import ContentCache
+    from lib.training.baselines import nearest_feature, prototype
 
     device = torch.device(options.device)
     cache = ContentCache(options.cache, memory_bytes=int(options.cache_gb * 2**30), disk_bytes=50 * 2**30)
@@ -129,11 +151,12 @@ def build_methods(options: argparse.Namespace) -> list:
             foundation=options.foundation,
             weights_dir=options.weights,
             image_size=options.image_size,
+            dense_proxy=False if options.no_dense_proxy else None,
             device=device,
         )
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache)
         built["proxyprompt"] = lambda: ProxyPrompt(segmenter)
-    if {"nearest", "prototype"} & set(options.methods):
+    if set(options.methods) - {"proxyprompt", "copy", "dynunet"}:
         other = options.nearest_foundation
         if other or foundation is None:
             foundation = build_foundation(
@@ -142,15 +165,26 @@ def build_methods(options: argparse.Namespace) -> list:
                 image_size=options.image_size,
             )
             foundation = EncodeOnce(foundation.to(device).requires_grad_(False), cache)
-        label = other.stem if other else None
-        built["nearest"] = lambda: nearest(foundation, label=label)
-        built["prototype"] = lambda: prototypes(foundation, label=label)
+        built["nearest"] = lambda: FeatureMethod("nearest", nearest_feature, foundation)
+        built["prototype"] = lambda: FeatureMethod("prototype", prototype, foundation)
+        built["memory"] = lambda: Memory(foundation)
+        built["persam"] = lambda: PerSam(foundation)
+        for name, ask in TOLD.items():
+            built[name] = partial(Told, name, ask, foundation)
     if "dynunet" in options.methods:
         from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
 
-        config = UNetConfig(minutes=options.unet_minutes, size=options.unet_size)
+        config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
         built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
-    return [built[name]() for name in METHODS if name in options.methods]
+    methods = [built[name]() for name in METHODS if name in options.methods]
+    for method in [method for method in methods if method.name == "proxyprompt"]:
+        methods += [with_masks_of(method, quality) for quality in options.mask_quality]
+        methods += [with_inverted_masks(method)] * options.inverted
+    if options.nearest_foundation:
+        for method in methods:
+            if "foundation" in method.settings and method.name != "proxyprompt":
+                method.name += f":{options.nearest_foundation.stem}"
+    return methods
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from lib.evaluation.episodes import EpisodeConfig
+    from lib.evaluation.figures import plot
     from lib.evaluation.pictures import draw_overlays
     from lib.evaluation.record import Record
     from lib.evaluation.run import Plan, evaluate
@@ -202,12 +237,15 @@ def main(arguments: list[str] | None = None) -> int:
             "command": sys.argv[1:] if arguments is None else arguments,
         }
         record.save(summary)
-        text = markdown(rows(measured.units), skipped=measured.skipped)
+        table = rows(measured.units)
+        text = markdown(table, skipped=measured.skipped)
         print(text)
         for path, content in ((options.markdown, lambda: text), (options.csv, lambda: table_csv(measured.units))):
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content(), encoding="utf-8")
+        if options.plot:
+            plot(measured.units, table, options.plot)
         if options.overlays:
             draw_overlays(plan, methods, measured.units, options.overlays)
     except (StudyError, CheckpointError, ValueError, OSError) as error:

@@ -11,77 +11,45 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import requests
-from requests_toolbelt import MultipartDecoder
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
 
+from lib.evaluation.client import Client, ServerError
 from lib.foundation import CheckpointError, build_foundation
 from lib.studies.errors import StudyError
 from lib.studies.samples.folder import SampleFolder
 from lib.training.sample_scores import MEASURES, Answer, Refused, Score, score_study, summarise
 
-TASK = "proxyprompt"
 MODEL_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt" / "model"
 
 
 class Server:
     """A running server as something to ask; label files that come back lie in ``folder``."""
 
-    def __init__(self, url: str, folder: Path, *, timeout: float):
-        self.url, self._folder, self._timeout = url.rstrip("/"), folder, timeout
-
-    def offers(self) -> None:
-        """Refused unless the server answers and has the task."""
-        try:
-            reply = requests.get(f"{self.url}/info/", timeout=self._timeout)
-            models = reply.json()["models"]
-        except (requests.RequestException, ValueError, KeyError) as error:
-            raise Refused(f"{self.url} does not answer like a MONAI Label server: {error}; is it running?") from error
-        if TASK not in models:
-            raise Refused(f"{self.url} has no task {TASK!r}; it offers {', '.join(models) or 'none'}")
+    def __init__(self, client: Client, folder: Path):
+        self._client, self._folder = client, folder
 
     def ask(self, study_id: str, options: dict[str, object]) -> Answer:
-        """One inference; Refused with the server's words when its status is not 200."""
+        """One inference; Refused with the server's words when it does not give one."""
         start = time.perf_counter()
-        reply = requests.post(
-            f"{self.url}/infer/{TASK}",
-            params={"image": study_id, "output": "all"},
-            data={"params": json.dumps(options)},
-            timeout=self._timeout,
-        )
+        try:
+            content, suffix, told = self._client.segment(study_id, **options)
+        except ServerError as error:
+            raise Refused(f"{study_id}: {error}") from error
         seconds = time.perf_counter() - start
-        if reply.status_code != 200:
-            raise Refused(f"{study_id}: status {reply.status_code}: {reply.text[:300]}")
-        if "multipart" not in reply.headers.get("content-type", ""):
-            raise Refused(f"{study_id}: the answer holds no label file: {reply.text[:300]}")
-        told, path = self._unpack(reply)
+        handle, path = tempfile.mkstemp(suffix=suffix, dir=self._folder)
+        with open(handle, "wb") as file:
+            file.write(content)
         likest = sorted(told["supports"], key=lambda support: -support["similarity"])
         supports = [(support["id"], int(support["slice"])) for support in likest]
-        return Answer(path, told["label_names"], supports, seconds)
-
-    def _unpack(self, reply: requests.Response) -> tuple[dict, Path]:
-        told, path = None, None
-        for part in MultipartDecoder.from_response(reply).parts:
-            header = part.headers[b"Content-Disposition"].decode()
-            if 'name="params"' in header:
-                told = json.loads(part.text)
-            elif found := re.search(r'filename="([^"]+)"', header):
-                name = Path(found[1]).name
-                suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
-                path = Path(tempfile.mkstemp(suffix=suffix, dir=self._folder)[1])
-                path.write_bytes(part.content)
-        if told is None or path is None:
-            raise Refused(f"the answer lacks {'its JSON part' if told is None else 'the label file'}")
-        return told, path
+        return Answer(Path(path), told["label_names"], supports, seconds)
 
 
 def table(scores: list[Score], summary: dict) -> Table:
@@ -127,14 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.no_nearest:
             foundation = build_foundation(options.foundation, weights_dir=options.weights)
         with tempfile.TemporaryDirectory() as folder:
-            server = Server(options.server, Path(folder), timeout=options.timeout)
-            server.offers()
+            client = Client(options.server, timeout=options.timeout)
+            client.info()
+            server = Server(client, Path(folder))
             scores = []
             for name in targets:
                 controls = not options.no_controls
                 scores += score_study(samples, name, server.ask, foundation=foundation, controls=controls)
                 print(f"{name}: {', '.join(f'{s.structure} {_number(s.dice)}' for s in scores if s.study == name)}")
-    except (StudyError, CheckpointError, Refused, ValueError, requests.RequestException) as error:
+    except (StudyError, CheckpointError, ServerError, Refused, ValueError) as error:
         print(f"score_samples: {error}", file=sys.stderr)
         return 2
     summary = summarise(scores)

@@ -1,16 +1,22 @@
 """Foundation and generator together, for both families: what trains, what stays, what changes the result."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tiny_atto import write_tiny_atto
 from tiny_sam import build_tiny_sam
+from tiny_training import QUICK, make_bench
 
 from lib.foundation.base import Points
 from lib.foundation.lora import add_lora
 from lib.foundation.sam import Sam
 from lib.foundation.sam2 import build_atto
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
-from lib.segmenter import Segmenter, build_segmenter
+from lib.segmenter import Segmenter, available_versions, build_segmenter
+from lib.training.adapters import AdapterError, AdapterHeader
 from lib.training.losses import segmentation_loss
+from lib.training.trainable import kept_state, make_trainable
 
 SMALL = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 
@@ -128,6 +134,61 @@ def test_the_prompt_stays_in_front_of_the_memory_of_earlier_slices():
     other = segmenter.remember(features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool())
     changed = segmenter.segment(features[3:4], other, bank=MemoryBank((frame,), (1,), (False,)))
     assert (changed.mask_logits - after.mask_logits).abs().max() > 1e-6
+
+
+def trained_version(segmenter, store, *, kind, name, status="published"):
+    """A version of ``segmenter`` as fine-tuning writes one, every trained weight a little off."""
+    config = replace(QUICK, trainable="all" if kind == "whole" else "lora")
+    make_trainable(segmenter, config, None)
+    with torch.no_grad():
+        for parameter in segmenter.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    images, masks = draw(segmenter)
+    expected = run(segmenter, images, masks).mask_logits
+    options, state = kept_state(segmenter, kind)
+    known = dict.fromkeys(AdapterHeader.__dataclass_fields__, "")
+    known |= {"name": name, "status": status, "config": options, "created": name}
+    store.save(AdapterHeader(**{**known, "foundation_sha256": store.foundation_sha256}), state)
+    return expected.detach()
+
+
+@pytest.mark.parametrize("kind", ["lora", "whole"])
+def test_a_version_is_served_as_it_was_trained_and_its_weights_have_another_hash(tmp_path, kind):
+    bench = make_bench(tmp_path, groups=1)
+    expected = trained_version(bench.segmenter(), bench.store, kind=kind, name="one")
+    served = {v: bench_segmenter(bench, v) for v in ("one", "atto-1")}
+    images, masks = draw(served["one"])
+    with torch.no_grad():
+        torch.testing.assert_close(run(served["one"], images, masks).mask_logits, expected, rtol=1e-3, atol=1e-3)
+        assert (run(served["atto-1"], images, masks).mask_logits - expected).abs().max() > 0.05
+    assert served["one"].weights_sha256 != served["atto-1"].weights_sha256
+    assert served["one"].trained and not any(p.requires_grad for p in served["one"].parameters())
+    plain = build_segmenter(weights_dir=bench.folder, image_size=64)
+    assert plain.weights_sha256 == served["atto-1"].weights_sha256, "a store beside it changes nothing"
+
+
+def bench_segmenter(bench, version):
+    return build_segmenter(weights_dir=bench.folder, adapters=bench.store, adapter=version, image_size=64)
+
+
+def test_the_newest_published_version_is_the_default_and_others_only_by_name(tmp_path):
+    bench = make_bench(tmp_path, groups=1)
+    for name, status in (("a", "published"), ("b", "published"), ("c", "refused")):
+        trained_version(bench.segmenter("atto-1"), bench.store, kind="lora", name=name, status=status)
+    assert available_versions("atto", bench.folder, bench.store) == ["b", "a", "atto-1"]
+    assert bench_segmenter(bench, None).version == "b" and bench_segmenter(bench, "c").version == "c"
+    with pytest.raises(ValueError, match="unknown adapter version 'd' of atto; there are: b, a, atto-1"):
+        bench_segmenter(bench, "d")
+
+
+def test_a_version_of_other_weights_is_refused(tmp_path):
+    bench = make_bench(tmp_path, groups=1)
+    trained_version(bench.segmenter(), bench.store, kind="lora", name="one")
+    write_tiny_atto(tmp_path, seed=5)
+    with pytest.raises(AdapterError, match="it means nothing on other weights"):
+        bench_segmenter(bench, "one")
+    assert bench_segmenter(bench, None).version == "atto-1"
 
 
 def test_unknown_names_list_what_there_is(tmp_path):

@@ -102,4 +102,7 @@ def test_a_training_that_cannot_be_says_why_and_the_server_goes_on(report, serve
         time.sleep(1)
     assert status["status"] == "ERROR"
     assert "spleen" in status["details"][-1]
+    at_once = {"params": {"run_sync": True}, "json": {"structures": "spleen"}, "timeout": 60}
+    answer = requests.post(f"{server.url}/train/proxyprompt", **at_once)
+    assert answer.status_code == 400 and "spleen" in answer.json()["detail"]
     assert client.versions()

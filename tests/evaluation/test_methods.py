@@ -7,7 +7,7 @@ from labelled_folders import write_pictures, write_volumes
 from tiny_atto import write_tiny_atto
 
 from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.methods import Copy, EncodeOnce, ProxyPrompt, nearest, prototypes
+from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
 from lib.segmenter import Segmenter, build_segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.collections import read_collection
@@ -60,9 +60,10 @@ def test_training_free_methods_are_the_baselines(segmenter, episode):
     targets = torch.from_numpy(slices.images(range(len(slices))))
     copied = Copy().learn(supports, seed=0).predict(slices)
     assert np.array_equal(copied[-1], copy_support_mask(masks, slices.slice_shape)[0].numpy())
-    for method, baseline in ((nearest, nearest_feature), (prototypes, prototype)):
+    for baseline in (nearest_feature, prototype):
         expected = baseline(segmenter.foundation, targets, images, masks)[:, 0].numpy()
-        predict = method(EncodeOnce(segmenter.foundation, memory())).learn(supports, seed=0).predict
+        shared = EncodeOnce(segmenter.foundation, memory())
+        predict = FeatureMethod("x", baseline, shared).learn(supports, seed=0).predict
         assert np.array_equal(predict(slices), expected) and np.array_equal(predict(slices), expected)
 
 
@@ -75,7 +76,7 @@ def test_an_image_is_encoded_once_for_all_methods_and_draws(segmenter, episode, 
     encoded = counted(segmenter, monkeypatch)
     shared = EncodeOnce(segmenter.foundation, memory())
     served = Segmenter(foundation=shared, generator=segmenter.generator).eval()
-    methods = [ProxyPrompt(served), nearest(shared), prototypes(shared)]
+    methods = [ProxyPrompt(served), *(FeatureMethod("x", label, shared) for label in (nearest_feature, prototype))]
     for seed in range(2):
         for method in methods:
             method.learn(supports, seed=seed).predict(slices)
@@ -101,5 +102,5 @@ def test_identity_follows_what_decides(segmenter, tmp_path):
     larger = build_segmenter(weights_dir=write_tiny_atto(tmp_path, number=3), image_size=192)
     names = {ProxyPrompt(model).identity for model in (segmenter, other, larger)}
     assert len(names) == 3 and ProxyPrompt(segmenter).identity in names
-    assert nearest(segmenter.foundation).identity != nearest(other.foundation).identity
-    assert nearest(segmenter.foundation, label="x").name == "nearest:x"
+    features = {FeatureMethod("x", prototype, model.foundation).identity for model in (segmenter, other)}
+    assert len(features) == 2

@@ -4,32 +4,10 @@ import csv
 import io
 
 import pytest
+from measured_units import UNITS, score, unit
 
-from lib.evaluation.record import Unit
-from lib.evaluation.scoring import Score
-from lib.evaluation.summary import gains, means, rows, summarise
+from lib.evaluation.summary import gains, mean_gains, means, rows, summarise
 from lib.evaluation.tables import markdown, table_csv
-
-
-def score(dice, *, absent=0, false=0):
-    return Score(dice, dice and dice / (2 - dice), None, None, int(dice is not None), int(dice == 0), absent, false)
-
-
-def unit(method, seed, dice, *, collection="eyes", structure="disc", count=4, groups=None):
-    cases = [f"c{n}" for n in range(len(dice))]
-    scores = [d if isinstance(d, Score) else score(d) for d in dice]
-    return Unit(collection, structure, method, count, seed, "x", ["s:0"], cases, groups or cases, scores, 1.0)
-
-
-UNITS = [
-    unit("proxyprompt", 0, [0.8, 0.6, score(None, absent=1, false=1)], groups=["p", "q", "q"]),
-    unit("proxyprompt", 1, [0.6, 0.4, score(None, absent=1)], groups=["p", "q", "q"]),
-    unit("copy", 0, [0.5, 0.5, score(None, absent=1)], groups=["p", "q", "q"]),
-    unit("proxyprompt", 0, [0.2], collection="legs", structure="bone"),
-    unit("proxyprompt", 0, [0.4], collection="legs", structure="skin"),
-    unit("copy", 0, [0.3], collection="legs", structure="bone"),
-    unit("proxyprompt", 0, [1.0, 1.0], count=8),
-]
 
 
 def test_rows():
@@ -65,6 +43,12 @@ def test_gains_are_paired_by_case():
     assert found[1]["mean"] == pytest.approx(-0.1)
 
 
+def test_gains_over_all_count_the_structures_that_both_measured():
+    gain = mean_gains(rows(UNITS), "proxyprompt")["copy", 4]
+    assert gain == pytest.approx((0.0, -0.1, 0.1))  # the skin was measured by one alone
+    assert mean_gains(rows(UNITS[:2]), "proxyprompt") == {}
+
+
 def test_a_structure_that_is_never_there_has_no_dice():
     (row,) = rows([unit("copy", 0, [score(None, absent=3, false=2)])])
     assert row.dice is None and row.lowest is None and row.false_slices == pytest.approx(2 / 3)
@@ -74,7 +58,7 @@ def test_a_structure_that_is_never_there_has_no_dice():
 
 def test_tables():
     text = markdown(rows(UNITS), skipped={"a": "eyes: too few", "b": "eyes: too few"})
-    assert "| proxyprompt | 0.45 | 1.00 |" in text and "| copy | 0.40 | - |" in text
+    assert "| proxyprompt | 0.45 | 1.00 |" in text and "| copy | 0.40 (+0.00 [-0.10, +0.10]) | - |" in text
     assert "| eyes | disc | 2 | 0.60 [0.50, 0.70] ± 0.14 | 0.50 [0.50, 0.50] |" in text
     assert text.count("eyes: too few") == 1
     lines = list(csv.DictReader(io.StringIO(table_csv(UNITS))))

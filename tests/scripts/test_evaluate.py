@@ -27,7 +27,7 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     command = ["--data", rings, "--data", stacks, "--weights", str(weights), "--shots", "0"]
     command += ["--structures", "rings:whole=1+2,core=2", "--supports", "1", "2", "--seeds", "2", "--threads", "1"]
     command += [part for name, path in files.items() for part in (f"--{name}", str(path))]
-    command += ["--overlays", str(tmp_path / "looks")]
+    command += ["--plot", str(tmp_path / "curve.png"), "--overlays", str(tmp_path / "looks")]
     assert evaluate.main(command) == 0
     content = json.loads(files["json"].read_text())
     assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["command"] == command
@@ -42,6 +42,7 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     text = files["markdown"].read_text()
     assert text in capsys.readouterr().out and "| rings | whole | 4 |" in text and "HD95" in text
     assert len(list(csv.reader(files["csv"].open()))) == 1 + sum(len(u["cases"]) for u in content["units"])
+    assert Image.open(tmp_path / "curve.png").width > 800
     looks = sorted(path.name for path in (tmp_path / "looks").iterdir())
     assert looks == ["rings-core.png", "rings-whole.png", "stacks-core.png", "stacks-ring.png"]
     assert Image.open(tmp_path / "looks" / "stacks-core.png").width > 800
@@ -63,10 +64,23 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
     assert evaluate.main([*command, "proxyprompt", "copy", "--weights", str(folder)]) == 0
     second = {u["method"]: u["decides"] for u in json.loads(record.read_text())["units"]}
     assert first["copy"] == second["copy"] and first["proxyprompt"] != second["proxyprompt"]
-    assert evaluate.main([*command, "nearest", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
+    assert (
+        evaluate.main([*command, "nearest", "point", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
+    )
     content = json.loads(record.read_text())
-    assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3"
+    assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3" and "point:atto-3" in content["methods"]
     assert content["mean_dice_of"]["method"] == "nearest:atto-3"
+
+
+def test_worse_supports_beside_the_true_ones(folders, weights, tmp_path):
+    record = tmp_path / "r.json"
+    command = ["--data", str(folders[0]), "--seeds", "1", "--supports", "1", "--json", str(record), "--no-dense-proxy"]
+    command += ["--weights", str(weights), "--methods", "proxyprompt", "--mask-quality", "0.6", "0", "--inverted"]
+    assert evaluate.main(command) == 0
+    content = json.loads(record.read_text())
+    names = ["proxyprompt", *(f"proxyprompt, masks {how}" for how in ("at Dice 0.6", "at Dice 0", "inverted"))]
+    assert [row["method"] for row in content["means"]] == names
+    assert content["mean_dice_of"]["method"] == "proxyprompt"
 
 
 def test_structures_from_a_file(folders, tmp_path):

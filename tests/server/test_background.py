@@ -48,7 +48,8 @@ def test_what_viewers_send_passes(app, method, request_):
         ("train", {"model": "proxyprompt", "gpus": "0; rm"}, "gpus"),
         ("batch_infer", {"model": "proxyprompt", "images": ["../one"]}, "path"),
         ("batch_infer", {"model": "proxyprompt", "images": "some"}, "labeled"),
-        ("batch_infer", {"model": "proxyprompt", "label_tag": ".."}, "label tag"),
+        ("batch_infer", {"model": "proxyprompt", "label_tag": ".."}, "path"),
+        ("batch_infer", {"model": "proxyprompt", "label_tag": ".final"}, "label tag"),
     ],
 )
 def test_what_is_refused_at_once(app, method, request_, word):

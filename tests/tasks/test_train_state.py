@@ -56,6 +56,10 @@ def test_viewers_find_what_they_look_for(tmp_path):
         stats = state.stats()
         assert (stats["epoch"], stats["total_epochs"], stats["best_metric"]) == (2, 4, 0.5)
         assert stats["validation"] == {"head": 0.5123}
+        state.progress(progress(51), minutes=None)
+        assert state.stats()["step"] == 50  # no file is written at every step
+        state.progress(progress(75), minutes=None)
+        assert (state.stats()["step"], state.stats()["epoch"]) == (75, 3)
         assert stats["status"] == "running" and "total_time" not in stats
         assert stats["resumed_from"] == 49 and "49" in stats["message"]
         state.finish("published", "better", best_metric=0.7)

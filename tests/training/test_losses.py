@@ -41,3 +41,21 @@ def test_absent_structures_teach_presence_only():
 def test_a_batch_without_any_structure_is_finite():
     loss = segmentation_loss(decoded_of(torch.randn(2, 1, 8, 8)), torch.zeros(2, 1, 32, 32))
     assert torch.isfinite(loss.total)
+
+
+def test_pairs_that_were_not_asked_for_and_padding_do_not_count():
+    logits, presence = torch.randn(2, 2, 8, 8, requires_grad=True), torch.zeros(2, 2, requires_grad=True)
+    masks = torch.zeros(2, 2, 32, 32)
+    masks[..., 8:20, 8:20] = 1
+    asked = torch.tensor([[True, False], [True, True]])
+    inside = torch.ones(2, 32, 32, dtype=torch.bool)
+    inside[1, 24:] = False
+    loss = segmentation_loss(decoded_of(logits, presence), masks, asked=asked, inside=inside)
+    loss.total.backward()
+    assert logits.grad[0, 1].abs().max() == 0 == presence.grad[0, 1] and loss.dice.isnan().tolist()[0] == [False, True]
+    assert logits.grad[1, :, 7].abs().max() == 0 < logits.grad[0, 0, 7].abs().max()
+    changed = logits.detach().clone()
+    changed[0, 1], changed[1, :, 7] = 9.0, 9.0
+    again = segmentation_loss(decoded_of(changed, presence), masks, asked=asked, inside=inside)
+    torch.testing.assert_close(again.total, loss.total)
+    assert segmentation_loss(decoded_of(logits, presence), masks, asked=torch.zeros_like(asked)).total.item() == 0

@@ -26,11 +26,13 @@ class Client:
 
     def info(self) -> dict[str, Any]:
         """What the server offers; ServerError when it lacks the task."""
-        info = self._ask("GET", "/info/").json()
-        if TASK not in info.get("models", {}):
-            raise ServerError(
-                f"{self.url} has no task {TASK!r}; it offers {', '.join(info.get('models', {})) or 'none'}"
-            )
+        try:
+            info = self._ask("GET", "/info/").json()
+            models = info["models"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(f"{self.url} does not answer like a MONAI Label server: {error!r}") from error
+        if TASK not in models:
+            raise ServerError(f"{self.url} has no task {TASK!r}; it offers {', '.join(models) or 'none'}")
         return info
 
     def versions(self) -> list[str]:
@@ -91,7 +93,7 @@ class Client:
         try:
             reply = requests.request(method, f"{self.url}{path}", timeout=self._timeout, **arguments)
         except requests.RequestException as error:
-            raise ServerError(f"{self.url} does not answer: {error}; is the server running?") from error
+            raise ServerError(f"{self.url} does not answer: {error}; is it running?") from error
         if reply.status_code != 200:
             raise ServerError(f"{method} {path}: status {reply.status_code}: {reply.text[:500]}")
         return reply

@@ -22,15 +22,21 @@ from lib.studies.cache import ContentCache, content_key
 from lib.studies.selection import Selection
 from lib.tasks.latency import Latencies
 from lib.tasks.pipeline import Pipeline
-from lib.training.baselines import copy_support_mask, nearest_feature, prototype
+from lib.training.baselines import copy_support_mask
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a method makes of a support set. predict: slices -> (Z, h, w) bool. notes: for the record, JSON."""
+    """What a method makes of a support set. predict: slices -> (Z, h, w) bool; with ``sees_truth`` the target's truth,
+    (Z, h, w) bool, is its second argument. notes: for the record, JSON."""
 
-    predict: Callable[[Slices], np.ndarray]
+    predict: Callable[..., np.ndarray]
     notes: Mapping[str, object] = field(default_factory=dict)
+    sees_truth: bool = False
+
+    def segment(self, slices: Slices, truth: np.ndarray) -> np.ndarray:
+        """(Z, h, w) bool; only a method that says so is shown the truth."""
+        return self.predict(slices, truth) if self.sees_truth else self.predict(slices)
 
 
 class Method(ABC):
@@ -92,7 +98,7 @@ class Copy(Method):
 
 
 class FeatureMethod(Method):
-    """``label`` (nearest feature, prototype) on the embeddings of a foundation."""
+    """A training-free ``label`` of :mod:`lib.training.baselines` (nearest feature, prototype) on a foundation."""
 
     def __init__(self, name: str, label: Callable[..., Tensor], foundation: Foundation) -> None:
         self.name, self._label, self._foundation = name, label, foundation
@@ -112,16 +118,6 @@ class FeatureMethod(Method):
             return self._label(self._foundation, targets, images, masks)[:, 0].cpu().numpy()
 
         return Learned(predict)
-
-
-def nearest(foundation: Foundation, *, label: str | None = None) -> Method:
-    """Every position takes the label of the support position that looks most like it. label: told in the name."""
-    return FeatureMethod(f"nearest:{label}" if label else "nearest", nearest_feature, foundation)
-
-
-def prototypes(foundation: Foundation, *, label: str | None = None) -> Method:
-    """Every position goes to the mean look of the structure or to that of the rest, whichever is nearer."""
-    return FeatureMethod(f"prototype:{label}" if label else "prototype", prototype, foundation)
 
 
 class EncodeOnce(nn.Module):

@@ -66,7 +66,7 @@ def _figure(episodes: Episodes, structure: str, unit: Unit, methods: Sequence[Me
         where = f", slice {slices.indices[index]}" if len(slices) > 1 else ""
         row[1].set_title(f"{rank}: {case_id}{where}", fontsize=8)
         for axis, method, each in zip(row[2:], methods, learned, strict=True):
-            mask = each.predict(slices)
+            mask = each.segment(slices, truth)
             show(axis, image, aspect=aspect)
             outline(axis, mask[index], COLOURS[1])
             axis.set_title(f"{method.name} {overlap(mask, truth).dice:.2f}", fontsize=8)

@@ -117,7 +117,7 @@ def measure(work: Work) -> Unit:
         slices, truth = episodes.target(case, work.structure)
         whole = len(slices) == len(slices.study) and slices.study.spacing_known
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
-        scores.append(score(learned.predict(slices), truth, spacing))
+        scores.append(score(learned.segment(slices, truth), truth, spacing))
     return Unit(
         *work.key,
         decides=work.decides,

@@ -50,11 +50,36 @@ def rows(units: Sequence[Unit]) -> list[Row]:
 
 def means(table: Sequence[Row]) -> dict[tuple[str, int], float]:
     """(method, K) -> mean Dice over collections of the mean over structures."""
-    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    return {key: _mean(_over_structures(dice).values()) for key, dice in _by_method(table).items()}
+
+
+def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Interval]:
+    """(other method, K) -> what ``method`` gains over it on the structures that both measured, mean over collections;
+    collections are drawn for the interval."""
+    found, dice = {}, _by_method(table)
+    for (other, count), theirs in dice.items():
+        ours = dice.get((method, count), {})
+        gained = {key: ours[key] - theirs[key] for key in ours if key in theirs}
+        if other != method and gained:
+            found[other, count] = bootstrap_mean(list(_over_structures(gained).values()))
+    return found
+
+
+def _by_method(table: Sequence[Row]) -> dict[tuple[str, int], dict[tuple[str, str], float]]:
+    """(method, K) -> (collection, structure) -> mean Dice."""
+    found: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
     for row in table:
         if row.dice is not None:
-            found.setdefault((row.method, row.supports), {}).setdefault(row.collection, []).append(row.dice.mean)
-    return {key: float(np.mean([np.mean(dice) for dice in collections.values()])) for key, collections in found.items()}
+            found.setdefault((row.method, row.supports), {})[row.collection, row.structure] = row.dice.mean
+    return found
+
+
+def _over_structures(values: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Collection -> mean over its structures."""
+    found: dict[str, list[float]] = {}
+    for (collection, _), value in values.items():
+        found.setdefault(collection, []).append(value)
+    return {collection: float(np.mean(some)) for collection, some in found.items()}
 
 
 def gains(units: Sequence[Unit], method: str) -> list[dict[str, object]]:
@@ -89,6 +114,9 @@ def summarise(units: Sequence[Unit], *, method: str = "proxyprompt") -> dict[str
         "mean_dice": mean.get(first),
         "mean_dice_of": first and {"method": first[0], "supports": first[1]},
         "means": [{"method": name, "supports": count, "dice": dice} for (name, count), dice in mean.items()],
+        "mean_gains": [
+            {"over": name, "supports": count, **_of(gain)} for (name, count), gain in mean_gains(table, method).items()
+        ],
         "rows": [{**asdict(row), "dice": row.dice and _of(row.dice)} for row in table],
         "gains": gains(units, method),
     }

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lib.evaluation.record import Unit
 from lib.evaluation.scoring import Score
-from lib.evaluation.summary import Row, means
+from lib.evaluation.summary import Row, mean_gains, means
+from lib.training.metrics import Interval
 
 
-def markdown(table: Sequence[Row], *, skipped: Mapping[str, str] | None = None) -> str:
-    """Mean Dice of all methods; for each K the structures against the methods; presence; distances."""
+def markdown(table: Sequence[Row], *, method: str = "proxyprompt", skipped: Mapping[str, str] | None = None) -> str:
+    """Mean Dice of all methods and what ``method`` gains over them; then the structures K by K, presence, distances."""
     methods = list(dict.fromkeys(row.method for row in table))
     counts = list(dict.fromkeys(row.supports for row in table))
-    mean = means(table)
-    parts = [
-        "Dice, mean over collections.",
-        _grid(["method", *(f"K={k}" for k in counts)], _means(mean, methods, counts)),
-    ]
+    mean, gain = means(table), mean_gains(table, method)
+    parts = [f"Dice, mean over collections; in brackets what {method} gains [95 % interval over collections]."]
+    cells = {(name, k): _number(mean.get((name, k))) + _gain(gain.get((name, k))) for name in methods for k in counts}
+    lines = [[name, *(cells[name, k] for k in counts)] for name in methods]
+    parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
     for count in counts:
-        some = [row for row in table if row.supports == count]
-        parts.append(
-            f"Dice with {count} support{'s'[: count - 1]}: mean [95 % interval over groups] ± spread over draws."
-        )
-        parts.append(_grid(["collection", "structure", "cases", *methods], _by_structure(some, methods, _dice)))
-    last = [row for row in table if row.supports == counts[0]]
-    for title, cell in (
-        (f"Share of slices without the structure on which something is drawn (K={counts[0]}).", _false),
-        (f"Share of slices with the structure that stay empty (K={counts[0]}).", _missed),
-        (f"HD95 in mm, and normalised surface Dice, where spacing is known (K={counts[0]}).", _distance),
-    ):
-        if any(cell(row) != "-" for row in last):
-            parts += [title, _grid(["collection", "structure", "cases", *methods], _by_structure(last, methods, cell))]
+        for title, cell in (
+            ("Dice: mean [95 % interval over groups] ± spread over support draws.", _dice),
+            ("Share of slices without the structure on which something is drawn.", _false),
+            ("Share of slices with the structure that stay empty, in volumes that also have slices without.", _missed),
+            ("HD95 in mm / normalised surface Dice at 2 mm, where spacing is known.", _distance),
+        ):
+            lines = _by_structure([row for row in table if row.supports == count], methods, cell)
+            if lines:
+                parts.append(f"K={count}. {title}")
+                parts.append(_grid(["collection", "structure", "cases", *methods], lines))
     if skipped:
         parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in dict.fromkeys(skipped.values())))
     return "\n\n".join(parts) + "\n"
@@ -52,18 +50,21 @@ def table_csv(units: Iterable[Unit]) -> str:
     return stream.getvalue()
 
 
-def _means(mean: Mapping[tuple[str, int], float], methods: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
-    return [[method, *(_number(mean.get((method, count))) for count in counts)] for method in methods]
-
-
-def _by_structure(table: Sequence[Row], methods: Sequence[str], cell) -> list[list[str]]:
+def _by_structure(table: Sequence[Row], methods: Sequence[str], cell: Callable[[Row], str]) -> list[list[str]]:
+    """A line for each structure of which any method has something to tell."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in table:
         found.setdefault((row.collection, row.structure), {})[row.method] = row
-    return [
-        [*key, str(max(row.cases for row in some.values())), *(cell(some[m]) if m in some else "-" for m in methods)]
-        for key, some in found.items()
-    ]
+    lines = []
+    for key, some in found.items():
+        cells = [cell(some[method]) if method in some else "-" for method in methods]
+        if any(text != "-" for text in cells):
+            lines.append([*key, str(max(row.cases for row in some.values())), *cells])
+    return lines
+
+
+def _gain(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}])"
 
 
 def _dice(row: Row) -> str:

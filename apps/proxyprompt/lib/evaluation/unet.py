@@ -35,7 +35,7 @@ from lib.studies.selection import Selection
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """size: side of the square input in pixels. filters: width of each level; each halves the grid.
+    """size: side of the square input in pixels. filters: channels of each level; each halves the grid.
 
     Training ends after ``minutes`` or ``most_steps``, or when the mean loss of the last ``window`` steps is no longer a
     hundredth below the lowest such mean before, ``patience`` windows in a row. The learning rate falls to a tenth at
@@ -51,9 +51,15 @@ class UNetConfig:
     window: int = 25
     patience: int = 4
 
+    @classmethod
+    def of_width(cls, width: int, **options: float) -> UNetConfig:
+        """Five levels; ``width`` channels on the first, 32 in nnU-Net."""
+        return cls(filters=tuple(width * n for n in (1, 2, 4, 8, 10)), **options)
+
 
 class DynUNetFromScratch(Method):
-    """notes: ``curve`` (mean loss of each window), ``steps``, ``stopped`` ("plateau", "minutes" or "steps")."""
+    """notes: ``curve``, the mean loss of each window of steps (the last may be short); ``steps``; ``stopped``:
+    "plateau", "minutes" or "steps"."""
 
     name = "dynunet"
 
@@ -137,6 +143,8 @@ class DynUNetFromScratch(Method):
             if idle >= config.patience:
                 stopped = "plateau"
                 break
+        if losses:
+            curve.append(round(float(np.mean(losses)), 5))
         return {"curve": curve, "window": config.window, "steps": steps, "stopped": stopped}
 
     def _squared(self, picture: Tensor) -> Tensor:

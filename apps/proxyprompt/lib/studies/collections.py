@@ -88,13 +88,15 @@ def read_collection(
     folder: str | Path,
     *,
     structures: Mapping[str, Sequence[int]] | str | None = None,
+    groups_from: str | Path | None = None,
     intensity: IntensitySettings | None = None,
 ) -> Collection:
     """Finds the cases of ``folder`` and what their labels hold; images are opened only by ``Collection.open``.
 
     structures: name -> label values, or the same as text (``disc=1+2,cup=2``); without it the names come from the label
     info (MONAI Label), else from ``dataset.json``, else they are ``label_<value>`` for every value found. A structure
-    may be the union of several values, and structures may overlap. intensity: as for ``read_study``.
+    may be the union of several values, and structures may overlap. groups_from: another groups.csv.
+    intensity: as for ``read_study``.
 
     StudyError for a folder in none of the layouts, a label without its image, two images of one name, a case that
     groups.csv leaves out, and names or labels that cannot be understood.
@@ -108,7 +110,8 @@ def read_collection(
     if isinstance(structures, Mapping):
         structures = {name: list(values) for name, values in structures.items()}
     declared = _declare(folder, found, structures)
-    groups_file = next((file for place in (folder, found[0].image.parent) if (file := place / GROUPS).is_file()), None)
+    beside = (place / GROUPS for place in (folder, found[0].image.parent))
+    groups_file = Path(groups_from) if groups_from else next((file for file in beside if file.is_file()), None)
     groups = read_groups(groups_file) if groups_file else {}
     if missing := [pair.id for pair in found if groups_file and pair.id not in groups]:
         raise StudyError(f"{groups_file}: names no group for {len(missing)} cases, the first is {missing[0]!r}; add it")

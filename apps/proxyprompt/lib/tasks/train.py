@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError
 from monailabel.interfaces.tasks.train import TrainTask
@@ -27,7 +28,7 @@ from lib.tasks.errors import as_monailabel, in_task_process
 from lib.tasks.models import Models
 from lib.tasks.train_options import TrainOptions, parse_train_options, train_drop_downs
 from lib.tasks.train_state import FAILED, TrainingState
-from lib.training.adapters import UNPROVEN, AdapterHeader, AdapterStore
+from lib.training.adapters import PUBLISHED, UNPROVEN, AdapterHeader, AdapterStore
 from lib.training.cases import Cases
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune import Outcome, Progress, finetune
@@ -107,6 +108,7 @@ class ProxyPromptTrain(TrainTask):
         self._state.start(epochs=options.config.max_epochs)
         if in_task_process():
             os.nice(_NICENESS)  # the server answers while this computes
+            torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times more
         epoch = 0
 
         def report(progress: Progress) -> None:
@@ -161,7 +163,7 @@ class ProxyPromptTrain(TrainTask):
     def _told(self, header: AdapterHeader, outcome: Outcome, cases: Cases, warnings: Sequence[str]) -> dict[str, Any]:
         """The statistics of the end, and what the caller gets."""
         before, after = _means(outcome.parent), _means(outcome.child)
-        serving = after if header.status == "published" else before
+        serving = after if header.status == PUBLISHED else before
         told = {
             "version": header.name,
             "parent": header.parent,

@@ -41,7 +41,9 @@ class TrainingState:
         self.folder = Path(folder)
         self.run_folder, self._logs = self.folder / "run", self.folder / "logs"
         self._stats, self._lock = self.folder / "stats.json", self.folder / "lock"
-        self._written, self._resumed_from, self._left_over = float("-inf"), None, False
+        self._written, self._epoch = float("-inf"), 0
+        self._resumed_from: int | None = None
+        self._left_over = False
 
     def stats(self) -> dict[str, Any]:
         """As they stand; {} before the first training. Cheap: asked for at every request to ``/info/``."""
@@ -82,11 +84,12 @@ class TrainingState:
         self._write({**begun, **_times(0.0)}, epochs)
 
     def progress(self, progress: Progress, *, minutes: float | None) -> None:
-        """How far it is; at most about once a second. minutes: the limit, None for none."""
+        """How far it is; at most about once a second, and at every new epoch. minutes: the limit, None for none."""
         if self._resumed_from is None:
             self._resumed_from = progress.step - 1
-        elif time.monotonic() - self._written < _WRITE_SECONDS:
+        elif progress.epoch == self._epoch and time.monotonic() - self._written < _WRITE_SECONDS:
             return
+        self._epoch = progress.epoch
         stats = {
             **self._last(),
             **_times(progress.seconds),

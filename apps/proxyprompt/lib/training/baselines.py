@@ -81,15 +81,23 @@ def prototype(
     and leaves over (masked average pooling); nearness is their cosine, compared at the target's pixels. Arguments as
     for :func:`nearest_feature`.
     """
-    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
-    inside = F.normalize((shares * usable) @ keys.T, dim=1)  # (N, C)
-    outside = F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
-    undeclared = ~usable.any(1)
+    inside, outside = mean_looks(foundation, images, masks, valid=valid)
+    undeclared = ~_checked_valid(masks, valid).any(0).to(inside.device)
 
     def label(features: Tensor) -> Tensor:
         return ((inside - outside) @ features).masked_fill(undeclared[:, None], -1)
 
     return torch.cat([_label_target(foundation, target[None], label, cut=0.0) for target in targets])
+
+
+@torch.inference_mode()
+def mean_looks(
+    foundation: Foundation, images: Sequence[Tensor], masks: Sequence[Tensor], *, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The mean unit embedding of each structure and of the rest, (N, C) both and of unit length; zeros where there is
+    nothing to look at. Arguments as for :func:`nearest_feature`."""
+    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
+    return F.normalize((shares * usable) @ keys.T, dim=1), F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
 
 
 def _embed_supports(

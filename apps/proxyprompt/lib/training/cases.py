@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.studies.cache import content_key
-from lib.studies.collections import Collection as Folder
-from lib.studies.library import Catalogue, LabelledStudy
 from lib.studies.ranking import evenly
-from lib.studies.study import Study
+
+if TYPE_CHECKING:  # MONAI Label comes with the library, and takes seconds
+    from lib.studies.collections import Collection as Folder
+    from lib.studies.library import Catalogue, LabelledStudy
+    from lib.studies.study import Study
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +66,18 @@ class Cases:
         )
 
     @classmethod
-    def from_collection(cls, folder: Folder) -> Cases:
-        """The cases of a folder, read by :func:`lib.studies.collections.read_collection`."""
+    def from_collection(cls, folder: Folder, *, only: Collection[str] | None = None) -> Cases:
+        """The cases of a folder, as :func:`lib.studies.collections.read_collection` found them.
+
+        only: ids, None for all of them.
+        """
 
         def content(case) -> str:
             stamps = [(path.stat().st_mtime_ns, path.stat().st_size) for path in (case.image_path, case.label_path)]
             return content_key(str(case.image_path), stamps, {n: list(v) for n, v in case.structures.items()})
 
-        return cls(Case(c.id, c.group, c.structures, content(c), partial(folder.open, c)) for c in folder.cases)
+        found = (case for case in folder.cases if only is None or case.id in only)
+        return cls(Case(c.id, c.group, c.structures, content(c), partial(folder.open, c)) for c in found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,7 +136,8 @@ class EpisodeSource:
         return Episodes(pictures, declared, supports, asked)
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[LabelledSlice], list[str], list[int]]:
-        """Slices, their keys, and structures. The first two slices, of different keys, show the first structure."""
+        """Slices, their keys, and structures. The first two slices, of different keys, show the first structure,
+        and studies of the others declare it."""
         first = int(rng.choice(self.structures))
         keys = list(self._by_key)
         showing = [k for k in keys if any(s.shown[first] for s in self._by_key[k])]
@@ -144,8 +145,9 @@ class EpisodeSource:
             chosen = showing * self._members
         else:
             pair = [str(k) for k in rng.permutation(showing)[:2]]
-            others = [str(k) for k in rng.permutation([k for k in keys if k not in pair])]
-            spare = [str(k) for k in rng.choice(keys, self._members)]
+            known = [k for k in keys if any(s.declared[first] for s in self._by_key[k])]
+            others = [str(k) for k in rng.permutation([k for k in known if k not in pair])]
+            spare = [str(k) for k in rng.choice(known, self._members)]
             chosen = [*pair, *others, *spare]
         chosen = chosen[: self._members]
         slices = [self._slice(rng, key, first, sure=place < 2) for place, key in enumerate(chosen)]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -74,17 +75,16 @@ class Run:
         TrainingError when the loss is not finite before any epoch was whole.
         """
         state, config = self.state, self.config
+        began = saved = time.monotonic()
         if not self._resume():
             state.parent = self._scores()
-        began = saved = time.monotonic()
-        spent = state.seconds
-        ended = "epochs"
+        spent, ended = state.seconds, "epochs"
         while state.step < self.steps:
             if self._patience_is_over():
                 ended = "patience"
                 break
             state.seconds = shared(spent + time.monotonic() - began)
-            if config.max_minutes is not None and state.seconds > 60 * config.max_minutes:
+            if state.step and config.max_minutes is not None and state.seconds > 60 * config.max_minutes:
                 ended = "minutes"
                 break
             if shared(stop()):
@@ -164,7 +164,7 @@ class Run:
         """Keeps the weights when they are the best so far; the latest ones where nothing can tell."""
         state = self.state
         state.latest, state.validated = self._scores(), state.step
-        mean = float(torch.tensor(list(mean_scores(state.latest).values())).mean()) if state.latest else None
+        mean = fmean(mean_scores(state.latest).values()) if state.latest else None
         state.waited += 1
         if mean is None or state.best is None or mean > state.best:
             state.best, state.scores, state.waited = mean, state.latest, 0

@@ -1,0 +1,124 @@
+"""The foundation's own prompts: they lie where they should, and only who may sees the truth."""
+
+import numpy as np
+import pytest
+import torch
+from labelled_folders import write_pictures, write_volumes
+from tiny_atto import write_tiny_atto
+
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
+from lib.foundation import build_foundation
+from lib.foundation.base import MemoryBank, Prompts
+from lib.studies.collections import read_collection
+from lib.training.metrics import overlap
+
+
+class Recorder:
+    """The real foundation; keeps the prompts that were decoded."""
+
+    def __init__(self, foundation):
+        self._foundation, self.prompts, self.banks = foundation, [], []
+
+    def __getattr__(self, name):
+        return getattr(self._foundation, name)
+
+    def decode(self, features, prompts, memory=None):
+        self.prompts.append(prompts)
+        self.banks.append(memory)
+        return self._foundation.decode(features, prompts, memory)
+
+
+@pytest.fixture
+def foundation(tmp_path):
+    return Recorder(build_foundation("atto", weights_dir=write_tiny_atto(tmp_path)))
+
+
+@pytest.fixture
+def episode(tmp_path):
+    collection = read_collection(write_volumes(tmp_path / "stacks"))
+    episodes = Episodes(collection, EpisodeConfig())
+    return episodes.supports("core", 2, 0), *episodes.target(episodes.targets[0], "core")
+
+
+def on_input(foundation, places, shape):
+    """(x, y) in pixels of the image -> of the network's input."""
+    return np.asarray(places) * [foundation.image_size / shape[1], foundation.image_size / shape[0]]
+
+
+def test_a_click_lies_in_the_structure_and_a_box_around_it(foundation, episode):
+    supports, slices, truth = episode
+    for name in ("point", "box"):
+        masks = Told(name, TOLD[name], foundation).learn(supports, seed=0).segment(slices, truth)
+        assert masks.shape == truth.shape and not masks[[0, -1]].any()
+    present = np.flatnonzero(truth.any(axis=(1, 2)))
+    assert len(foundation.prompts) == 2 * len(present)
+    for z, prompts in zip(present, foundation.prompts, strict=False):
+        ((x, y),) = prompts.points.coords[0, 0].numpy() / on_input(foundation, [1, 1], slices.slice_shape)
+        assert truth[z, round(float(y)), round(float(x))] and prompts.points.labels.item() == 1
+    rows, columns = np.nonzero(truth[present[-1]])
+    expected = [[columns.min(), rows.min()], [columns.max(), rows.max()]]
+    expected = on_input(foundation, expected, slices.slice_shape).ravel()
+    assert foundation.prompts[-1].boxes[0, 0].numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_everything_takes_the_mask_that_fits_best(foundation, episode, monkeypatch):
+    monkeypatch.setattr("lib.evaluation.prompting.EVERYTHING_SIDE", 4)
+    supports, slices, truth = episode
+    told = Told("everything", TOLD["everything"], foundation)
+    masks = told.learn(supports, seed=0).segment(slices, truth)
+    with torch.inference_mode():
+        features, geometry = told.encode(slices.images([2])[0])
+        every = told.mask(features, geometry, foundation.prompts[0]).numpy()
+    assert every.shape == (16, *slices.slice_shape)
+    same_place = foundation.prompts[0].points.coords[0, :, 0].numpy()
+    assert same_place.min() > 0 and same_place.max() < foundation.image_size and len(np.unique(same_place[:, 0])) == 4
+    assert overlap(masks[2], truth[2]).dice == max(overlap(mask, truth[2]).dice for mask in every)
+
+
+def test_memory_is_the_foundation_with_the_supports_as_frames(foundation, episode):
+    supports, slices, _ = episode
+    method = Memory(foundation)
+    learned = method.learn(supports, seed=0)
+    masks = learned.predict(slices)
+    bank = foundation.banks[-1]
+    assert len(bank.frames) == 2 and all(bank.conditioning) and bank.distances == (2, 1)
+    assert masks.shape == (len(slices), *slices.slice_shape)
+    with torch.inference_mode():
+        features, geometry = method.encode(slices.images([1])[0])
+        nothing = foundation.prompts[-1]
+        assert nothing.points.labels.item() == -1
+        with_frames = foundation.decode(features, nothing, bank).mask_logits
+        without = foundation.decode(features, nothing, MemoryBank()).mask_logits
+        assert not torch.allclose(with_frames, without)
+        expected = foundation.postprocess(with_frames, geometry)[0, 0] > 0
+    assert np.array_equal(masks[1], expected.numpy())
+
+
+def test_another_mask_is_another_memory(foundation, episode):
+    supports, slices, _ = episode
+    swapped = type(supports)(**{**vars(supports), "masks": [~mask for mask in supports.masks]})
+    one, other = (Memory(foundation).learn(s, seed=0) for s in (supports, swapped))
+    one.predict(slices)
+    first = foundation.banks[-1]
+    other.predict(slices)
+    assert not torch.allclose(first.frames[0].maps, foundation.banks[-1].frames[0].maps)
+
+
+def test_persam_clicks_where_the_target_looks_like_the_structure(foundation, tmp_path):
+    collection = read_collection(write_pictures(tmp_path / "rings"))
+    episodes = Episodes(collection, EpisodeConfig())
+    slices, _ = episodes.target(episodes.targets[0], "label_2")
+    masks = PerSam(foundation).learn(episodes.supports("label_2", 2, 0), seed=0).predict(slices)
+    assert masks.shape == (1, *slices.slice_shape)
+    clicks, *refined = foundation.prompts
+    assert clicks.points.labels[0, 0].tolist() == [1, 0]
+    assert not torch.equal(clicks.points.coords[0, 0, 0], clicks.points.coords[0, 0, 1])
+    for prompts in refined:
+        assert isinstance(prompts, Prompts) and prompts.masks is not None and prompts.boxes is not None
+
+
+def test_a_foundation_without_memory_is_told(foundation):
+    foundation.remembers = False
+    with pytest.raises(ValueError, match="keeps no memory"):
+        Memory(foundation)

@@ -1,0 +1,102 @@
+"""scripts/train.py: a version and a verdict from a folder, shots from evaluate.py's pool, errors in a sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import train
+from PIL import Image
+from tiny_training import SIDE, make_bench
+
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.studies.collections import read_collection
+
+QUICK = ["--epochs", "1", "--steps", "2", "--members", "3", "--no-augmentation", "--image-size", str(SIDE)]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return make_bench(tmp_path_factory.mktemp("bench"), groups=12)
+
+
+def arguments(bench, out, *more):
+    given = ["--data", bench.data, "--structures", "ring=1+2,core=2", "--weights", bench.folder, "--out", out]
+    return [*map(str, given), *QUICK, *more]
+
+
+def test_it_writes_a_version_and_says_what_the_gate_says(bench, tmp_path, capsys):
+    code = train.main(arguments(bench, tmp_path / "out", "--learning-rate", "1e-9"))
+    out = capsys.readouterr().out
+    assert code == 0 and "ring" in out and "on 3 held-out groups" in out and "published: mean Dice" in out
+    (version,) = (tmp_path / "out").glob("*.safetensors")
+    assert str(version) in out
+    assert train.main(arguments(bench, tmp_path / "out", "--start-from", "atto-1", "--learning-rate", "0.3")) == 1
+    assert "refused: " in capsys.readouterr().out
+    assert train.main(arguments(bench, tmp_path / "out", "--start-from", "no-such")) == 2
+    assert f"there are: {version.stem}, atto-1" in capsys.readouterr().err
+
+
+def test_shots_come_from_the_support_pool_of_the_evaluation(bench, tmp_path):
+    options = train.parse(arguments(bench, tmp_path, "--shots", "4", "--supports-share", "0.5", "--split-seed", "3"))
+    drawn = {case.id for case in train.read_cases(options)}
+    collection = read_collection(bench.data, structures="ring=1+2,core=2")
+    episodes = Episodes(collection, EpisodeConfig(0.5, 3))
+    assert len(drawn) == 4 and drawn <= {case.id for group in episodes.pool for case in group}
+    assert not drawn & {case.id for case in episodes.targets}
+    assert train.main(arguments(bench, tmp_path, "--shots", "7", "--supports-share", "0.5")) == 2
+
+
+def test_groups_from_another_file(bench, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("case,group\n" + "".join(f"g{n}_0,{'first' if n < 6 else 'second'}\n" for n in range(12)))
+    options = train.parse(arguments(bench, tmp_path, "--groups-from", str(table)))
+    assert {case.group for case in train.read_cases(options)} == {"first", "second"}
+
+
+def test_the_papers_setting_and_options_on_top_of_it(bench, tmp_path):
+    paper = train.config_of(train.parse(arguments(bench, tmp_path, "--paper")[:-1] + [str(SIDE)]), cases=16)
+    assert (paper.optimiser, paper.learning_rate, paper.weight_decay, paper.supports) == ("sgd", 0.01, 0.0005, None)
+    assert paper.trainable == "lora" and paper.members == 3 and paper.pixel_weight == 0
+    plain = train.config_of(train.parse(["--data", "x", "--foundation", "sam_vit_b", "--minutes", "5"]), cases=16)
+    assert plain.optimiser == "sgd" and plain.max_minutes == 5 and plain.augment
+
+
+@pytest.mark.parametrize("problem", ["no folder", "empty masks", "no weights"])
+def test_what_cannot_be_trained_is_said_in_a_sentence(bench, tmp_path, capsys, problem):
+    given = arguments(bench, tmp_path / "out")
+    if problem == "no folder":
+        given[1] = str(tmp_path / "nowhere")
+        said = "no such folder"
+    elif problem == "no weights":
+        given += ["--foundation", "sam_vit_b"]
+        said = "scripts/fetch_weights.py sam_vit_b"
+    else:
+        for name in ("images", "masks"):
+            (tmp_path / name).mkdir()
+            for n in range(2):
+                Image.new("L", (SIDE, SIDE), 40 * n if name == "images" else 0).save(tmp_path / name / f"{n}.png")
+                Image.effect_noise((SIDE, SIDE), 60).save(tmp_path / "images" / f"{n}.png")
+        given[1] = str(tmp_path)
+        said = "all masks of the 2 labelled studies to train on are empty"
+    assert train.main(given) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(bench, tmp_path):
+    script = Path(train.__file__).resolve()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*launch, *arguments(bench, tmp_path / "out", "--learning-rate", "1e-9")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("published: mean Dice") == 1
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
