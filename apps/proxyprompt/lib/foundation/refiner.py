@@ -1,7 +1,7 @@
 """Boundaries for a small model: ``atto``'s masks, drawn again with the image's fine features beside them.
 
-SAM's decoder spreads each position of a stride 16 grid over its own 16 x 16 pixels, and learns only late to bend that to
-the image; a few convolutions across those borders learn it early. Not part of SAM 2 or of the paper.
+SAM's decoder spreads each position of a stride 16 grid over its own 16 x 16 pixels, and learns only late to bend that
+to the image; a few convolutions across those borders learn it early. Not part of SAM 2 or of the paper.
 """
 
 from __future__ import annotations
