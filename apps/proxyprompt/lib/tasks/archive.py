@@ -14,7 +14,6 @@ from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from requests.exceptions import RequestException
 
@@ -99,9 +98,9 @@ class Archive:
                 self.client.retrieve_instance(seg.study, seg.series, seg.instance).save_as(beside)
             beside.replace(path)
 
-    def store(self, path: Path) -> None:
+    def store(self, instance: Dataset) -> None:
         with self._asked():
-            self.client.store_instances([dcmread(path)])
+            self.client.store_instances([instance])
         self.forget()
 
     # inside
