@@ -21,7 +21,8 @@ from lib.studies.dicom import NOT_IMAGES
 
 logger = logging.getLogger(__name__)
 
-_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "StudyDate")
+_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID")
+_KEPT_TAGS += ("StudyDate", "StudyTime")
 
 
 @dataclass(frozen=True)
