@@ -23,11 +23,10 @@ from matplotlib.lines import Line2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
 
+from lib.evaluation.drawing import COLOURS, outline, show
 from lib.studies.errors import StudyError
 from lib.studies.label_files import suffix_of
 from lib.studies.study import Study, read_study
-
-COLOURS = ("#ffe119", "#42d4f4", "#f032e6", "#3cb44b", "#f58231", "#4363d8", "#e6194b", "#bfef45", "#fabed4", "#ffffff")
 
 
 def names_beside(label: Path) -> dict[int, str]:
@@ -60,16 +59,9 @@ def draw(study: Study, labels: np.ndarray, names: dict[int, str], *, count: int,
     figure, axes = plt.subplots(rows, len(shown), figsize=size, squeeze=False, layout="constrained")
     for column, index in enumerate(shown):
         for row in range(rows):
-            axis = axes[row, column]
-            axis.imshow(study.image(index).transpose(1, 2, 0), aspect=spacing[0] / spacing[1], interpolation="nearest")
-            axis.set_axis_off()
+            show(axes[row, column], study.image(index), aspect=spacing[0] / spacing[1])
         for position, value in enumerate(values):
-            mask = labels[index] == value
-            if mask.any():
-                outline = np.pad(mask, 1).astype(float)
-                steps = [np.arange(-1, n + 1) for n in mask.shape]
-                colour = COLOURS[position % len(COLOURS)]
-                axes[0, column].contour(steps[1], steps[0], outline, [0.5], colors=colour, linewidths=1.2)
+            outline(axes[0, column], labels[index] == value, COLOURS[position % len(COLOURS)])
         if len(study) > 1:
             axes[0, column].set_title(f"slice {index} of {len(study)}", fontsize=8)
     entries = [

@@ -193,6 +193,7 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
+        tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
         started = time.time()
         with self._idle.request():
             path, answer = task({**request, "image": image})
@@ -201,7 +202,6 @@ class ProxyPromptApp(MONAILabelApp):
             self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
-            tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
             if tag == DefaultLabelTag.FINAL.value:
@@ -220,6 +220,12 @@ class ProxyPromptApp(MONAILabelApp):
             if in_task_process():
                 raise SystemExit(error.msg) from None
             raise
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        strategy = request.get("strategy") or "random"
+        if strategy not in self._strategies:
+            raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
+        return super().next_sample(request)
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""

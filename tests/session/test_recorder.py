@@ -7,6 +7,7 @@ import pytest
 import session_report
 from app_in_process import build_app
 from PIL import Image
+from squares import write_squares
 from tiny_atto import write_tiny_atto
 
 from lib.session.report import session_rows
@@ -14,16 +15,7 @@ from lib.session.report import session_rows
 
 @pytest.fixture
 def app(tmp_path):
-    """Four pictures of a bright square, two of them labelled."""
-    studies = tmp_path / "studies"
-    (studies / "labels" / "final").mkdir(parents=True)
-    for n in range(4):
-        picture, mask = np.full((48, 64), 30, np.uint8), np.zeros((48, 64), np.uint8)
-        mask[10 : 20 + n, 8 * n : 8 * n + 20] = 1
-        picture[mask > 0] = 200 + n
-        Image.fromarray(picture).save(studies / f"s{n}.png")
-        if n < 2:
-            Image.fromarray(mask).save(studies / "labels" / "final" / f"s{n}.png")
+    studies = write_squares(tmp_path / "studies")
     return build_app(studies, write_tiny_atto(tmp_path).parent, labels="head=1")
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.foundation.base import Features, Foundation, Geometry
-from lib.training.baselines import copy_support_mask, nearest_feature
+from lib.training.baselines import copy_support_mask, nearest_feature, prototype
 
 SIDE, STRIDE = 64, 16
 
@@ -134,6 +134,39 @@ def test_nearest_feature_of_an_undeclared_object_is_empty():
     image = torch.rand(3, 64, 64)
     valid = torch.tensor([[False]])
     assert not nearest_feature(Colours(), image[None], [image], [torch.ones(1, 64, 64)], valid=valid).any()
+
+
+def test_prototype_equals_a_loop_over_positions():
+    generator = torch.Generator().manual_seed(2)
+    grids = [torch.rand(3, 4, 4, generator=generator) for _ in range(3)]
+    target = torch.rand(3, 4, 4, generator=generator)
+    shares = [(torch.rand(2, 4, 4, generator=generator) > 0.5).float() for _ in range(3)]
+    valid = torch.tensor([[True, False], [True, True], [True, True]])
+    got = prototype(
+        Colours(), patches(target)[None], [patches(g) for g in grids], [patches(s) for s in shares], valid=valid
+    )
+    for n in range(2):
+        looks = {True: torch.zeros(3), False: torch.zeros(3)}
+        for grid, share, declared in zip(grids, shares, valid[:, n], strict=True):
+            for row in range(4):
+                for column in range(4):
+                    if declared:
+                        looks[bool(share[n, row, column])] += F.normalize(grid[:, row, column], dim=0)
+        nearer = torch.cosine_similarity(target, looks[True][:, None, None], dim=0)
+        nearer = nearer - torch.cosine_similarity(target, looks[False][:, None, None], dim=0)
+        fine = F.interpolate(nearer[None, None], size=(16, 16), mode="bilinear", align_corners=False)
+        whole = F.interpolate(fine, size=(SIDE, SIDE), mode="bilinear", align_corners=False)[0, 0] > 0
+        assert (got[0, n] == whole).float().mean() > 0.999 and whole.any() and not whole.all()
+
+
+def test_prototype_of_an_undeclared_object_is_empty_and_padding_has_no_look():
+    red, green = torch.eye(3)[0][:, None, None], torch.eye(3)[1][:, None, None]
+    image = torch.cat([red.expand(3, 16, 64), green.expand(3, 16, 64)], dim=1)
+    masks = torch.zeros(2, 32, 64)
+    masks[:, :16] = 1
+    valid = torch.tensor([[True, False]])
+    (got,) = prototype(Colours(), image[None], [image], [masks], valid=valid)
+    assert torch.equal(got[0], masks[0].bool()) and not got[1].any()
 
 
 @pytest.mark.parametrize(

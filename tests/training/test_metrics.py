@@ -98,3 +98,14 @@ def test_bounds_lie_among_the_values(values):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_groups_are_drawn_whole():
+    values, groups = [0.2, 0.2, 0.2, 0.8], ["a", "a", "a", "b"]
+    alone, together = bootstrap_mean(values), bootstrap_mean(values, groups=groups)
+    assert together.mean == alone.mean == pytest.approx(0.35)
+    assert (together.low, together.high) == pytest.approx((0.2, 0.8))
+    assert bootstrap_mean(values, groups=[1, 2, 3, 4]) == alone
+    assert paired_bootstrap(values, [0.0] * 4, groups=groups) == together
+    with pytest.raises(ValueError, match="4 values but 2 groups"):
+        bootstrap_mean(values, groups=["a", "b"])

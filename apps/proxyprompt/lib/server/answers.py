@@ -48,11 +48,15 @@ def install_answers(server: FastAPI) -> None:
         detail = f"params is not valid JSON: {error}; send an object such as {{}}"
         return JSONResponse({"detail": detail, "error": MONAILabelError.INVALID_INPUT.value}, status_code=400)
 
-    async def refused_elsewhere(request: Request, error: requests.HTTPError) -> JSONResponse:
-        """A realm that does not know this user or password, or an archive that refuses."""
-        known = error.response is not None and error.response.status_code in (400, 401, 403)
-        return JSONResponse({"detail": f"refused by the server behind: {error}"}, status_code=401 if known else 502)
+    async def elsewhere(request: Request, error: requests.RequestException) -> JSONResponse:
+        """A realm that does not know this user and password, or an archive that refuses, is away, or is a folder."""
+        answer = error.response
+        if answer is not None and answer.status_code in (400, 401, 403):
+            return JSONResponse({"detail": f"refused: {error}"}, status_code=401)
+        if isinstance(error, requests.exceptions.MissingSchema):
+            return JSONResponse({"detail": "these studies are a folder: there is no DICOMweb server"}, status_code=404)
+        return JSONResponse({"detail": f"the server behind this one does not answer: {error}"}, status_code=502)
 
     server.add_exception_handler(MONAILabelException, refusal)
     server.add_exception_handler(json.JSONDecodeError, bad_json)
-    server.add_exception_handler(requests.HTTPError, refused_elsewhere)
+    server.add_exception_handler(requests.RequestException, elsewhere)

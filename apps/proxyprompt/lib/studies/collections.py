@@ -37,7 +37,7 @@ _SUFFIXES = (*NIFTI, *ITK, *PICTURES, *DICOM)
 Values = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One labelled image. structures: what its label declares, name -> its values there; declared, though maybe empty.
 

@@ -89,6 +89,14 @@ class Study:
             f"Study({str(self.path)!r}, {self.kind}, {self.modality}, {self.plane}, {len(self)} x {self.slice_shape})"
         )
 
+    @property
+    def spacing_known(self) -> bool:
+        """Whether ``slice_spacing`` and ``pixel_spacing`` can be millimetres: a volume whose file places its voxels.
+
+        Axes of unit steps from the origin are what converters write that know nothing.
+        """
+        return self.kind == "volume" and not np.array_equal(np.abs(self._raster.grid.affine), np.eye(4))
+
     def image(self, index: int) -> np.ndarray:
         """(3, h, w) float32 in [0, 1] of one slice; gray is repeated in the three channels."""
         return self.images([index])[0]

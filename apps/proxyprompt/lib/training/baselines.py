@@ -1,4 +1,4 @@
-"""Two ways to use a labelled support without any learning: what the method has to beat.
+"""Three ways to use a labelled support without any learning: what the method has to beat.
 
 Axes: ``B`` targets, ``K`` supports, ``N`` objects, ``H x W`` the foundation's embedding grid. Support images may differ
 in size from each other and from the targets.
@@ -6,7 +6,7 @@ in size from each other and from the targets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,21 +47,65 @@ def nearest_feature(
     ``neighbours`` the mean over that many positions. The shares are interpolated from H x W to the target's pixels and
     cut at one half. Positions that hold nothing but padding are never chosen.
     """
+    if neighbours < 1:
+        raise ValueError(f"neighbours is {neighbours}, expected at least 1")
+    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
+
+    def label(features: Tensor) -> Tensor:
+        likeness = features.T @ keys
+        labels = []
+        for share, allowed in zip(shares, usable, strict=True):
+            count = min(neighbours, int(allowed.sum()))
+            if count == 0:
+                labels.append(share.new_zeros(len(likeness)))
+                continue
+            found = likeness[:, allowed].topk(count, dim=1).indices
+            labels.append(share[allowed][found].mean(1))
+        return torch.stack(labels)
+
+    return torch.cat([_label_target(foundation, target[None], label, cut=0.5) for target in targets])
+
+
+@torch.inference_mode()
+def prototype(
+    foundation: Foundation,
+    targets: Tensor,
+    images: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    *,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Every target position goes to the nearer of two mean looks, the structure's and the rest's: (B, N, h, w) bool.
+
+    The looks are means of the supports' unit embeddings, weighted by the share of each position that the mask covers
+    and leaves over (masked average pooling); nearness is their cosine, compared at the target's pixels. Arguments as
+    for :func:`nearest_feature`.
+    """
+    keys, shares, usable = _embed_supports(foundation, images, masks, valid)
+    inside = F.normalize((shares * usable) @ keys.T, dim=1)  # (N, C)
+    outside = F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
+    undeclared = ~usable.any(1)
+
+    def label(features: Tensor) -> Tensor:
+        return ((inside - outside) @ features).masked_fill(undeclared[:, None], -1)
+
+    return torch.cat([_label_target(foundation, target[None], label, cut=0.0) for target in targets])
+
+
+def _embed_supports(
+    foundation: Foundation, images: Sequence[Tensor], masks: Sequence[Tensor], valid: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of all supports, M positions together: unit features (C, M); covered shares and usable positions (N, M)."""
     valid = _checked_valid(masks, valid)
     if len(images) != len(masks):
         raise ValueError(f"{len(images)} support images but {len(masks)} masks; give one mask tensor for each image")
-    if neighbours < 1:
-        raise ValueError(f"neighbours is {neighbours}, expected at least 1")
     keys, shares, usable = [], [], []
     for image, mask, declared in zip(images, masks, valid, strict=True):
         features, share, holds_image = _embed_support(foundation, image, mask)
         keys.append(features)
         shares.append(share)
         usable.append(holds_image[None] & declared.to(holds_image.device)[:, None])
-    keys, shares, usable = torch.cat(keys, dim=1), torch.cat(shares, dim=1), torch.cat(usable, dim=1)
-
-    found = [_label_target(foundation, target[None], keys, shares, usable, neighbours) for target in targets]
-    return torch.cat(found)
+    return torch.cat(keys, dim=1), torch.cat(shares, dim=1), torch.cat(usable, dim=1)
 
 
 def _embed_support(foundation: Foundation, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,25 +121,14 @@ def _embed_support(foundation: Foundation, image: Tensor, mask: Tensor) -> tuple
     return F.normalize(embedding.flatten(1).float(), dim=0), share.flatten(1), holds_image.flatten()
 
 
-def _label_target(
-    foundation: Foundation, target: Tensor, keys: Tensor, shares: Tensor, usable: Tensor, neighbours: int
-) -> Tensor:
-    """(1, N, h, w) bool for one target (1, 3, h, w); keys (C, M), shares and usable (N, M) of all supports."""
+def _label_target(foundation: Foundation, target: Tensor, label: Callable[[Tensor], Tensor], *, cut: float) -> Tensor:
+    """(1, N, h, w) bool for one target (1, 3, h, w). label: unit (C, H*W) -> (N, H*W), inside above ``cut``."""
     prepared, geometry = foundation.preprocess(target)
     embedding = foundation.encode(prepared).embedding[0]
-    height, width = embedding.shape[-2:]
-    likeness = F.normalize(embedding.flatten(1).float(), dim=0).T @ keys
-    labels = []
-    for share, allowed in zip(shares, usable, strict=True):
-        count = min(neighbours, int(allowed.sum()))
-        if count == 0:
-            labels.append(share.new_zeros(height, width))
-            continue
-        nearest = likeness[:, allowed].topk(count, dim=1).indices
-        labels.append(share[allowed][nearest].mean(1).reshape(height, width))
+    coarse = label(F.normalize(embedding.flatten(1).float(), dim=0)).unflatten(1, embedding.shape[-2:])
     quarter = foundation.image_size // 4
-    fine = F.interpolate(torch.stack(labels)[None], size=(quarter, quarter), mode="bilinear", align_corners=False)
-    return foundation.postprocess(fine - 0.5, geometry) > 0
+    fine = F.interpolate(coarse[None], size=(quarter, quarter), mode="bilinear", align_corners=False)
+    return foundation.postprocess(fine - cut, geometry) > 0
 
 
 def _checked_valid(masks: Sequence[Tensor], valid: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ scores 0.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,12 +74,18 @@ def overlaps(
 
 
 def bootstrap_mean(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    values: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """The mean of ``values`` (one per study) and its percentile bootstrap interval.
 
-    Studies are drawn with replacement ``resamples`` times. The same values and seed give the same interval. Raises
-    ValueError for no values, for values that are not finite and for a confidence outside (0, 1).
+    Studies are drawn with replacement ``resamples`` times; with ``groups`` (one per study: its patient) whole groups
+    are, since studies of one patient are alike. The same values and seed give the same interval. Raises ValueError for
+    no values, for values that are not finite, for another number of groups and for a confidence outside (0, 1).
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or values.size == 0:
@@ -88,8 +94,13 @@ def bootstrap_mean(
         raise ValueError(f"values {np.flatnonzero(~np.isfinite(values)).tolist()} are not finite: {values.tolist()}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a share between 0 and 1 such as 0.95")
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, values.size, (resamples, values.size))].mean(axis=1)
+    if groups is not None and len(groups) != values.size:
+        raise ValueError(f"{values.size} values but {len(groups)} groups; give the group of every study")
+    number: dict[Hashable, int] = {}
+    members = [number.setdefault(group, len(number)) for group in (range(values.size) if groups is None else groups)]
+    sums, counts = np.bincount(members, weights=values), np.bincount(members)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(values.mean()), float(low), float(high))
@@ -99,6 +110,7 @@ def paired_bootstrap(
     ours: Sequence[float],
     theirs: Sequence[float],
     *,
+    groups: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -111,4 +123,4 @@ def paired_bootstrap(
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} scores against {len(theirs)}; give the two scores of every study, in one order")
     differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    return bootstrap_mean(differences, confidence=confidence, resamples=resamples, seed=seed)
+    return bootstrap_mean(differences, groups=groups, confidence=confidence, resamples=resamples, seed=seed)

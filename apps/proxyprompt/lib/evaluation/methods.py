@@ -1,0 +1,156 @@
+"""Methods behind one small interface: learn from K supports, then segment any number of targets.
+
+Training-free opponents see the same supports, images and image size as the proxy prompt, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.evaluation.episodes import Slices
+from lib.foundation.base import Features, Foundation
+from lib.segmenter import Segmenter
+from lib.studies.cache import ContentCache, content_key
+from lib.studies.selection import Selection
+from lib.tasks.latency import Latencies
+from lib.tasks.pipeline import Pipeline
+from lib.training.baselines import copy_support_mask, nearest_feature, prototype
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method makes of a support set. predict: slices -> (Z, h, w) bool. notes: for the record, JSON."""
+
+    predict: Callable[[Slices], np.ndarray]
+    notes: Mapping[str, object] = field(default_factory=dict)
+
+
+class Method(ABC):
+    """name: what tables call it. settings: everything that decides its masks besides the episode, JSON."""
+
+    name: str
+    settings: Mapping[str, object]
+
+    @abstractmethod
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        """supports: K slices and their masks of one structure."""
+
+    def has_seen(self, collection: str, group: str) -> bool:
+        """Whether the method was trained on this group; such a method is never scored on it."""
+        return False
+
+    @property
+    def identity(self) -> str:
+        """Two runs of equal identity on equal episodes give equal masks."""
+        return hashlib.sha256(json.dumps([self.name, dict(self.settings)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ProxyPrompt(Method):
+    """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`."""
+
+    name = "proxyprompt"
+
+    def __init__(self, segmenter: Segmenter, *, cache_bytes: int = 2**28) -> None:
+        self.settings = {
+            "foundation": segmenter.foundation.name,
+            "version": segmenter.version,
+            "weights": segmenter.weights_sha256,
+            "image_size": segmenter.foundation.image_size,
+        }
+        cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
+        self._pipeline = Pipeline(segmenter, cache, Latencies())
+
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        def predict(slices: Slices) -> np.ndarray:
+            masks = self._pipeline.run(slices, supports, agreement=False)
+            return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
+
+        return Learned(predict)
+
+
+class Copy(Method):
+    """The supports' mask, by majority, laid on the target as it is."""
+
+    name, settings = "copy", {}
+
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        masks = [torch.from_numpy(mask) for mask in supports.masks]
+
+        def predict(slices: Slices) -> np.ndarray:
+            laid = copy_support_mask(masks, slices.slice_shape)[0].numpy()
+            return np.repeat(laid[None], len(slices), axis=0)
+
+        return Learned(predict)
+
+
+class FeatureMethod(Method):
+    """``label`` (nearest feature, prototype) on the embeddings of a foundation."""
+
+    def __init__(self, name: str, label: Callable[..., Tensor], foundation: Foundation) -> None:
+        self.name, self._label, self._foundation = name, label, foundation
+        self.settings = {
+            "foundation": foundation.name,
+            "weights": foundation.weights_sha256,
+            "image_size": foundation.image_size,
+        }
+
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        device = next(self._foundation.parameters()).device
+        images = [torch.from_numpy(image).to(device) for image in supports.images]
+        masks = [torch.from_numpy(mask).to(device) for mask in supports.masks]
+
+        def predict(slices: Slices) -> np.ndarray:
+            targets = torch.from_numpy(slices.images(range(len(slices)))).to(device)
+            return self._label(self._foundation, targets, images, masks)[:, 0].cpu().numpy()
+
+        return Learned(predict)
+
+
+def nearest(foundation: Foundation, *, label: str | None = None) -> Method:
+    """Every position takes the label of the support position that looks most like it. label: told in the name."""
+    return FeatureMethod(f"nearest:{label}" if label else "nearest", nearest_feature, foundation)
+
+
+def prototypes(foundation: Foundation, *, label: str | None = None) -> Method:
+    """Every position goes to the mean look of the structure or to that of the rest, whichever is nearer."""
+    return FeatureMethod(f"prototype:{label}" if label else "prototype", prototype, foundation)
+
+
+class EncodeOnce(nn.Module):
+    """A foundation that keeps what it encoded, by content: targets and supports return in many episodes.
+
+    Everything but ``encode`` is the foundation's own.
+    """
+
+    def __init__(self, foundation: Foundation, cache: ContentCache) -> None:
+        super().__init__()
+        self.inner, self._cache = foundation, cache
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def encode(self, images: Tensor) -> Features:
+        keys = [content_key("features", self.inner.weights_sha256, self.inner.image_size, image) for image in images]
+        entries = [self._cache.get(key) for key in keys]
+        missing = [row for row, entry in enumerate(entries) if entry is None]
+        if missing:
+            made = self.inner.encode(images[missing])
+            for place, row in enumerate(missing):
+                levels = {f"high_res_{n}": x[place] for n, x in enumerate(made.high_res)}
+                entries[row] = self._cache.put(keys[row], {"embedding": made.embedding[place], **levels})
+        joined = {
+            name: torch.stack([e.tensors[name] for e in entries]).to(images.device) for name in entries[0].tensors
+        }
+        embedding = joined.pop("embedding")
+        return Features(embedding, tuple(joined[name] for name in sorted(joined)))

@@ -1,0 +1,160 @@
+"""The evaluation itself: every method on the same targets from the same supports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.evaluation.methods import Method
+from lib.evaluation.record import Record, Unit
+from lib.evaluation.scoring import score
+from lib.studies.cache import content_key
+from lib.studies.collections import Collection
+from lib.studies.errors import StudyError
+from lib.studies.selection import Selection, SupportError
+
+
+class LeakError(ValueError):
+    """A target belongs to a group that the method has learnt from; its score would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """counts: the numbers of supports, K. seeds: draws of supports for each K."""
+
+    collections: tuple[Collection, ...]
+    episodes: EpisodeConfig
+    counts: tuple[int, ...]
+    seeds: int
+
+    def __post_init__(self) -> None:
+        if not self.collections or not self.counts or min(self.counts) < 1 or self.seeds < 1:
+            raise ValueError("nothing to measure: give at least one collection, one support and one seed")
+        names = [collection.name for collection in self.collections]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two collections have the same name: {', '.join(sorted(names))}; rename a folder")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One unit to be measured."""
+
+    episodes: Episodes
+    structure: str
+    count: int
+    seed: int
+    method: Method
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int]:
+        return self.episodes.collection.name, self.structure, self.method.name, self.count, self.seed
+
+    @property
+    def supports(self) -> Selection:
+        return self.episodes.supports(self.structure, self.count, self.seed)
+
+    @property
+    def drawn(self) -> list[str]:
+        return [f"{chosen.study_id}:{chosen.index}" for chosen in self.supports.slices]
+
+    @property
+    def decides(self) -> str:
+        """The targets count by name, the supports by content: label files are taken to stay as they are."""
+        targets = [
+            [case.id, case.group, *case.structures[self.structure]] for case in self.episodes.targets_of(self.structure)
+        ]
+        images = [chosen.image_key for chosen in self.supports.slices]
+        slices = self.episodes.config.target_slices
+        return content_key(self.method.identity, targets, slices, images, *self.supports.masks)[:16]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """units: of the whole plan, also those that a former run measured. skipped: what could not be, and why."""
+
+    units: list[Unit]
+    skipped: dict[str, str]
+
+
+def evaluate(
+    plan: Plan,
+    methods: Sequence[Method],
+    record: Record,
+    *,
+    report: Callable[[Work, int, int], None] = lambda work, done, total: None,
+) -> Measured:
+    """Measures what ``record`` does not hold yet; on the way, and when interrupted, the record is saved.
+
+    report(work, done, total): called before each unit. StudyError for files that cannot be read, and when there was
+    nothing to measure; LeakError.
+    """
+    skipped: dict[str, str] = {}
+    keys, total = [], len(methods) * plan.seeds * len(plan.counts) * sum(len(c.structures) for c in plan.collections)
+    try:
+        for collection in plan.collections:
+            for item in _list_work(Episodes(collection, plan.episodes), plan, methods, skipped):
+                report(item, len(keys), total)
+                keys.append(item.key)
+                if not record.has(item.key, item.decides):
+                    record.add(measure(item))
+    finally:
+        record.save()
+    if not keys:
+        raise StudyError(f"nothing could be measured: {'; '.join(skipped.values())}")
+    return Measured(record.units(keys), skipped)
+
+
+def measure(work: Work) -> Unit:
+    """One unit. LeakError before anything is learnt."""
+    episodes, start = work.episodes, time.perf_counter()
+    cases = episodes.targets_of(work.structure)
+    _keep_apart(work, {case.group for case in cases})
+    learned = work.method.learn(work.supports, seed=work.seed)
+    scores = []
+    for case in cases:
+        slices, truth = episodes.target(case, work.structure)
+        whole = len(slices) == len(slices.study) and slices.study.spacing_known
+        spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
+        scores.append(score(learned.predict(slices), truth, spacing))
+    return Unit(
+        *work.key,
+        decides=work.decides,
+        drawn=work.drawn,
+        cases=[case.id for case in cases],
+        groups=[case.group for case in cases],
+        scores=scores,
+        seconds=round(time.perf_counter() - start, 3),
+        notes=learned.notes,
+    )
+
+
+def _list_work(episodes: Episodes, plan: Plan, methods: Sequence[Method], skipped: dict[str, str]) -> Iterator[Work]:
+    collection = episodes.collection
+    for structure in collection.structures:
+        if not episodes.targets_of(structure):
+            skipped[f"{collection.name} {structure}"] = f"{collection.name}: no target declares {structure!r}"
+            continue
+        for count in plan.counts:
+            try:
+                episodes.supports(structure, count, 0)
+            except SupportError as error:
+                skipped[f"{collection.name} {structure} K={count}"] = str(error)
+                continue
+            for seed in range(plan.seeds):
+                for method in methods:
+                    yield Work(episodes, structure, count, seed, method)
+
+
+def _keep_apart(work: Work, groups: Iterable[str]) -> None:
+    collection = work.episodes.collection
+    of_case: Mapping[str, str] = {case.id: case.group for case in collection.cases}
+    supporting = {of_case[chosen.study_id] for chosen in work.supports.slices}
+    for group in groups:
+        if group in supporting:
+            raise LeakError(f"{collection.name}: group {group!r} is among the supports and the targets")
+        if work.method.has_seen(collection.name, group):
+            raise LeakError(
+                f"{collection.name}: {work.method.name} was trained on group {group!r}; measure it on other groups"
+            )

@@ -1,0 +1,148 @@
+"""Units to figures: means with intervals, spread over support draws, and what one method gains over another.
+
+The Dice of a structure is the mean over its cases, each the mean over its support draws; intervals come from drawing
+groups. A collection is the mean of its structures, the whole the mean of the collections, so that no large collection
+outweighs the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lib.evaluation.record import Unit
+from lib.training.metrics import Interval, bootstrap_mean, paired_bootstrap
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one structure with K supports.
+
+    spread: standard deviation over support draws of the mean over cases; lowest: the worst draw. false_slices: share of
+    the slices without the structure on which something is drawn; missed_slices: share of those with it that stay empty.
+    None for what does not apply.
+    """
+
+    collection: str
+    structure: str
+    method: str
+    supports: int
+    cases: int
+    groups: int
+    draws: int
+    dice: Interval | None
+    spread: float | None
+    lowest: float | None
+    iou: float | None
+    hd95: float | None
+    nsd: float | None
+    missed_slices: float | None
+    false_slices: float | None
+    seconds: float
+
+
+def rows(units: Sequence[Unit]) -> list[Row]:
+    """One for each collection, structure, K and method, in the order of the units."""
+    return [_row(key, draws) for key, draws in _by_row(units).items()]
+
+
+def means(table: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """(method, K) -> mean Dice over collections of the mean over structures."""
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in table:
+        if row.dice is not None:
+            found.setdefault((row.method, row.supports), {}).setdefault(row.collection, []).append(row.dice.mean)
+    return {key: float(np.mean([np.mean(dice) for dice in collections.values()])) for key, collections in found.items()}
+
+
+def gains(units: Sequence[Unit], method: str) -> list[dict[str, object]]:
+    """What ``method`` gains over each other one, by structure and K: paired by case, groups drawn."""
+    of_case = {key: _dice_by_case(draws) for key, draws in _by_row(units).items()}
+    groups = {
+        (unit.collection, case): group for unit in units for case, group in zip(unit.cases, unit.groups, strict=True)
+    }
+    found = []
+    for (collection, structure, other, count), theirs in of_case.items():
+        ours = of_case.get((collection, structure, method, count), {})
+        both = [case for case in ours if case in theirs]
+        if other == method or not both:
+            continue
+        interval = paired_bootstrap(
+            [ours[case] for case in both],
+            [theirs[case] for case in both],
+            groups=[groups[collection, case] for case in both],
+        )
+        found.append(
+            {"collection": collection, "structure": structure, "over": other, "supports": count, **_of(interval)}
+        )
+    return found
+
+
+def summarise(units: Sequence[Unit], *, method: str = "proxyprompt") -> dict[str, object]:
+    """For the record. mean_dice: of ``method`` (of the first one, if it was not measured) at the first K."""
+    table = rows(units)
+    mean = means(table)
+    first = next((key for key in mean if key[0] == method), next(iter(mean), None))
+    return {
+        "mean_dice": mean.get(first),
+        "mean_dice_of": first and {"method": first[0], "supports": first[1]},
+        "means": [{"method": name, "supports": count, "dice": dice} for (name, count), dice in mean.items()],
+        "rows": [{**asdict(row), "dice": row.dice and _of(row.dice)} for row in table],
+        "gains": gains(units, method),
+    }
+
+
+def _of(interval: Interval) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in interval._asdict().items()}
+
+
+def _by_row(units: Sequence[Unit]) -> dict[tuple[str, str, str, int], list[Unit]]:
+    found: dict[tuple[str, str, str, int], list[Unit]] = {}
+    for unit in units:
+        found.setdefault(unit.key[:4], []).append(unit)
+    return found
+
+
+def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
+    first = draws[0]
+    of_group = dict(zip(first.cases, first.groups, strict=True))
+    by_case = _dice_by_case(draws)
+    of_draw = [value for unit in draws if (value := _mean(s.dice for s in unit.scores)) is not None]
+    scores = [s for unit in draws for s in unit.scores]
+    return Row(
+        *key,
+        cases=len(by_case),
+        groups=len({of_group[case] for case in by_case}),
+        draws=len(draws),
+        dice=bootstrap_mean(list(by_case.values()), groups=[of_group[c] for c in by_case]) if by_case else None,
+        spread=float(np.std(of_draw, ddof=1)) if len(of_draw) > 1 else None,
+        lowest=min(of_draw, default=None),
+        iou=_mean(s.iou for s in scores),
+        hd95=_mean(s.hd95 for s in scores),
+        nsd=_mean(s.nsd for s in scores),
+        missed_slices=_share([(s.missed_slices, s.present_slices) for s in scores]),
+        false_slices=_share([(s.false_slices, s.absent_slices) for s in scores]),
+        seconds=round(sum(unit.seconds for unit in draws), 2),
+    )
+
+
+def _dice_by_case(draws: Sequence[Unit]) -> Mapping[str, float]:
+    """Case -> mean over the draws; cases without the structure are left out."""
+    values: dict[str, list[float]] = {}
+    for unit in draws:
+        for case, score in zip(unit.cases, unit.scores, strict=True):
+            if score.dice is not None:
+                values.setdefault(case, []).append(score.dice)
+    return {case: float(np.mean(dice)) for case, dice in values.items()}
+
+
+def _mean(values) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _share(pairs: Sequence[tuple[int, int]]) -> float | None:
+    whole = sum(of for _, of in pairs)
+    return sum(part for part, _ in pairs) / whole if whole else None

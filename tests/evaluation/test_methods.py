@@ -1,0 +1,105 @@
+"""Methods are the app's own parts on the supports given, and nothing is encoded twice."""
+
+import numpy as np
+import pytest
+import torch
+from labelled_folders import write_pictures, write_volumes
+from tiny_atto import write_tiny_atto
+
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.evaluation.methods import Copy, EncodeOnce, ProxyPrompt, nearest, prototypes
+from lib.segmenter import Segmenter, build_segmenter
+from lib.studies.cache import ContentCache
+from lib.studies.collections import read_collection
+from lib.training.baselines import copy_support_mask, nearest_feature, prototype
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    return build_segmenter(weights_dir=write_tiny_atto(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(params=[write_pictures, write_volumes])
+def episode(request, tmp_path):
+    collection = read_collection(request.param(tmp_path / "data"))
+    episodes = Episodes(collection, EpisodeConfig())
+    structure = next(iter(collection.structures))
+    slices, _ = episodes.target(episodes.targets[0], structure)
+    return episodes.supports(structure, 2, 0), slices
+
+
+def counted(segmenter, monkeypatch):
+    encoded = []
+    encode = segmenter.foundation.encode
+    monkeypatch.setattr(segmenter.foundation, "encode", lambda images: encoded.append(len(images)) or encode(images))
+    return encoded
+
+
+def test_proxy_prompt_is_the_segmenter_gated_by_presence(segmenter, episode):
+    supports, slices = episode
+    masks = ProxyPrompt(segmenter).learn(supports, seed=0).predict(slices)
+    foundation = segmenter.foundation
+    with torch.inference_mode():
+        images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
+        laid = foundation.preprocess_masks(torch.from_numpy(np.stack(supports.masks)), geometry)
+        memory = segmenter.remember(
+            segmenter.encode(images), segmenter.encode_pair(images, laid), torch.from_numpy(supports.valid)
+        )
+        targets, geometry = foundation.preprocess(torch.from_numpy(slices.images(range(len(slices)))))
+        decoded = segmenter.segment(segmenter.encode(targets), memory)
+        expected = foundation.postprocess(decoded.mask_logits, geometry)[:, 0] > 0
+        expected &= (decoded.presence_logit[:, 0] >= 0)[:, None, None]
+    assert masks.shape == (len(slices), *slices.slice_shape) and masks.any()
+    assert (masks == expected.numpy()).mean() > 0.999
+
+
+def test_training_free_methods_are_the_baselines(segmenter, episode):
+    supports, slices = episode
+    images = [torch.from_numpy(image) for image in supports.images]
+    masks = [torch.from_numpy(mask) for mask in supports.masks]
+    targets = torch.from_numpy(slices.images(range(len(slices))))
+    copied = Copy().learn(supports, seed=0).predict(slices)
+    assert np.array_equal(copied[-1], copy_support_mask(masks, slices.slice_shape)[0].numpy())
+    for method, baseline in ((nearest, nearest_feature), (prototypes, prototype)):
+        expected = baseline(segmenter.foundation, targets, images, masks)[:, 0].numpy()
+        predict = method(EncodeOnce(segmenter.foundation, memory())).learn(supports, seed=0).predict
+        assert np.array_equal(predict(slices), expected) and np.array_equal(predict(slices), expected)
+
+
+def memory():
+    return ContentCache(None, memory_bytes=2**28, disk_bytes=0)
+
+
+def test_an_image_is_encoded_once_for_all_methods_and_draws(segmenter, episode, monkeypatch):
+    supports, slices = episode
+    encoded = counted(segmenter, monkeypatch)
+    shared = EncodeOnce(segmenter.foundation, memory())
+    served = Segmenter(foundation=shared, generator=segmenter.generator).eval()
+    methods = [ProxyPrompt(served), nearest(shared), prototypes(shared)]
+    for seed in range(2):
+        for method in methods:
+            method.learn(supports, seed=seed).predict(slices)
+    assert sum(encoded) == len(supports) + len(slices)
+
+
+def test_encode_once_gives_what_the_foundation_gives(segmenter):
+    images = torch.rand(3, 3, 128, 128)
+    once, plain = EncodeOnce(segmenter.foundation, memory()), segmenter.foundation.encode(images)
+    once.encode(images[1:2])
+    for features in (once.encode(images), once.encode(images)):
+        assert torch.allclose(features.embedding, plain.embedding, atol=1e-5)
+        assert len(features.high_res) == len(plain.high_res) == 2
+        for given, expected in zip(features.high_res, plain.high_res, strict=True):
+            assert torch.allclose(given, expected, atol=1e-5)
+    assert (once.dim, once.grid, once.name) == (32, 8, segmenter.foundation.name)
+    with pytest.raises(AttributeError):
+        once.nothing  # noqa: B018
+
+
+def test_identity_follows_what_decides(segmenter, tmp_path):
+    other = build_segmenter(weights_dir=write_tiny_atto(tmp_path, number=2, seed=9))
+    larger = build_segmenter(weights_dir=write_tiny_atto(tmp_path, number=3), image_size=192)
+    names = {ProxyPrompt(model).identity for model in (segmenter, other, larger)}
+    assert len(names) == 3 and ProxyPrompt(segmenter).identity in names
+    assert nearest(segmenter.foundation).identity != nearest(other.foundation).identity
+    assert nearest(segmenter.foundation, label="x").name == "nearest:x"

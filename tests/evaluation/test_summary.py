@@ -1,0 +1,82 @@
+"""Figures from units made by hand."""
+
+import csv
+import io
+
+import pytest
+
+from lib.evaluation.record import Unit
+from lib.evaluation.scoring import Score
+from lib.evaluation.summary import gains, means, rows, summarise
+from lib.evaluation.tables import markdown, table_csv
+
+
+def score(dice, *, absent=0, false=0):
+    return Score(dice, dice and dice / (2 - dice), None, None, int(dice is not None), int(dice == 0), absent, false)
+
+
+def unit(method, seed, dice, *, collection="eyes", structure="disc", count=4, groups=None):
+    cases = [f"c{n}" for n in range(len(dice))]
+    scores = [d if isinstance(d, Score) else score(d) for d in dice]
+    return Unit(collection, structure, method, count, seed, "x", ["s:0"], cases, groups or cases, scores, 1.0)
+
+
+UNITS = [
+    unit("proxyprompt", 0, [0.8, 0.6, score(None, absent=1, false=1)], groups=["p", "q", "q"]),
+    unit("proxyprompt", 1, [0.6, 0.4, score(None, absent=1)], groups=["p", "q", "q"]),
+    unit("copy", 0, [0.5, 0.5, score(None, absent=1)], groups=["p", "q", "q"]),
+    unit("proxyprompt", 0, [0.2], collection="legs", structure="bone"),
+    unit("proxyprompt", 0, [0.4], collection="legs", structure="skin"),
+    unit("copy", 0, [0.3], collection="legs", structure="bone"),
+    unit("proxyprompt", 0, [1.0, 1.0], count=8),
+]
+
+
+def test_rows():
+    disc, copy, *_ = rows(UNITS)
+    assert (disc.collection, disc.method, disc.supports, disc.cases, disc.groups, disc.draws) == (
+        "eyes",
+        "proxyprompt",
+        4,
+        2,
+        2,
+        2,
+    )
+    assert disc.dice.mean == pytest.approx(0.6) and (disc.dice.low, disc.dice.high) == pytest.approx((0.5, 0.7))
+    assert disc.spread == pytest.approx(0.1 * 2**0.5) and disc.lowest == pytest.approx(0.5)
+    assert disc.false_slices == 0.5 and copy.false_slices == 0.0 and copy.spread is None
+    assert disc.seconds == 2.0
+
+
+def test_a_large_collection_does_not_outweigh_the_others():
+    assert means(rows(UNITS))["proxyprompt", 4] == pytest.approx((0.6 + (0.2 + 0.4) / 2) / 2)
+    assert summarise(UNITS)["mean_dice"] == pytest.approx(0.45)
+    assert summarise(UNITS)["mean_dice_of"] == {"method": "proxyprompt", "supports": 4}
+    assert summarise(UNITS[2:3])["mean_dice"] == 0.5  # without the method the first one
+
+
+def test_gains_are_paired_by_case():
+    found = gains(UNITS, "proxyprompt")
+    assert [(g["collection"], g["structure"], g["over"], g["supports"]) for g in found] == [
+        ("eyes", "disc", "copy", 4),
+        ("legs", "bone", "copy", 4),
+    ]
+    assert found[0]["mean"] == pytest.approx(0.1) and found[0]["low"] == pytest.approx(0.0)
+    assert found[1]["mean"] == pytest.approx(-0.1)
+
+
+def test_a_structure_that_is_never_there_has_no_dice():
+    (row,) = rows([unit("copy", 0, [score(None, absent=3, false=2)])])
+    assert row.dice is None and row.lowest is None and row.false_slices == pytest.approx(2 / 3)
+    assert means([row]) == {}
+    assert "0.67" in markdown([row])
+
+
+def test_tables():
+    text = markdown(rows(UNITS), skipped={"a": "eyes: too few", "b": "eyes: too few"})
+    assert "| proxyprompt | 0.45 | 1.00 |" in text and "| copy | 0.40 | - |" in text
+    assert "| eyes | disc | 2 | 0.60 [0.50, 0.70] ± 0.14 | 0.50 [0.50, 0.50] |" in text
+    assert text.count("eyes: too few") == 1
+    lines = list(csv.DictReader(io.StringIO(table_csv(UNITS))))
+    assert len(lines) == sum(len(u.cases) for u in UNITS)
+    assert lines[0]["dice"] == "0.8" and lines[2]["dice"] == "" and lines[2]["false_slices"] == "1"

@@ -1,0 +1,57 @@
+"""The U-Net from scratch: tiny, for some seconds; it must learn the supports and say how it went."""
+
+import numpy as np
+import pytest
+from labelled_folders import write_pictures
+
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.evaluation.unet import DynUNetFromScratch, UNetConfig, augmentation
+from lib.studies.collections import read_collection
+from lib.training.metrics import overlap
+
+TINY = UNetConfig(size=32, filters=(8, 16, 16), learning_rate=1e-2, window=10, minutes=1.0, most_steps=60)
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory):
+    collection = read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", size=(48, 40)))
+    episodes = Episodes(collection, EpisodeConfig())
+    slices, truth = episodes.target(episodes.targets[0], "label_2")
+    return episodes.supports("label_2", 2, 0), slices, truth
+
+
+def test_it_learns_from_the_supports_alone(episode):
+    supports, slices, truth = episode
+    learned = DynUNetFromScratch(TINY).learn(supports, seed=0)
+    assert learned.notes["steps"] == 60 and learned.notes["stopped"] == "steps" and len(learned.notes["curve"]) == 6
+    assert learned.notes["curve"][-1] < 0.7 * learned.notes["curve"][0]
+    masks = learned.predict(slices)
+    assert masks.shape == truth.shape and masks.dtype == bool and overlap(masks, truth).dice > 0.5
+
+
+def test_a_seed_repeats_it(episode):
+    supports, _, _ = episode
+    short = UNetConfig(**{**vars(TINY), "most_steps": 20})
+    one, same, other = (DynUNetFromScratch(short).learn(supports, seed=s).notes["curve"] for s in (1, 1, 2))
+    assert one == same != other
+
+
+def test_it_stops_when_the_loss_no_longer_falls(episode):
+    supports, _, _ = episode
+    config = UNetConfig(**{**vars(TINY), "learning_rate": 0.0, "window": 5, "patience": 2})
+    notes = DynUNetFromScratch(config).learn(supports, seed=0).notes
+    assert notes["stopped"] == "plateau" and notes["steps"] < 60
+
+
+def test_augmentation_moves_image_and_mask_together():
+    augment = augmentation(64).set_random_state(0)
+    rows, columns = np.ogrid[:64, :64]
+    mask = (np.hypot(rows - 32, columns - 28) < 14)[None].astype(np.float32)
+    moved = 0
+    for _ in range(20):
+        drawn = augment({"image": np.repeat(mask, 3, axis=0), "mask": mask})
+        image, moved_mask = (np.asarray(drawn[name]) for name in ("image", "mask"))
+        assert set(np.unique(moved_mask)) <= {0.0, 1.0}
+        assert overlap(image[0] > 0.5, moved_mask[0]).dice > 0.9
+        moved += overlap(moved_mask, mask).dice < 0.98
+    assert moved > 10
