@@ -22,7 +22,7 @@ from dicom_files import US, US_FRAMES, dicom, save_series, seg
 from lib.server.answers import status_of
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.study import read_study
-from lib.tasks.dicomweb import DicomWebStudies
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
 from lib.tasks.safety import guard, image_path
 
 pytestmark = pytest.mark.skipif(orthanc.missing() is not None, reason=orthanc.missing() or "")
@@ -297,6 +297,14 @@ def test_other_tags_stay_on_this_machine(archive, ct, tmp_path):
     store.save_label(uid, str(tmp_path / "label.nii.gz"), "original", {})
     assert Path(store.get_label_uri(uid, "original")).name == f"{uid}.nii.gz"
     assert uid not in store.get_labeled_images()
+
+
+def test_the_archive_as_the_settings_name_it(archive, ct, monkeypatch, tmp_path):
+    uid, _ = ct
+    monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
+    for modalities, listed in (("CT", True), ("MR,CT", True), ("MR", False), ("MR,US", False)):
+        monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {"Modality": modalities})
+        assert (uid in open_archive(archive.dicomweb).list_images()) is listed
 
 
 def test_an_archive_that_does_not_answer(tmp_path):

@@ -55,13 +55,15 @@ class Listing:
 class Archive:
     """The server as a client sees it. Thread safe.
 
-    search_filter: of the series that are images; whatever it says, a SEG or another object without pixels is none.
+    search_filter: of the series that are images; Modality may be several with commas between. Whatever it says, a SEG
+    or another object without pixels is none.
     expiry: seconds for which a listing holds. Every method that asks the server raises MONAILabelException (server
     error) when it does not answer, or refuses.
     """
 
     def __init__(self, client: DICOMwebClient, search_filter: Mapping[str, Any], *, expiry: float):
-        self.client, self._search_filter, self._expiry = client, search_filter, expiry
+        self.client, self._expiry = client, expiry
+        self._search_filter, self._modalities = _modalities_apart(search_filter)
         self._lock = threading.RLock()
         self._segs: dict[tuple[str, str], list[Seg]] = {}
         self._listings = 0
@@ -119,15 +121,18 @@ class Archive:
 
     def _list(self) -> Listing:
         self._listings += 1
-        found = [Dataset.from_json(s) for s in self.client.search_for_series(search_filters=dict(self._search_filter))]
+        found = [Dataset.from_json(s) for s in self.client.search_for_series(search_filters=self._search_filter)]
         images = {
             str(tags.SeriesInstanceUID): {name: str(tags.get(name)) for name in _KEPT_TAGS if tags.get(name)}
             for tags in found
-            if tags.get("Modality") not in NOT_IMAGES
+            if self._is_image(str(tags.get("Modality")))
         }
         self._segs = self._list_segs()
         drawn = sorted((seg for several in self._segs.values() for seg in several), key=lambda seg: seg.order)
         return Listing(images, {seg.image: seg for seg in drawn if seg.image in images})
+
+    def _is_image(self, modality: str) -> bool:
+        return modality not in NOT_IMAGES and (not self._modalities or modality in self._modalities)
 
     def _list_segs(self) -> dict[tuple[str, str], list[Seg]]:
         """(series, number of instances) -> its SEGs; a series is looked into when it is new or has grown."""
@@ -153,3 +158,13 @@ class Archive:
             image = str(referenced[0].SeriesInstanceUID)
             found.append(known.get(instance) or Seg(image, study, series, instance, made, self._listings))
         return found
+
+
+def _modalities_apart(search_filter: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The filter for the server, and the modalities to choose from what it finds (none for all): DICOMweb knows no list
+    of modalities, though some servers do."""
+    modalities = str(search_filter.get("Modality", ""))
+    if "," not in modalities:
+        return dict(search_filter), frozenset()
+    rest = {tag: value for tag, value in search_filter.items() if tag != "Modality"}
+    return rest, frozenset(modalities.split(","))

@@ -17,10 +17,12 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -45,6 +47,7 @@ from lib.tasks.folder import StudyFolder
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
+TIMEOUT = (10, 120)  # seconds to be reached, and of silence: an archive that hangs must not take the server with it
 
 
 class DicomWebStudies(StudyFolder, DICOMWebDatastore):
@@ -226,13 +229,14 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
 def open_archive(address: str, **options) -> DicomWebStudies:
     """The studies at a DICOMweb address, with the credentials, prefixes and folders of MONAI Label's settings."""
-    session = None
+    session = requests.Session()
     if "googleapis.com" in address:
         session = create_session_from_gcp_credentials()
     elif settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
         session = create_session_from_user_pass(
             settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
         )
+    session.request = partial(session.request, timeout=TIMEOUT)
     client = DICOMwebClientX(
         url=address,
         session=session,
