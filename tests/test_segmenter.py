@@ -12,7 +12,7 @@ from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.segmenter import Segmenter, build_segmenter
 from lib.training.losses import segmentation_loss
 
-SMALL = {"dim": 32, "mem_dim": 16, "embed_dim": 8, "stages": [1, 1, 2, 1], "global_att_blocks": [3]}
+SMALL = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 
 
 def small_segmenter(family: str, *, dense: bool = True) -> Segmenter:

@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.foundation import CheckpointError, build_foundation
-from lib.segmenter import available_versions, build_segmenter
+from lib import __version__
+from lib.foundation import CheckpointError, build_foundation, weights_identity
+from lib.segmenter import Segmenter, available_versions, build_segmenter
+from lib.server.install import install
+from lib.session.journal import Journal
+from lib.session.recorder import Recorder
 from lib.settings import Settings, SettingsError
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex
 from lib.studies.errors import StudyError
 from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry
+from lib.studies.labels import StructureRegistry, parse_labels
+from lib.studies.notes import DISAGREEMENT, QUALITY
+from lib.studies.proposals import Proposals
 from lib.studies.support import SupportLibrary
 from lib.tasks.batch import BatchInfer
 from lib.tasks.defaults import set_defaults
-from lib.tasks.errors import install_handlers, refuse, starting
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
+from lib.tasks.disagreement import SupportDisagreement
+from lib.tasks.edit import ProxyPromptEdit
+from lib.tasks.errors import in_task_process, refuse, starting
 from lib.tasks.folder import StudyFolder
+from lib.tasks.idle import BackgroundScoring, Idle
 from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
 from lib.tasks.models import Models
+from lib.tasks.quality import SupportQuality
 from lib.tasks.safety import SafeSessions, check_id, guard, image_path
-from lib.tasks.strategy import FirstUnlabelled, RandomUnlabelled
+from lib.tasks.strategy import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
+from lib.tasks.submit import take_in
+from lib.tasks.train import ProxyPromptTrain
+from lib.training.adapters import AdapterError, AdapterStore
+from lib.training.finetune_config import FinetuneConfig
+from lib.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -47,49 +69,86 @@ class ProxyPromptApp(MONAILabelApp):
             self._device = self.options.torch_device()
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
+        self._idle = Idle()
+        self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
             studies=studies,
             conf=conf,
             name="Proxy Prompt",
             description=f"In-context segmentation: a labelled study tells what to segment in another. {DISCLAIMER}",
-            version="0.1.0",
+            version=__version__,
         )
 
     # what the base class asks for
 
     def init_datastore(self) -> Datastore:
         datastore = guard(self._open_studies())
-        folder = self._state_folder(datastore)
+        self._state = folder = self._state_folder(datastore)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
             memory_bytes=self.options.cache_memory_mb * MEGABYTE,
             disk_bytes=self.options.cache_disk_mb * MEGABYTE,
         )
         with starting(StudyError):
+            registry = StructureRegistry(folder / "structures.json")
+            for name in chain(*parse_labels(self.options.labels)):  # can be clicked before any label has them
+                registry.ensure(name)
             self.library = SupportLibrary(
                 datastore,
-                StructureRegistry(folder / "structures.json"),
+                registry,
                 descriptors=DescriptorIndex(self._describer, cache),
                 cache=cache,
                 intensity=IntensitySettings.parse(self.options.window),
                 conf_labels=self.options.labels,
             )
         self.cache = cache
+        self.proposals = Proposals(folder / "proposals")
+        self.recorder = Recorder(Journal(folder / "journal.jsonl"), self.library, self.proposals)
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
         self.models = Models(self._build, self._versions, self.options.adapter)
-        task = ProxyPromptInfer(
-            models=self.models, library=self.library, cache=self.cache, supports=self.options.supports
+        parts = {
+            "models": self.models,
+            "library": self.library,
+            "cache": self.cache,
+            "proposals": self.proposals,
+            "supports": self.options.supports,
+        }
+        return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
+
+    def init_trainers(self) -> dict[str, ProxyPromptTrain]:
+        foundation = self.options.foundation
+        task = ProxyPromptTrain(
+            name=NAME,
+            models=self.models,
+            store=lambda: self.adapters,
+            build=partial(self._build, merge=False),
+            library=self.library,
+            folder=self._state / "training",
+            defaults=FinetuneConfig.paper() if self.options.paper else FinetuneConfig.defaults(foundation),
         )
         return {NAME: task}
 
     def init_batch_infer(self) -> BatchInfer:
         return BatchInfer()
 
-    def init_strategies(self) -> dict[str, Any]:
-        return {"random": RandomUnlabelled(), "first": FirstUnlabelled()}
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Viewers ask for ``random`` whatever their user chose; it is the one that the operator chose."""
+        strategies = {
+            "random": RandomUnlabelled(),
+            "first": FirstUnlabelled(),
+            "disagreement": MostDisagreement(self.library),
+        }
+        return {**strategies, "random": Chosen(strategies, self.options.next_sample)}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        parts = {"models": self.models, "library": self.library, "cache": self.cache, "pause": self._idle.wait}
+        return {
+            DISAGREEMENT: SupportDisagreement(**parts, supports=self.options.supports),
+            QUALITY: SupportQuality(**parts),
+        }
 
     def _download_dcmqi_tools(self) -> None:
         """dcmqi is among the requirements; nothing is fetched from the internet at start."""
@@ -101,15 +160,20 @@ class ProxyPromptApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to take requests: the weights must be there now, not at the first request."""
-        install_handlers()
-        with starting(CheckpointError, ValueError):
+        served = install(self, journal=self.recorder.journal, model_upload=self.options.model_upload)
+        if served and isinstance(self.datastore(), DicomWebStudies):
+            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
+        with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
+        if self.options.background_scoring:
+            self._background = BackgroundScoring(list(self._scoring_methods.values()), self.datastore())
+            self._background.wake()
         super().on_init_complete()
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """A label came in: what was computed from the one before goes, and the study is a support from now on."""
-        self.library.refresh()
+        self._take_in(image_id)
 
     # requests
 
@@ -129,13 +193,39 @@ class ProxyPromptApp(MONAILabelApp):
             image = self._session_file(session)
         else:
             image_path(store, image)
-        path, answer = task({**request, "image": image})
+        tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
+        started = time.time()
+        with self._idle.request():
+            path, answer = task({**request, "image": image})
+        answer["busy"] = [started, time.time()]
+        if session is None:
+            self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
         if request.get("save_label") and session is None:
-            tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
             result["label"] = store.save_label(image, path, tag, {"model": request["model"], "params": answer})
             result["tag"] = tag
+            if tag == DefaultLabelTag.FINAL.value:
+                self._take_in(image)
         return result
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run the task of ``request["model"]``; see :class:`ProxyPromptTrain` for what it returns.
+
+        In a training's own process, the last words of which are what the user sees of a failure, these are the message
+        alone.
+        """
+        try:
+            return super().train(request)
+        except MONAILabelException as error:
+            if in_task_process():
+                raise SystemExit(error.msg) from None
+            raise
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        strategy = request.get("strategy") or "random"
+        if strategy not in self._strategies:
+            raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
+        return super().next_sample(request)
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""
@@ -146,14 +236,28 @@ class ProxyPromptApp(MONAILabelApp):
 
     # inside
 
+    def _take_in(self, image_id: str) -> None:
+        take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)
+        self.recorder.label(image_id)
+        if self._background is not None:
+            self._background.wake()
+
     def _open_studies(self) -> Datastore:
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return super().init_datastore()  # which calls _init_dicomweb_datastore()
         return StudyFolder(
             self.studies,
             extensions=server_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
             auto_reload=server_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            # A task's own process must not write down what it has not seen of the server's changes.
+            read_only=server_settings.MONAI_LABEL_DATASTORE_READ_ONLY or in_task_process(),
+        )
+
+    def _init_dicomweb_datastore(self) -> DicomWebStudies:
+        return open_archive(
+            self.studies,
+            conf_labels=self.options.labels,
+            on_new_label=lambda image_id: self.on_save_label(image_id, image_id),
         )
 
     def _session_file(self, session: Any) -> Path:
@@ -169,19 +273,28 @@ class ProxyPromptApp(MONAILabelApp):
         local = getattr(datastore, "_datastore_path", None)
         return (Path(local) if local else self._embedded) / ".proxyprompt"
 
-    def _versions(self) -> list[str]:
-        return available_versions(self.options.foundation, self._weights)
+    @cached_property
+    def adapters(self) -> AdapterStore:
+        """The trained versions, beside the studies. Made when first needed: large weights take a while to hash."""
+        verify = not self.options.allow_unverified_weights
+        name, sha256 = weights_identity(self.options.foundation, self._weights, verify=verify)
+        return AdapterStore(self._state / "adapters", foundation=name, foundation_sha256=sha256)
 
-    def _build(self, version: str):
+    def _versions(self) -> list[str]:
+        return available_versions(self.adapters.foundation, self._weights, self.adapters)
+
+    def _build(self, version: str, *, merge: bool = True) -> Segmenter:
         options = self.options
         return build_segmenter(
-            foundation=options.foundation,
+            foundation=self.adapters.foundation,
             weights_dir=self._weights,
             image_size=options.image_size,
             adapter=version,
+            adapters=self.adapters,
             dense_proxy=options.use_dense_proxy(),
             device=self._device,
             verify=not options.allow_unverified_weights,
+            merge=merge,
         )
 
     def _describer(self):
@@ -192,6 +305,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def _index(self) -> None:
         try:
+            self.library.refresh()
             self.library.index_in_background()
         except Exception:
             logger.exception("the labelled studies could not be indexed in the background; requests will do it")

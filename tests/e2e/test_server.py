@@ -3,12 +3,9 @@
 import gzip
 import io
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,15 +16,12 @@ import requests
 from PIL import Image
 from requests_toolbelt import MultipartDecoder
 
+from lib.benchmark.server import running_server
 from lib.studies.samples import make_samples
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tiny_atto import write_tiny_atto
-
-ROOT = Path(__file__).resolve().parents[2]
-APP = ROOT / "apps" / "proxyprompt"
-START_SECONDS = 400
+from tiny_atto import weights
 
 pytestmark = pytest.mark.e2e
 
@@ -67,12 +61,6 @@ class Server:
         return self.process.poll() is None and requests.get(f"{self.url}/datastore/", timeout=60).status_code == 200
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def spoil(studies: Path) -> None:
     """Studies that cannot be segmented, and a label that does not fit its image."""
     (studies / "truncated.png").write_bytes((studies / "us_09.png").read_bytes()[:300])
@@ -86,49 +74,13 @@ def spoil(studies: Path) -> None:
     Image.fromarray(np.ones((5, 5), np.uint8)).save(studies / "labels" / "final" / "misfit.png")
 
 
-def environment() -> dict[str, str]:
-    """That of a new user: none of MONAI Label's variables, the environment's own programs first."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MONAI")}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("e2e")
-    studies, log = folder / "studies", folder / "server.log"
-    make_samples(studies)
-    spoil(studies)
-    port = free_port()
-    command = [str(Path(sys.executable).parent / "monailabel"), "start_server", "--app", str(APP)]
-    command += ["--studies", str(studies), "--host", "127.0.0.1", "--port", str(port)]
-    if not list((APP / "model").glob("atto-*.safetensors")):
-        command += ["--conf", "weights_dir", str(write_tiny_atto(folder).parent)]
-    with open(log, "wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment(), cwd=folder)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(url, process, log)
-        yield Server(url, studies, process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(30)
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            pytest.fail(f"the server ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-        try:
-            requests.get(f"{url}/info/", timeout=60)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.5)
-    pytest.fail(f"no server within {START_SECONDS} s:\n{log.read_text()[-3000:]}")
+    make_samples(folder / "studies")
+    spoil(folder / "studies")
+    with running_server(folder / "studies", log=folder / "server.log", conf=weights(folder)) as running:
+        yield Server(running.url, running.studies, running.process)
 
 
 def test_the_panel_shows_what_there_is(server):

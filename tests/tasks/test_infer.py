@@ -11,7 +11,7 @@ from app_in_process import build_app
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from PIL import Image
 
-from lib.tasks.errors import status_of
+from lib.server.answers import status_of
 from lib.tasks.latency import STAGES
 
 DISCLAIMER = "Research use only"

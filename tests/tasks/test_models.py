@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from lib.tasks.models import MAX_KEPT, Models
+from lib.training.adapters import AdapterError
 
 
 class Model(nn.Module):
@@ -79,3 +80,32 @@ def test_a_build_that_failed_is_tried_again(builder):
         served.get()
     builder.fail = False
     assert served.get().version == "a"
+
+
+def test_a_version_published_meanwhile_serves_the_next_request_and_the_old_one_ends_its_own(builder):
+    versions = ["shipped"]
+    served = Models(builder, lambda: versions)
+    running = served.get()
+    versions.insert(0, "better")
+    assert served.get().version == "better"
+    assert running.version == "shipped"
+    assert served.get("shipped") is running
+
+
+def test_the_version_that_the_operator_chose_stays(builder):
+    served = models(builder, "old")
+    assert served.versions() == ["old", "a", "b", "c"]
+    assert served.get().version == "old"
+
+
+def test_a_damaged_version_does_not_end_the_service():
+    def build(version):
+        if version != "c":
+            raise AdapterError(f"{version} is damaged")
+        return Model(version)
+
+    assert models(build).get().version == "c"
+    with pytest.raises(AdapterError, match="a is damaged"):
+        models(build).get("a")
+    with pytest.raises(AdapterError, match="b is damaged"):
+        models(build, "b").get()

@@ -1,11 +1,9 @@
 """Ids from the network never become paths."""
 
 import json
-import time
 
 import numpy as np
 import pytest
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from PIL import Image
@@ -88,32 +86,3 @@ def test_an_existing_path_is_not_an_image(datastore, studies):
     for path in (studies.parent / "outside.png", studies / "one.png"):
         with pytest.raises(MONAILabelException):
             image_path(datastore, str(path))
-
-
-class Archive:
-    """What a DICOMweb datastore asks of its client, counted."""
-
-    base_url = "http://127.0.0.1:1/dicom-web"
-
-    def __init__(self):
-        self.series, self.asked = ["1.2.3"], 0
-
-    def search_for_series(self, search_filters):
-        self.asked += 1
-        return [{"0020000E": {"vr": "UI", "Value": [uid]}} for uid in self.series]
-
-
-def test_new_series_of_an_archive_show_within_seconds(tmp_path, monkeypatch):
-    archive = Archive()
-    monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", 0.2)
-    store = guard(DICOMWebDatastore(archive, search_filter={"Modality": "CT"}, cache_path=str(tmp_path)))
-    assert isinstance(store, DICOMWebDatastore)
-    assert store.list_images() == store.list_images() == ["1.2.3"]
-    assert archive.asked == 1
-    archive.series.append("1.2.4")
-    time.sleep(0.3)
-    assert store.list_images() == ["1.2.3", "1.2.4"]
-    with pytest.raises(MONAILabelException):
-        store.get_image_uri("../1.2.3")
-    with pytest.raises(ImageNotFoundException):
-        image_path(store, "9.9.9")

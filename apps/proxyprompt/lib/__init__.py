@@ -1,0 +1,3 @@
+"""The Proxy Prompt app."""
+
+__version__ = "0.1.0"

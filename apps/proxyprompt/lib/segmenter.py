@@ -9,15 +9,28 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from lib.foundation import atto_file, build_foundation, load_atto
+from lib.foundation import (
+    FOUNDATION_ALONE,
+    FOUNDATION_PREFIX,
+    GENERATOR_PREFIX,
+    atto_file,
+    build_foundation,
+    load_atto,
+    part_of,
+)
+from lib.foundation.adapted import adapt
 from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+
+if TYPE_CHECKING:
+    from lib.training.adapters import AdapterStore
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +81,28 @@ class Segmenter(nn.Module):
     def segment(
         self,
         features: Features,
-        memory: SupportMemory,
+        memory: SupportMemory | None,
         points: Points | None = None,
         *,
         bank: MemoryBank | None = None,
     ) -> Decoded:
-        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices."""
+        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices.
+
+        memory: None where there is no support: then the foundation segments by the clicks alone.
+        """
+        if memory is None:
+            return self.foundation.decode(features, Prompts(points=points), memory=bank)
         proxy = self.generator(features.embedding, memory)
         return self.foundation.decode(
             features, Prompts(proxy=proxy.tokens, dense=proxy.dense, points=points), memory=bank
         )
 
 
-def available_versions(foundation: str, weights_dir: str | Path) -> list[str]:
-    """Adapter versions that fit ``foundation``, the default first."""
-    if foundation.startswith("atto"):
-        return [atto_file(foundation, weights_dir).stem]
-    return [UNTRAINED]
+def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
+    """Versions that fit ``foundation``, the default first: published adapters (newest first), then what is shipped."""
+    shipped = foundation.startswith("atto") and not foundation.endswith(FOUNDATION_ALONE)
+    own = atto_file(foundation, weights_dir).stem if shipped else UNTRAINED
+    return [*(adapters.versions() if adapters is not None else ()), own]
 
 
 def build_segmenter(
@@ -93,42 +111,56 @@ def build_segmenter(
     weights_dir: str | Path,
     image_size: int | None = None,
     adapter: str | None = None,
+    adapters: AdapterStore | None = None,
     dense_proxy: bool | None = None,
     device: torch.device | str = "cpu",
     verify: bool = True,
+    merge: bool = True,
 ) -> Segmenter:
     """A segmenter in eval mode, nothing of it trainable.
 
     foundation: one of :data:`lib.foundation.FOUNDATIONS`. image_size: None for what the weights were made for.
-    adapter: a version of :func:`available_versions`. dense_proxy: None for what the weights were trained with (official
-    foundations: off). Raises ValueError for unknown names, CheckpointError for missing or unfit weights.
+    adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
+    dense_proxy: None for what the weights were trained with (official foundations: off). merge: False leaves low-rank
+    adapters in place, to train them on.
+
+    Raises ValueError for unknown names, CheckpointError for missing or unfit weights, AdapterError for a version that
+    is damaged or belongs to other weights.
     """
-    versions = available_versions(foundation, weights_dir)
+    versions = available_versions(foundation, weights_dir, adapters)
     version = adapter or versions[0]
-    if version not in versions:
+    stored = adapters is not None and version != versions[-1] and adapters.path(version).is_file()
+    if not stored and version != versions[-1]:
         raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
-    if version == UNTRAINED:
+    if versions[-1] == UNTRAINED:
         model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
+        options, state = GeneratorConfig(dim=model.dim, grid=model.grid, dense_proxy=bool(dense_proxy)).to_dict(), None
+    else:
+        model, state, config = load_atto(versions[-1], image_size=image_size, weights_dir=weights_dir)
+        options = config["generator"]
+    sha256 = ""
+    if stored:
+        header, tensors = adapters.load(version)
+        adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
+        options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        generator = ProxyPromptGenerator(GeneratorConfig(**options))
+    if state is None:
         logger.warning(
             "the Proxy Prompt Generator of %s is untrained: masks mean nothing before fine-tuning on labelled studies",
             foundation,
         )
-        config = GeneratorConfig(dim=model.dim, grid=model.grid, dense_proxy=bool(dense_proxy))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            generator = ProxyPromptGenerator(config)
     else:
-        model, state, config = load_atto(version, image_size=image_size, weights_dir=weights_dir)
-        generator = ProxyPromptGenerator(GeneratorConfig(**config["generator"]))
         load_strictly(generator, state, source=version)
-        if dense_proxy is False:
-            generator.dense = None
-    decides = f"{model.weights_sha256}|{version}|{model.image_size}|{generator.dense is not None}|{_SEED}"
+    if dense_proxy is False:
+        generator.dense = None
+    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{generator.dense is not None}|{_SEED}"
     segmenter = Segmenter(
         foundation=model,
         generator=generator,
         version=version,
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
-        trained=version != UNTRAINED,
+        trained=state is not None,
     )
     return segmenter.to(device).eval().requires_grad_(False)

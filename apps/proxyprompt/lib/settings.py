@@ -157,6 +157,20 @@ class Settings:
     cache_disk_mb: int = field(
         default=4096, metadata=about("most disk space the cached features may take, in MB", _integer(0, 1 << 24))
     )
+    next_sample: str = field(
+        default="disagreement",
+        metadata=about(
+            "what the viewers' button proposes: disagreement (where supports disagree), random or first",
+            _choice("disagreement", "random", "first"),
+        ),
+    )
+    background_scoring: bool = field(
+        default=True,
+        metadata=about("score unlabelled and labelled studies while no request is being answered", _flag),
+    )
+    model_upload: bool = field(
+        default=False, metadata=about("whether weights may be replaced over the network (PUT, DELETE /model)", _flag)
+    )
     models: str = field(default="all", metadata=about("accepted for MONAI Label's habits: proxyprompt or all", _models))
 
     @classmethod

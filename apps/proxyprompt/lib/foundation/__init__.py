@@ -7,33 +7,54 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib.foundation.checkpoints import CHECKPOINTS, CheckpointError, load_checkpoint, load_safetensors, load_strictly
+from lib.foundation.checkpoints import (
+    CHECKPOINTS,
+    CheckpointError,
+    checkpoint,
+    checkpoint_file,
+    digest,
+    load_checkpoint,
+    load_safetensors,
+    load_strictly,
+    verify_checkpoint,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lib.foundation.base import Foundation
 
-__all__ = ["FOUNDATIONS", "CheckpointError", "atto_file", "build_foundation", "load_atto", "write_random_checkpoint"]
+__all__ = [
+    "FOUNDATIONS",
+    "CheckpointError",
+    "atto_file",
+    "build_foundation",
+    "load_atto",
+    "part_of",
+    "weights_identity",
+    "write_random_checkpoint",
+]
 
 FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
 SAM_IMAGE_SIZE = 1024
 
 # Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
 FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
+FOUNDATION_ALONE = "-foundation"  # ends the name of a file of the first pretraining stage: it has no generator
 
 
 def _known(name: str) -> str:
-    if name in FOUNDATIONS or re.fullmatch(r"atto-\d+", name):
+    if name in FOUNDATIONS or re.fullmatch(rf"atto-\d+({FOUNDATION_ALONE})?", name):
         return name
-    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-1, ... for a given one)")
+    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-2, ... for a given one)")
 
 
 def atto_file(name: str, weights_dir: str | Path) -> Path:
-    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-1``.
+    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-2``.
 
     weights_dir: the folder that holds it, or any one such file, whatever its name.
     """
@@ -49,6 +70,19 @@ def atto_file(name: str, weights_dir: str | Path) -> Path:
     if not found:
         raise CheckpointError(f"no atto-N.safetensors in {folder}: these files belong to the repository; restore them")
     return found[max(found)]
+
+
+def weights_identity(name: str, weights_dir: str | Path, *, verify: bool = True) -> tuple[str, str]:
+    """(name, sha256) of the weights behind ``name``, without loading them; ``atto`` is resolved to a given one.
+
+    Errors as for :func:`build_foundation`, except that the file's content is not looked into.
+    """
+    if _known(name).startswith("atto"):
+        path = atto_file(name, weights_dir)
+        if not path.is_file():
+            raise CheckpointError(f"no weights at {path}: the file belongs to the repository; restore it with git")
+        return path.stem, digest(path, "sha256")[0]
+    return name, verify_checkpoint(checkpoint(name), checkpoint_file(name, weights_dir), verify=verify)
 
 
 def _build_sam(name: str, image_size: int | None, weights_dir: str | Path, verify: bool) -> Foundation:
@@ -80,7 +114,8 @@ def _build_sam2(name: str, image_size: int | None, weights_dir: str | Path, veri
     return foundation
 
 
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -98,10 +133,10 @@ def load_atto(
     if absent := {"foundation", "image_size"} - config.keys():
         raise CheckpointError(f"{path}: `config` has no {' and no '.join(sorted(absent))}; restore the file with git")
     foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
-    load_strictly(foundation, _part(state, FOUNDATION_PREFIX), source=path.name)
+    load_strictly(foundation, part_of(state, FOUNDATION_PREFIX), source=path.name)
     foundation.name = path.stem
     foundation.weights_sha256 = sha256
-    return foundation.eval(), _part(state, GENERATOR_PREFIX), config
+    return foundation.eval(), part_of(state, GENERATOR_PREFIX), config
 
 
 def build_foundation(

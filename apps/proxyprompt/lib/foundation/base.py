@@ -8,6 +8,7 @@ so that no caller ever asks which family of model it talks to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +45,21 @@ class Features:
         """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
         padding = None if self.padding is None else self.padding[index]
         return Features(self.embedding[index], tuple(x[index] for x in self.high_res), padding)
+
+    @classmethod
+    def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
+        """The features of several images as one batch, on ``device`` (without it on that of the first)."""
+        device = parts[0].embedding.device if device is None else device
+        padding = None
+        if any(p.padding is not None for p in parts):
+            whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
+            padding = [w if p.padding is None else p.padding for p, w in zip(parts, whole, strict=True)]
+            padding = torch.cat([p.to(device) for p in padding])
+        return cls(
+            torch.cat([p.embedding.to(device) for p in parts]),
+            tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
+            padding,
+        )
 
 
 class Points(NamedTuple):

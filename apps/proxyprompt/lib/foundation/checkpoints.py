@@ -205,6 +205,19 @@ def verify_checkpoint(entry: Checkpoint, path: Path, *, verify: bool = True) -> 
     return sha256
 
 
+def checkpoint_file(name: str, weights_dir: str | Path) -> Path:
+    """Where the published weights lie; CheckpointError that says how to get them when they are not there."""
+    entry = checkpoint(name)
+    path = Path(weights_dir) / entry.file
+    if not path.is_file():
+        raise CheckpointError(
+            f"the weights of {name} are not there: expected {path} ({entry.bytes / 1e6:.0f} MB, {entry.licence}). Run "
+            f"{_fetch_command(entry, path)}, or, without internet, add `--from FILE` to it, which takes {entry.file} "
+            f"carried over by hand"
+        )
+    return path
+
+
 def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) -> tuple[dict[str, Tensor], str]:
     """The state dict of published weights, and the file's sha256.
 
@@ -214,13 +227,7 @@ def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) 
     import torch
 
     entry = checkpoint(name)
-    path = Path(weights_dir) / entry.file
-    if not path.is_file():
-        raise CheckpointError(
-            f"the weights of {name} are not there: expected {path} ({entry.bytes / 1e6:.0f} MB, {entry.licence}). Run "
-            f"{_fetch_command(entry, path)}, or, without internet, add `--from FILE` to it, which takes {entry.file} "
-            f"carried over by hand"
-        )
+    path = checkpoint_file(name, weights_dir)
     sha256 = verify_checkpoint(entry, path, verify=verify)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

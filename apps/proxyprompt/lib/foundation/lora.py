@@ -1,10 +1,11 @@
 """Low-rank adapters on a frozen foundation, by ``peft``.
 
-Adapted are the encoder's attention (the fused ``qkv`` as a whole, and ``proj``) and the mask decoder's attention
-projections. The pattern is anchored on these parents: a bare ``proj`` would also catch the patch embedding and Hiera's
-shortcuts, and SAM 2's memory attention has projections of the same names as the decoder's. Everything else of the
-foundation stays frozen, except the heads that a foundation lists in ``trainable_heads`` (SAM's presence head): they
-are no part of the published weights, so they train, are saved and are loaded together with the adapters.
+Adapted are the encoder's attention (the fused ``qkv`` as a whole, and ``proj``; in ``atto``, which has none there, the
+3 x 3 convolutions) and the mask decoder's attention projections. The pattern is anchored on these parents: a bare
+``proj`` would also catch the patch embedding and Hiera's shortcuts, and SAM 2's memory attention has projections of the
+same names as the decoder's. Everything else of the foundation stays frozen, except the heads that a foundation lists in
+``trainable_heads`` (SAM's presence head): they are no part of the published weights, so they train, are saved and are
+loaded together with the adapters.
 """
 
 from __future__ import annotations
@@ -18,25 +19,33 @@ from torch import Tensor
 from lib.foundation.base import Foundation
 
 ENCODER = r"(.*\.)?image_encoder\..*\.attn\.(qkv|proj)"
+CONVOLUTIONS = r"(.*\.)?image_encoder\.trunk\.stages\..*\.conv[12]"
 DECODER = r"(.*\.)?(sam_)?mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)"
-TARGETS = f"({ENCODER})|({DECODER})"
+TARGETS = f"({ENCODER})|({CONVOLUTIONS})|({DECODER})"
 
 
-def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = None) -> Foundation:
+def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = None, encoder: bool = True) -> Foundation:
     """Put adapters of that rank on ``foundation``, in place; all else but its trainable heads is frozen.
 
-    alpha: the update is scaled by alpha / rank; None for alpha = rank. Changes nothing until trained: the second factor
+    alpha: the update is scaled by alpha / rank; None for alpha = rank. encoder: False leaves the image encoder as it
+    is, so that its features can be computed once. Changes nothing until trained: the second factor
     of each adapter starts at zero. Raises ValueError for a rank below 1, or when there are adapters already.
     """
     if rank < 1:
         raise ValueError(f"rank of the adapters is {rank}; expected at least 1")
     if has_lora(foundation):
         raise ValueError(f"{foundation.name} has adapters already; merge_lora() first, or build the foundation anew")
-    config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=0.0, target_modules=TARGETS)
+    targets = TARGETS if encoder else DECODER
+    config = LoraConfig(r=rank, lora_alpha=rank if alpha is None else alpha, lora_dropout=0.0, target_modules=targets)
     inject_adapter_in_model(config, foundation)
+    return train_only_lora(foundation).eval()
+
+
+def train_only_lora(foundation: Foundation) -> Foundation:
+    """The adapters that are in place train, and the trainable heads; all else is frozen."""
     for name, parameter in foundation.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(_head_prefixes(foundation)))
-    return foundation.eval()
+    return foundation
 
 
 def has_lora(foundation: Foundation) -> bool:
@@ -44,14 +53,25 @@ def has_lora(foundation: Foundation) -> bool:
     return next(_adapted(foundation), None) is not None
 
 
+def lora_options(foundation: Foundation) -> dict[str, float | bool]:
+    """What :func:`add_lora` was called with: rank, alpha, encoder."""
+    _require(foundation)
+    config = foundation.peft_config["default"]
+    return {"rank": config.r, "alpha": config.lora_alpha, "encoder": config.target_modules == TARGETS}
+
+
+def head_state_dict(foundation: Foundation) -> dict[str, Tensor]:
+    """The trainable heads under their own names, detached and on the CPU; empty for a foundation without any."""
+    heads = _head_prefixes(foundation)
+    return {k: v.detach().cpu().clone() for k, v in foundation.state_dict().items() if k.startswith(heads)}
+
+
 def lora_state_dict(foundation: Foundation) -> dict[str, Tensor]:
     """What training changed, detached and on the CPU: the adapters, and the trainable heads under their own names."""
     _require(foundation)
     state = get_peft_model_state_dict(foundation, save_embedding_layers=False)
-    state |= {
-        name: value for name, value in foundation.state_dict().items() if name.startswith(_head_prefixes(foundation))
-    }
-    return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    return state | head_state_dict(foundation)
 
 
 def load_lora(foundation: Foundation, state: Mapping[str, Tensor]) -> None:

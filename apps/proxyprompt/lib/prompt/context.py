@@ -28,6 +28,10 @@ class SupportMemory:
     values: Tensor
     valid: Tensor
 
+    def only(self, index: int) -> SupportMemory:
+        """What is kept for one of the N objects; from here on, objects know nothing of each other."""
+        return SupportMemory(self.keys, self.values[:, index : index + 1], self.valid[:, index : index + 1])
+
 
 class ResBlock(nn.Module):
     """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ."""

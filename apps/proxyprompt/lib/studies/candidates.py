@@ -15,6 +15,7 @@ STUDY_SLICES = 24
 """Slices per labelled study and structure that may become support."""
 SLIVER = 0.05
 """Of a structure's largest area in its study: slices with less of it serve only if there is nothing else."""
+_LAST = 2.0  # the width of the range of a cosine
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Candidates:
         """(n,) similarity to the target as a whole."""
         return scores(self.similarity)
 
+    @property
+    def rank(self) -> np.ndarray:
+        """(T, n) what to choose by: the similarity, but labels that were accepted unchanged come after all others."""
+        last = np.array([study.accepted_unchanged for study, _ in self.slices])
+        return self.similarity - _LAST * last
+
 
 def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> list[int]:
     """Indices of the chosen candidates, the most similar first.
@@ -62,9 +69,9 @@ def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> l
             place = {int(i): p for p, i in enumerate(mine)}
             have = [place[i] for i in chosen if i in place]
             want = min(quota, len(have) + max(limit - len(chosen), 0 if have else 1))
-            picked = pick(candidates.similarity[:, mine], [owners[i] for i in mine], want, chosen=have)
+            picked = pick(candidates.rank[:, mine], [owners[i] for i in mine], want, chosen=have)
             chosen += [int(mine[p]) for p in picked[len(have) :]]
-    score = candidates.scores
+    score = scores(candidates.rank)
     return sorted(chosen, key=lambda i: -score[i])
 
 

@@ -133,6 +133,13 @@ class DescriptorIndex:
             return None
         return entry.tensors[_ROWS][list(indices)]
 
+    def mean(self, content_hash: str) -> np.ndarray | None:
+        """(d,), the mean over the slices that are indexed already; None where there is none."""
+        entry = self._cache.get(self.key(content_hash))
+        if entry is None or not bool(entry.tensors[_KNOWN].any()):
+            return None
+        return entry.tensors[_ROWS][entry.tensors[_KNOWN]].mean(dim=0).numpy()
+
     # background
 
     def index_in_background(self, jobs: Sequence[Callable[[], object]]) -> None:

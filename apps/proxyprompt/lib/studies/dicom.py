@@ -6,7 +6,7 @@ up, palettes and YBR as RGB); what the frames of a file are to each other is rea
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +23,43 @@ POSITION_TOLERANCE = 1e-3  # mm: slices nearer than this lie at the same place
 UNEVEN = 0.05  # of the usual step between slices
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One image of a series or of a multi-frame file, without pixels.
+
+    header: the tags of its file. number: of the frame in it, from 1. plane: where it lies; the header itself, or for an
+    Enhanced image the tags of this frame's functional groups.
+    """
+
+    header: Dataset
+    number: int
+    plane: Dataset
+
+    @property
+    def instance(self) -> tuple[str, int]:
+        return str(self.header.get("SOPInstanceUID", "")), self.number
+
+
+def read_frames(path: Path) -> list[Frame]:
+    """path: a DICOM file, or a folder with the files of one series. The frames in the order of the raster's slices."""
+    return _frames([_header(file) for file in _files(path)])
+
+
 def read_dicom(path: Path) -> Raster:
     """path: a DICOM file, or a folder with the files of one series (other files beside them are ignored).
 
     Several images at one place are frames in time; several times at several places are refused.
     """
-    files = _series_files(path) if path.is_dir() else [path]
+    files = _files(path)
     headers = [_header(file) for file in files]
     first = headers[0]
     modality = str(first.get("Modality", "")).upper() or None
     if modality in NOT_IMAGES:
         raise StudyError(f"{path}: is a DICOM object of modality {modality}, not an image; give the image series")
     tags = {name: str(first.get(name)) for name in TAGS if first.get(name)}
-    if len(files) == 1:
-        places = _frame_places(first)
-        frame_count = int(first.get("NumberOfFrames", 1) or 1)
-    else:
-        places = [_place(header) for header in headers]
-        frame_count = len(files)
+    images = _frames(headers)
+    frame_count = len(images)
+    places = [_place(image.plane) for image in images]
     oriented = places[0] is not None
     frames, notes = False, ()
     if frame_count > 1:
@@ -56,7 +75,12 @@ def read_dicom(path: Path) -> Raster:
         modality=modality,
         tags=tags,
         notes=notes,
+        instances=tuple(image.instance for image in images),
     )
+
+
+def _files(path: Path) -> list[Path]:
+    return _series_files(path) if path.is_dir() else [path]
 
 
 def _series_files(folder: Path) -> list[Path]:
@@ -104,24 +128,24 @@ def _place(header: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
     return np.asarray(position, dtype=float), np.cross(axes[:3], axes[3:])
 
 
-def _frame_places(header: Dataset) -> list[tuple[np.ndarray, np.ndarray] | None]:
-    """One place for each frame of a multi-frame file."""
+def _frames(headers: list[Dataset]) -> list[Frame]:
+    """All frames of one file, or the one of each file."""
+    if len(headers) > 1:
+        return [Frame(header, 1, header) for header in headers]
+    (header,) = headers
     per_frame = header.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
-        return [_place(header)] * int(header.get("NumberOfFrames", 1) or 1)
+        return [Frame(header, n + 1, header) for n in range(int(header.get("NumberOfFrames", 1) or 1))]
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    places = []
-    for frame in per_frame:
-        merged = Dataset()
-        for name, tag in (
-            ("PlanePositionSequence", "ImagePositionPatient"),
-            ("PlaneOrientationSequence", "ImageOrientationPatient"),
-        ):
-            group = frame.get(name) or shared.get(name)
-            if group and group[0].get(tag):
-                setattr(merged, tag, group[0].get(tag))
-        places.append(_place(merged))
-    return places
+    frames = []
+    for n, groups in enumerate(per_frame):
+        plane = Dataset()
+        for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+            group = groups.get(name) or shared.get(name)
+            if group:
+                plane.update(group[0])
+        frames.append(Frame(header, n + 1, plane))
+    return frames
 
 
 def _arrangement(path: Path, places: list, *, sorted_by_itk: bool) -> tuple[bool, tuple[str, ...]]:

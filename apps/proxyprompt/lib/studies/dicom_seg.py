@@ -1,7 +1,8 @@
 """DICOM SEG as labels: the names of its segments, and its frames laid on the slices of an image.
 
 A SEG says where each frame lies in the patient, in any order, and usually leaves empty slices out; frames are placed
-by position, never by number.
+by position, never by number. Where position says nothing (ultrasound and photographs have none, frames in time share
+one) they are placed by the image that each was drawn on.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ def _lay_all(image: Raster, seg: Dataset, path: Path) -> np.ndarray:
     masks = {number: np.zeros(image.grid.size, dtype=bool, order="F") for number in numbers}
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(_group(seg, groups, "SegmentIdentificationSequence", path).ReferencedSegmentNumber)
-        _lay(masks[number], image, frame != 0, _frame_grid(seg, groups, path), path)
+        index = _drawn_on(image, groups) if image.flat or image.frames else None
+        if index is not None and frame.T.shape == image.grid.size[:2]:
+            masks[number][:, :, index] |= frame.T != 0
+        else:
+            _lay(masks[number], image, frame != 0, _frame_grid(seg, groups, path), path)
     labels = np.zeros(image.grid.size, dtype=np.uint8, order="F")
     for number in sorted(masks, key=lambda n: -int(masks[n].sum())):
         labels[masks[number]] = number
@@ -89,6 +94,19 @@ def _lay(mask: np.ndarray, image: Raster, frame: np.ndarray, grid: Grid, path: P
         f"{path}: a frame of this DICOM SEG does not lie on a slice of the image. Frame: {grid.describe()}. "
         f"Image {image.path}: {image.grid.describe()}. Pair it with the series it was drawn on"
     )
+
+
+def _drawn_on(image: Raster, groups: Dataset) -> int | None:
+    """The image's slice that a frame of the SEG says it was drawn on; None where it says none."""
+    slices = {instance: k for k, instance in enumerate(image.instances)}
+    for derivation in groups.get("DerivationImageSequence") or ():
+        for source in derivation.get("SourceImageSequence") or ():
+            frame = source.get("ReferencedFrameNumber") or 1
+            frame = frame if isinstance(frame, int) else frame[0]
+            index = slices.get((str(source.get("ReferencedSOPInstanceUID")), int(frame)))
+            if index is not None:
+                return index
+    return None
 
 
 def _frame_grid(seg: Dataset, groups: Dataset, path: Path) -> Grid:

@@ -6,6 +6,7 @@ Space is LPS (x to the patient's left, y to the back, z to the head), in mm, as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -144,6 +145,12 @@ class Alignment:
         """(a, b, c, ...) in the source order -> a view in the new order; further axes stay."""
         moved = array.transpose(*self.axes, *range(3, array.ndim))
         return moved[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+
+    def locate(self, index: Sequence[int], size: Sequence[int]) -> tuple[int, int, int]:
+        """Where the voxel ``index`` of a source array of ``size`` lies after :meth:`apply`."""
+        return tuple(
+            int(size[a] - 1 - index[a] if flip else index[a]) for a, flip in zip(self.axes, self.flips, strict=True)
+        )
 
     def undo(self, array: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`apply`, again a view."""

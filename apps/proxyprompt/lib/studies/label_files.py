@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from PIL import Image
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import ItkGeometry
-from lib.studies.readers import DICOM, NIFTI, PICTURES, Raster, read_raster, suffix_of
+from lib.studies.readers import NIFTI, PICTURES, Raster, is_dicom_path, read_raster, suffix_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def read_label_on(image: Raster, path: Path) -> np.ndarray:
     that is what MONAI Label makes of a DICOM SEG, in which empty slices are not stored. Anything else raises
     StudyError with both grids.
     """
-    if path.is_dir() or suffix_of(path) in DICOM:
+    if is_dicom_path(path):
         from lib.studies.dicom_seg import read_seg_on
 
         return read_seg_on(image, path)
@@ -56,6 +57,28 @@ def read_label_on(image: Raster, path: Path) -> np.ndarray:
         f"{path}: the label's grid is not the image's. Label: {label.grid.describe()}. Image {image.path}: "
         f"{image.grid.describe()}. Resample the label onto the image, or pair it with the image it was drawn on"
     )
+
+
+def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int | str]] | None) -> np.ndarray:
+    """(ni, nj, nk) uint8: bare bytes, slice after slice of a DICOM image, in the order of ``instances``.
+
+    instances: SOPInstanceUID and frame of each slice. StudyError when they are not those of the image, once each, or
+    when the file has another size.
+    """
+    columns, rows, slices = image.grid.size
+    given = [(str(uid), int(frame)) for uid, frame in instances or ()]
+    if sorted(given) != sorted(image.instances):
+        raise StudyError(
+            f"{path.name}: names {len(given)} slices, which are not the {slices} of {image.path}; expected "
+            "SOPInstanceUID and frame of each as 'instances'"
+        )
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    if content.size != columns * rows * slices:
+        raise StudyError(
+            f"{path.name}: has {content.size} bytes, expected {columns} x {rows} x {slices}, one byte a pixel"
+        )
+    drawn = dict(zip(given, content.reshape(slices, rows, columns), strict=True))
+    return np.stack([drawn[instance].T for instance in image.instances], axis=2)
 
 
 def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:

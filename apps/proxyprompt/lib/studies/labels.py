@@ -2,8 +2,8 @@
 
 A label file holds numbers; their names come from the first of these that has any:
 
-1. the label info saved with the label;
-2. the segments of the DICOM SEG it was made from;
+1. the segments of a DICOM SEG, whose numbers mean nothing beyond it;
+2. the label info saved with the label;
 3. ``dataset.json`` (nnU-Net: name -> value or values; Medical Segmentation Decathlon: value -> name);
 4. the option ``labels``: ``disc=1+2,cup=2``, or a JSON file of the same content;
 5. none: ``label_<value>``, with a warning.
@@ -54,8 +54,8 @@ def declared_structures(
     values = sorted({int(v) for v in values} - {0})
     option, compounds = parse_labels(conf_labels)
     sources = (
-        _from_label_info(label_info, values),
         _from_numbers(segment_names, "the DICOM SEG"),
+        _from_label_info(label_info, values),
         _from_mapping(_loaded(dataset_json), "dataset.json"),
         option,
     )

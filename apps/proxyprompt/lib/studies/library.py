@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -28,13 +27,16 @@ from lib.studies.errors import StudyError
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
+from lib.studies.readers import is_dicom_path
+from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
 
 _FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
-_REMOTE_SECONDS = 10.0  # a remote datastore is asked for new labels at most this often
 _FINAL = DefaultLabelTag.FINAL.value
+NOTE = "proxyprompt"
+"""Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,8 @@ class LabelledStudy:
 
     structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
     the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
-    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files.
+    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
+    what the model had proposed, voxel by voxel.
     """
 
     id: str
@@ -58,6 +61,7 @@ class LabelledStudy:
     content_hash: str
     label_hash: str
     image_hash: str
+    accepted_unchanged: bool = False
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -102,7 +106,6 @@ class Catalogue:
         self.intensity, self.conf_labels = intensity, conf_labels
         self._lock = threading.RLock()
         self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
-        self._remote_at = float("-inf")
 
     def refresh(self, *, remote: bool = False) -> None:
         """Looks at the files again and purges from the cache what came from a label or image that is no more."""
@@ -159,40 +162,51 @@ class Catalogue:
         image = self.datastore.get_image_uri(image_id)
         return patient or (_read_groups(_groups_beside(Path(image))).get(image_id) if image else None)
 
+    def name_of(self, image_id: str) -> str:
+        """Patient, modality, series and date as the datastore knows them; "" where it does not."""
+        info = self.datastore.get_image_info(image_id)
+        told = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
+        return " · ".join(text for text in told if text not in UNKNOWN)
+
     def open(self, image_id: str) -> Study:
         """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
 
+    def stamp(self, image_id: str) -> object:
+        """What tells that an image's file, and what is known of it, are still the same."""
+        return _stamp(Path(self.datastore.get_image_uri(image_id))), self._modality(image_id)
+
     # inside
 
+    def _modality(self, image_id: str) -> str | None:
+        return str(self.datastore.get_image_info(image_id).get("Modality") or "") or None
+
     def _read(self, path: Path, image_id: str) -> Study:
-        modality = str(self.datastore.get_image_info(image_id).get("Modality") or "")
-        return read_study(path, intensity=self.intensity, modality=modality or None)
+        return read_study(path, intensity=self.intensity, modality=self._modality(image_id))
 
     def _tags(self) -> set[str]:
         return {tag for _, found in self._known.values() if isinstance(found, LabelledStudy) for tag in found.tags}
 
     def _fetch(self) -> None:
         """Brings the labels of a remote datastore to this machine."""
-        if isinstance(self.datastore, DICOMWebDatastore) and time.monotonic() - self._remote_at > _REMOTE_SECONDS:
+        if isinstance(self.datastore, DICOMWebDatastore):
             self.datastore.datalist()
-            self._remote_at = time.monotonic()
 
     def _files(self) -> dict[str, tuple[Path, Path, dict]]:
         """id -> (image, label, label info) of every final label that lies on this machine."""
         store, found = self.datastore, {}
-        # DICOMweb overrides these with network calls that go by the SEG's UID; its local half goes by the image's id.
-        local = isinstance(store, LocalDatastore)
-        ids = LocalDatastore.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
+        # DICOMweb overrides these with network calls; its local half answers at once.
+        local = next((half for half in (SharedDatastore, LocalDatastore) if isinstance(store, half)), None)
+        ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
             if local:
-                image = LocalDatastore.get_image_uri(store, image_id)
-                label = LocalDatastore.get_label_uri(store, image_id, _FINAL)
+                image = local.get_image_uri(store, image_id)
+                label = local.get_label_uri(store, image_id, _FINAL)
             else:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
             if image and label:
                 info = store.get_label_info(image_id, _FINAL)
-                found[image_id] = (Path(image), _source_seg(Path(label), info) or Path(label), info)
+                found[image_id] = (Path(image), Path(label), info)
         return found
 
     def _describe(self, study_id: str, image: Path, label: Path, info: dict, named: Path | None) -> LabelledStudy:
@@ -217,7 +231,7 @@ class Catalogue:
         declared = declared_structures(
             label,
             label_info=info,
-            segment_names=segment_names(label) if label.is_dir() else None,
+            segment_names=segment_names(label) if is_dicom_path(label) else None,
             dataset_json=named,
             conf_labels=self.conf_labels,
             values=values,
@@ -239,7 +253,14 @@ class Catalogue:
             content_hash=facts.meta["content"],
             label_hash=label_hash,
             image_hash=image_hash,
+            accepted_unchanged=_accepted(info, label_hash),
         )
+
+
+def _accepted(info: Mapping, label_hash: str) -> bool:
+    """What the note says, if it speaks of the file as it is now."""
+    note = info.get(NOTE)
+    return isinstance(note, Mapping) and bool(note.get("accepted_unchanged")) and note.get("label_sha256") == label_hash
 
 
 def _stamp(path: Path | None) -> object:
@@ -284,12 +305,3 @@ def _parse_groups(path: Path, stamp: object) -> dict[str, str]:
     except StudyError as error:  # the studies can be used without; nobody is flagged as the same patient
         logger.warning("%s", error)
         return {}
-
-
-def _source_seg(label: Path, info: Mapping) -> Path | None:
-    """The DICOM SEG (a folder) that a datastore fetched and converted to ``label``: labels/final/<SEG UID>/.
-
-    It is the better source: it names its segments, and it says where its slices lie.
-    """
-    folder = label.parent / str(info.get("SeriesInstanceUID") or "-")
-    return folder if folder.is_dir() and any(folder.iterdir()) else None

@@ -45,7 +45,8 @@ class Raster:
     and the viewers see), the others are further readings of the same header that a label may follow.
     array_shape, transposed: the array that the file's own library gives: (i, j, k) order, or transposed to (k, j, i);
     without colour, with the library's own number of axes. header: nibabel's image for NIfTI. geometry: as ITK holds
-    it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient.
+    it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient. instances: of DICOM,
+    the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Raster:
     modality: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    instances: tuple[tuple[str, int], ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -88,7 +90,7 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
     if not path.exists():
         raise StudyError(f"{path}: no such file or folder")
     suffix = suffix_of(path)
-    if path.is_dir() or suffix in DICOM or has_dicom_magic(path):
+    if is_dicom_path(path) or has_dicom_magic(path):
         from lib.studies.dicom import read_dicom
 
         return guarded(read_dicom, path)
@@ -249,6 +251,11 @@ def _checked(raster: Raster) -> Raster:
             "repair the header or export it again"
         )
     return replace(raster, grids=grids)
+
+
+def is_dicom_path(path: Path) -> bool:
+    """Whether a path names DICOM: a folder (of a series), or a file with a DICOM suffix."""
+    return path.is_dir() or suffix_of(path) in DICOM
 
 
 def has_dicom_magic(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,10 @@ from lib.studies.errors import StudyError
 
 class SupportError(StudyError):
     """No support can be had as asked; the message says what there is."""
+
+
+class NoSupport(SupportError):
+    """Nobody named a support, and no labelled study shows what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,29 @@ class Selection:
     skipped: Mapping[str, str] = field(default_factory=dict)
     indexing: int = 0
 
+    @classmethod
+    def empty(cls, structures: Sequence[str]) -> Selection:
+        """No support at all."""
+        return cls((), tuple(structures), [], [], np.zeros((0, len(structures)), bool))
+
     def __len__(self) -> int:
         return len(self.slices)
+
+    def held(self) -> np.ndarray:
+        """(K, N) bool, whether the slice shows at least a pixel of the structure."""
+        shown = [[mask.any() for mask in masks] for masks in self.masks]
+        return np.array(shown, bool).reshape(self.valid.shape) & self.valid
+
+    def only(self, support: int, structures: Sequence[int]) -> Selection:
+        """One of the supports, as the whole selection for some of the structures."""
+        chosen = list(structures)
+        return Selection(
+            (self.slices[support],),
+            tuple(self.structures[n] for n in chosen),
+            [self.images[support]],
+            [self.masks[support][chosen]],
+            self.valid[[support]][:, chosen],
+        )
 
     @property
     def tags(self) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -79,6 +79,11 @@ class Study:
     def __len__(self) -> int:
         return self._voxels.shape[0]
 
+    @property
+    def instances(self) -> tuple[tuple[str, int], ...]:
+        """Of DICOM: SOPInstanceUID and frame behind each slice of the file's own grid (see ``to_grid``)."""
+        return self._raster.instances
+
     def __repr__(self) -> str:
         return (
             f"Study({str(self.path)!r}, {self.kind}, {self.modality}, {self.plane}, {len(self)} x {self.slice_shape})"
@@ -126,6 +131,21 @@ class Study:
         otherwise, naming both grids.
         """
         return np.ascontiguousarray(self._cut.alignment.apply(read_label_on(self._raster, Path(path))))
+
+    def locate(self, voxel: Sequence[float]) -> tuple[int, int, int]:
+        """(slice, row, column) of a voxel (x, y, z) of the file, the inverse of :meth:`to_grid`.
+
+        x runs along the file's fastest axis (a picture's columns), as in ITK, nibabel, 3D Slicer and OHIF; z may be
+        left out where there is one slice. Fractions are rounded. StudyError outside the image.
+        """
+        size = self._raster.grid.size
+        given = list(voxel) + [0] * (3 - len(voxel)) if size[2] == 1 else list(voxel)
+        if len(given) != 3 or not np.isfinite(given).all():
+            raise StudyError(f"point {list(voxel)}: expected voxel coordinates (x, y, z) in an image of size {size}")
+        index = [int(np.floor(v + 0.5)) for v in given]
+        if any(not 0 <= i < n for i, n in zip(index, size, strict=True)):
+            raise StudyError(f"point {list(voxel)} is outside the image, whose size (x, y, z) is {size}")
+        return self._cut.alignment.locate(index, size)
 
     def to_grid(self, labels: np.ndarray) -> np.ndarray:
         """labels: (Z, h, w) integers 0 to 255 or bool -> uint8 in the file's own array order, without colour.

@@ -5,7 +5,7 @@ Decisions, where the paper says nothing (the arithmetic is in :mod:`lib.studies.
 - ``auto`` considers labelled slices of the target's plane, of the target's modality where such have the structure, on
   which the structure is more than a sliver (a twentieth of its largest area in that study; slivers only if there is
   nothing else). It never considers the target, nor a study with the same pixels under another id. A study of the same
-  patient may serve and is flagged.
+  patient may serve and is flagged. A label that leave-one-out found bad serves only if there is nothing else.
 - Each structure gets ``count`` slices. A slice on which several of the structures lie serves all of them, so structures
   that are labelled together share one set. Where they are not, the set grows, up to twice ``count``, and beyond that
   only so that every structure has one slice.
@@ -36,11 +36,12 @@ from lib.studies.groups import patient_of
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry
 from lib.studies.library import Catalogue, LabelledStudy
+from lib.studies.notes import QUALITY, read_note
 from lib.studies.ranking import evenly, similarities
-from lib.studies.selection import Selection, SupportError, SupportSlice
+from lib.studies.selection import NoSupport, Selection, SupportError, SupportSlice
 from lib.studies.study import Study
 
-__all__ = ["AUTO", "LabelledStudy", "Selection", "SupportError", "SupportLibrary", "SupportSlice"]
+__all__ = ["AUTO", "LabelledStudy", "NoSupport", "Selection", "SupportError", "SupportLibrary", "SupportSlice"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class SupportLibrary:
             conf_labels=conf_labels,
         )
         self._descriptors, self._cache = descriptors, cache
-        self._opened: OrderedDict[str, Study] = OrderedDict()
+        self._opened: OrderedDict[str, tuple[object, Study]] = OrderedDict()
         self._lock = threading.Lock()
 
     def ids(self) -> list[str]:
@@ -88,16 +89,44 @@ class SupportLibrary:
         names = {name for study in self.catalogue.studies().values() for name in study.structures}
         return sorted(names, key=self.catalogue.registry.id_of)
 
+    def names(self) -> dict[str, str]:
+        """id -> what people call a labelled study, where its id says nothing."""
+        return {study_id: name for study_id in self.ids() if (name := self.catalogue.name_of(study_id))}
+
     def studies(self) -> dict[str, LabelledStudy]:
         return self.catalogue.studies()
+
+    def doubtful(self, study_id: str) -> tuple[str, ...]:
+        """Structures whose label in this study is flagged as a bad support; a changed label is no longer flagged."""
+        note = read_note(self.catalogue.datastore, study_id, QUALITY)
+        study = self.catalogue.studies().get(study_id) if note.get("flagged") else None
+        return tuple(note["flagged"]) if study is not None and note.get("label") == study.label_hash else ()
+
+    def describe(self, content_hash: str) -> np.ndarray | None:
+        """(d,) mean descriptor of a study whose slices are indexed, None for one that is not."""
+        return self._descriptors.mean(content_hash)
 
     def refresh(self) -> None:
         """Looks for changes, also on a remote server, and purges what came from labels that changed."""
         self.catalogue.refresh(remote=True)
 
     def open(self, image_id: str) -> Study:
-        """Reads an image of the datastore (labelled or not) with the library's settings."""
-        return self.catalogue.open(image_id)
+        """An image of the datastore (labelled or not), read with the library's settings.
+
+        A few stay open, as long as their files do not change: clicks, and the background, ask for one several times.
+        """
+        stamp = self.catalogue.stamp(image_id)
+        with self._lock:
+            if image_id in self._opened and self._opened[image_id][0] == stamp:
+                self._opened.move_to_end(image_id)
+                return self._opened[image_id][1]
+        study = self.catalogue.open(image_id)
+        with self._lock:
+            self._opened[image_id] = stamp, study
+            self._opened.move_to_end(image_id)
+            while len(self._opened) > _OPEN_STUDIES:
+                self._opened.popitem(last=False)
+        return study
 
     def group_of(self, image_id: str, study: Study) -> str | None:
         """Patient or case of any image of the datastore, None when nothing is known."""
@@ -127,7 +156,8 @@ class SupportLibrary:
         study, or several. count: K, slices per structure.
 
         Raises :class:`SupportError` when there is no labelled study, a named one does not exist, is not labelled, is
-        the target, cannot be read, or holds nothing of the structure, and when no study holds it.
+        the target, cannot be read, or holds nothing of the structure, and when no study holds it; for ``auto``, where
+        there simply is none, :class:`NoSupport`.
         """
         if count < 1:
             raise SupportError(f"the number of supports must be 1 or more, got {count}")
@@ -164,22 +194,22 @@ class SupportLibrary:
             problems = self.catalogue.problems()
             hint = "".join(f"; {i}: {why}" for i, why in list(problems.items())[:3])
             what = "no labelled study other than the target itself" if library else "no labelled study that can be used"
-            raise SupportError(f"{what}: label and submit (tag final) at least one study{hint}")
+            raise NoSupport(f"{what}: label and submit (tag final) at least one study{hint}")
         same_plane = [s for s in others if s.plane == target.plane]
         if not same_plane:
-            raise SupportError(
+            raise NoSupport(
                 f"the target is {target.plane}, the labelled studies are {_listed(sorted({s.plane for s in others}))}; "
                 "label one of the same plane, or name a support to use it all the same"
             )
         for name in names or ():
             if not any(name in s.present() for s in same_plane):
                 offer = sorted({n for s in same_plane for n in s.present()})
-                raise SupportError(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
+                raise NoSupport(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
         pool = [s for s in same_plane if set(s.present()).intersection(names or s.present())]
         alike = [s for s in pool if _same_modality(s.modality, target.modality)]
-        if alike and all(any(name in s.present() for s in alike) for name in names or ()):
-            return alike
-        return pool
+        pool = alike if _enough(alike, names) else pool
+        trusted = [s for s in pool if not set(self.doubtful(s.id)).intersection(names or s.present())]
+        return trusted if _enough(trusted, names) else pool
 
     def _named(
         self, ids: Sequence[str], target: Study, target_id: str, names: Sequence[str] | None
@@ -264,19 +294,9 @@ class SupportLibrary:
     # reading
 
     def _study(self, study: LabelledStudy) -> Study:
-        """The opened study; a few stay open, since background and requests ask for one study's slices several times."""
-        key = study.content_hash
-        with self._lock:
-            if key in self._opened:
-                self._opened.move_to_end(key)
-                return self._opened[key]
-        opened = self.catalogue.open(study.id)
+        opened = self.open(study.id)
         if opened.content_hash != study.content_hash:
             raise SupportError(f"support {study.id!r} changed while it was read; ask again")
-        with self._lock:
-            self._opened[key] = opened
-            while len(self._opened) > _OPEN_STUDIES:
-                self._opened.popitem(last=False)
         return opened
 
     def _slices(self, study: LabelledStudy, indices: Sequence[int]) -> list[Entry]:
@@ -315,6 +335,11 @@ class SupportLibrary:
         return Selection(
             tuple(slices), tuple(names), images, masks, valid, skipped=self.catalogue.problems(), indexing=waiting
         )
+
+
+def _enough(pool: Sequence[LabelledStudy], names: Sequence[str] | None) -> bool:
+    """Whether there is any study, and every structure that was asked for in one of them."""
+    return bool(pool) and all(any(name in s.present() for s in pool) for name in names or ())
 
 
 def _same_modality(one: str, other: str) -> bool:

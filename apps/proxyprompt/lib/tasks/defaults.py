@@ -22,6 +22,8 @@ DEFAULTS = {
     "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": "CT,MR,US,XA,CR,DX,MG,OP,OPT,XC,PT,NM"},
     # Two hours in which a newly stored label is no support; seconds are enough to spare the archive.
     "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 5,
+    # NIfTI forgets what DICOM says of time, place and patient. Viewers that download images need it, OHIF does not.
+    "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": False,
     "MONAI_LABEL_DATASTORE_FILE_EXT": IMAGE_PATTERNS,
 }
 

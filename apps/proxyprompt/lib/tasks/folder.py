@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from monailabel.datastore.local import LocalDatastore
+from lib.studies.shared import SharedDatastore
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _LOOKED_AT = 5
@@ -32,8 +32,8 @@ def is_dicom_folder(folder: Path) -> bool:
     return False
 
 
-class StudyFolder(LocalDatastore):
-    """A :class:`LocalDatastore` that lists DICOM series too. New folders are seen by :meth:`refresh`."""
+class StudyFolder(SharedDatastore):
+    """A datastore on this machine that lists DICOM series too. New folders are seen by :meth:`refresh`."""
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         files = super()._list_files(path, patterns)

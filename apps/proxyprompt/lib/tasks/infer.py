@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.errors import StudyError
 from lib.studies.labels import merge
+from lib.studies.proposals import Proposal, Proposals
 from lib.studies.selection import Selection
 from lib.studies.study import Study, read_study
 from lib.studies.support import SupportLibrary
@@ -34,21 +35,38 @@ DISCLAIMER = "Research use only, not a medical device."
 class ProxyPromptInfer(InferTask):
     """In-context segmentation. Holds nothing of a request: any number of threads may call it at once."""
 
-    def __init__(self, *, models: Models, library: SupportLibrary, cache: ContentCache, supports: int = 4) -> None:
+    kind = InferType.SEGMENTATION
+    purpose = "Segments a study as labelled studies show it."
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        library: SupportLibrary,
+        cache: ContentCache,
+        proposals: Proposals,
+        supports: int = 4,
+    ) -> None:
         super().__init__(
-            type=InferType.SEGMENTATION,
+            type=self.kind,
             labels=None,
             dimension=3,
-            description=f"Segments a study as labelled studies show it. {DISCLAIMER}",
+            description=f"{self.purpose} {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
+        self._proposals = proposals
 
     def is_valid(self) -> bool:
         return True
 
     def info(self) -> dict[str, Any]:
-        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry."""
-        return {**super().info(), "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()}}
+        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry;
+        ``names`` what people call the labelled studies, where an id says nothing."""
+        return {
+            **super().info(),
+            "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()},
+            "names": self._library.names(),
+        }
 
     def config(self) -> dict[str, Any]:
         """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
@@ -82,22 +100,37 @@ class ProxyPromptInfer(InferTask):
             with latencies.of("read"):
                 study = self._read(image)
             with latencies.of("support"):
-                selection = self._library.choose(
-                    study,
-                    "" if isinstance(image, Path) else image,
-                    options.structures,
-                    support=options.support if isinstance(options.support, str) else list(options.support),
-                    count=options.count,
-                )
+                selection = self._choose(study, image, options, options.structures)
             masks = Pipeline(segmenter, self._cache, latencies).run(study, selection, agreement=options.agreement)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
                 path = self._write(study, labels, options)
-            answer = self._answer(segmenter, study, selection, masks, labels)
+            answer = self._answer(segmenter, study, [(selection, masks)], labels)
+            self._propose(image, study, labels, answer)
             answer["latencies"] = latencies.report()
             logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
             return str(path), answer
+
+    def _choose(self, study: Study, image: str | Path, options: Options, structures: Sequence[str] | None) -> Selection:
+        return self._library.choose(
+            study,
+            "" if isinstance(image, Path) else image,
+            structures,
+            support=options.support if isinstance(options.support, str) else list(options.support),
+            count=options.count,
+        )
+
+    def _propose(self, image: str | Path, study: Study, labels: np.ndarray, answer: Mapping[str, Any]) -> None:
+        """Kept until a label comes in, to tell what was changed of it."""
+        if isinstance(image, Path):
+            return
+        made_by = {
+            "supports": list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            "adapter": answer["adapter"],
+            "weights_sha256": answer["weights_sha256"],
+        }
+        self._proposals.keep(image, Proposal(labels, answer["label_names"], made_by, study.content_hash))
 
     def _read(self, image: str | Path) -> Study:
         if isinstance(image, Path):
@@ -116,44 +149,68 @@ class ProxyPromptInfer(InferTask):
             raise
 
     def _answer(
-        self, segmenter: Segmenter, study: Study, selection: Selection, masks: Masks, labels: np.ndarray
+        self,
+        segmenter: Segmenter,
+        study: Study,
+        parts: Sequence[tuple[Selection, Masks]],
+        labels: np.ndarray,
+        names: Collection[str] = (),
     ) -> dict[str, Any]:
+        """The JSON beside the label map. parts: what was segmented together, with the supports that it came from.
+        names: the structures that the label map holds; none for all."""
         registry = self._library.catalogue.registry
-        ids = {name: registry.id_of(name) for name in selection.structures}
-        structures = {}
-        for n, (name, id) in enumerate(ids.items()):
-            agreement = masks.agreement[n]
-            structures[name] = {
-                "id": id,
-                "presence_max": round(float(masks.presence[:, n].max()), 4),
-                "presence_mean": round(float(masks.presence[:, n].mean()), 4),
-                "slices": int(masks.present()[:, n].sum()),
-                "voxels": int((labels == id).sum()),
-                "agreement": None if agreement is None else round(agreement, 4),
-            }
+        structures, supports, skipped = {}, [], {}
+        for selection, masks in parts:
+            for n, name in enumerate(selection.structures):
+                if not names or name in names:
+                    structures[name] = self._found(registry.id_of(name), n, masks, labels)
+            report = selection.report()
+            supports += [used for used in report["supports"] if used not in supports]
+            skipped |= report["skipped"]
         return {
-            "label_names": ids,
+            "label_names": {name: found["id"] for name, found in structures.items()},
             "structures": structures,
-            **selection.report(),
+            "supports": supports,
+            "skipped": skipped,
+            "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
+            **({"instances": study.instances} if study.instances else {}),
             "foundation": segmenter.foundation.name,
             "adapter": segmenter.version,
             "weights_sha256": segmenter.weights_sha256,
-            "warnings": self._warnings(segmenter, study, selection),
+            "warnings": self._warnings(segmenter, study, [selection for selection, _ in parts], supports),
             "disclaimer": DISCLAIMER,
         }
 
     @staticmethod
-    def _warnings(segmenter: Segmenter, study: Study, selection: Selection) -> list[str]:
+    def _found(id: int, n: int, masks: Masks, labels: np.ndarray) -> dict[str, Any]:
+        """What is said of the n-th structure of ``masks``."""
+        agreement = masks.agreement[n]
+        return {
+            "id": id,
+            "presence_max": round(float(masks.presence[:, n].max()), 4),
+            "presence_mean": round(float(masks.presence[:, n].mean()), 4),
+            "slices": int(masks.present()[:, n].sum()),
+            "voxels": int((labels == id).sum()),
+            "agreement": None if agreement is None else round(agreement, 4),
+        }
+
+    def _warnings(
+        self, segmenter: Segmenter, study: Study, selections: Sequence[Selection], supports: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
         said = list(study.warnings)
         if not segmenter.trained:
             said.append("the proxy prompt generator is untrained: these masks mean nothing; train on labelled studies")
-        if any(s.same_group for s in selection.slices):
+        if any(s.same_group for selection in selections for s in selection.slices):
             said.append(
                 "a support is of the same patient or case as the target: do not judge the method by this result"
             )
-        if selection.indexing:
-            said.append(f"{selection.indexing} labelled studies were not indexed yet and could not be chosen")
-        said += [f"labelled study {name} cannot be used: {why}" for name, why in selection.skipped.items()]
+        for name in dict.fromkeys(used["id"] for used in supports):
+            if doubtful := self._library.doubtful(name):
+                said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
+        if indexing := max((selection.indexing for selection in selections), default=0):
+            said.append(f"{indexing} labelled studies were not indexed yet and could not be chosen")
+        skipped = {name: why for selection in selections for name, why in selection.skipped.items()}
+        said += [f"labelled study {name} cannot be used: {why}" for name, why in skipped.items()]
         return said
 
 

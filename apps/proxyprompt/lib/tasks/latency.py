@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("read", "support", "encode", "remember", "decode", "agreement", "write")
+STAGES = ("read", "support", "encode", "remember", "decode", "click", "agreement", "write")
 
 
 class Latencies:

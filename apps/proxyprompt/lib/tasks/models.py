@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from lib.segmenter import Segmenter
+from lib.training.adapters import AdapterError
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +18,13 @@ MAX_KEPT = 2
 class Models:
     """Segmenters by adapter version.
 
-    ``build`` makes the segmenter of a version. Requests keep the one they got for as long as they run; nothing about it
-    ever changes, so any number of them may share it. At most two stay here: another version takes the place of the one
-    that was asked for least recently. A build that fails is tried again at the next request, so that weights put in
-    place meanwhile are found.
+    ``build`` makes the segmenter of a version, ``versions`` lists what there is at this moment, the one to serve first:
+    a version that is published while the server runs serves the next request. Requests keep the one they got for as
+    long as they run; nothing about it ever changes, so any number of them may share it. At most two stay here: another
+    version takes the place of the one that was asked for least recently. A build that fails is tried again at the next
+    request, so that weights put in place meanwhile are found.
+
+    ``default``: a version that the operator chose to serve whatever is published.
     """
 
     def __init__(
@@ -36,14 +40,26 @@ class Models:
     def versions(self) -> list[str]:
         """The versions on offer, the one that serves by default first."""
         versions = list(self._versions())
-        if self._default in versions:
-            versions.remove(self._default)
-            versions.insert(0, self._default)
-        return versions
+        if self._default is None:
+            return versions
+        return [self._default, *(v for v in versions if v != self._default)]
 
     def get(self, version: str | None = None) -> Segmenter:
-        """The segmenter of a version; of the default one for None. Two requests at once build it once."""
-        version = version or self._default or self.versions()[0]
+        """The segmenter of a version; for None, of the one that serves. Two requests at once build it once.
+
+        A damaged file must not end the service: where nobody chose the version, the next one serves.
+        """
+        if version is not None or self._default is not None:
+            return self._get(version or self._default)
+        *published, shipped = self.versions()
+        for newest in published:
+            try:
+                return self._get(newest)
+            except AdapterError as error:
+                logger.error("%s cannot be served, an older version is: %s", newest, error)
+        return self._get(shipped)
+
+    def _get(self, version: str) -> Segmenter:
         with self._lock:
             turn = self._building.setdefault(version, threading.Lock())
         with turn:

@@ -78,8 +78,10 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
     }
 
 
-def parse_options(request: Mapping[str, Any], *, adapters: Sequence[str], count: int) -> Options:
-    """One request's options. adapters: the versions there are. count: the number of supports where none is asked for.
+def parse_options(
+    request: Mapping[str, Any], *, adapters: Sequence[str], count: int, agreement: bool = True
+) -> Options:
+    """One request's options. adapters: the versions there are. count, agreement: what an unchanged request means.
 
     Raises MONAILabelException (bad input) for an option or a value that does not exist, listing the valid ones.
     """
@@ -88,21 +90,21 @@ def parse_options(request: Mapping[str, Any], *, adapters: Sequence[str], count:
         raise refuse(f"unknown option {', '.join(map(repr, unknown))}; the options are: {', '.join(OURS)}")
     return Options(
         support=_support(request.get("support")),
-        structures=_names("structure", request.get("structure"), ALL),
+        structures=names_of("structure", request.get("structure"), ALL),
         count=_count(request.get("supports"), count),
         adapter=_adapter(request.get("adapter"), adapters),
-        agreement=_flag("agreement", request.get("agreement"), True),
+        agreement=flag("agreement", request.get("agreement"), agreement),
         extension=_extension(request),
     )
 
 
-def _first(value: Any) -> Any:
+def first(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return value[0] if value else None
     return value
 
 
-def _names(option: str, value: Any, neutral: str) -> tuple[str, ...] | None:
+def names_of(option: str, value: Any, neutral: str) -> tuple[str, ...] | None:
     """The names in a value: None where it was not sent, or begins with the entry that means no choice."""
     given = [value] if not isinstance(value, list | tuple) else list(value)
     if not given or given[0] in (None, "", neutral):
@@ -113,12 +115,12 @@ def _names(option: str, value: Any, neutral: str) -> tuple[str, ...] | None:
 
 
 def _support(value: Any) -> str | tuple[str, ...]:
-    names = _names("support", value, AUTO)
+    names = names_of("support", value, AUTO)
     return AUTO if names is None else tuple(check_id(name, "support") for name in names)
 
 
 def _count(value: Any, default: int) -> int:
-    value = _first(value)
+    value = first(value)
     if value in (None, ""):
         return default
     try:
@@ -131,7 +133,7 @@ def _count(value: Any, default: int) -> int:
 
 
 def _adapter(value: Any, known: Sequence[str]) -> str | None:
-    value = _first(value)
+    value = first(value)
     if value in (None, ""):
         return None
     if value not in known:
@@ -139,7 +141,7 @@ def _adapter(value: Any, known: Sequence[str]) -> str | None:
     return value
 
 
-def _flag(option: str, value: Any, default: bool) -> bool:
+def flag(option: str, value: Any, default: bool) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
     if value in (None, ""):
         return default

@@ -1,23 +1,25 @@
 """From a target and its supports to masks on the target's slices. Knows no server and no files.
 
 Everything that is computed from pixels and weights goes through the content cache: the features of a slice (a target
-today is a support tomorrow), the context of each support image with each mask, the memory of a whole support set.
-Another structure, another support or the same request again then costs only the decoding.
+today is a support tomorrow), the context of each support image with each mask, the memory of a whole support set, and
+what the decoder said of each target. Another structure or another support then costs only the decoding, a click only
+that of the clicked slice, and the same request again nothing.
 
 Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.foundation.base import Features
+from lib.foundation.base import Features, Geometry, Points
 from lib.prompt.context import SupportMemory
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
@@ -54,6 +56,14 @@ class Masks:
         return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
 
 
+class Alone(NamedTuple):
+    """One support's own word on one structure, on n slices: masks (n, S/4, S/4) bool, gated; presence (n,)."""
+
+    structure: int
+    masks: np.ndarray
+    presence: np.ndarray
+
+
 class Pipeline:
     """One request's way through one segmenter."""
 
@@ -63,26 +73,68 @@ class Pipeline:
         self._device = next(segmenter.parameters()).device
 
     @torch.inference_mode()
-    def run(self, study: Study, selection: Selection, *, agreement: bool = True) -> Masks:
-        """Segment every slice of ``study`` as the supports show. Raises what the parts raise; StudyError for input."""
-        features, contexts, memory = self.prepare(selection)
-        blank = torch.zeros(1, 3, *study.slice_shape, device=self._device)
-        geometry = self._foundation.preprocess(blank)[1]
+    def run(
+        self, study: Study, selection: Selection, *, indices: Sequence[int] | None = None, agreement: bool = True
+    ) -> Masks:
+        """Segment ``study`` as the supports show: every slice, or those of ``indices``; nothing where there is no
+        support. Raises what the parts raise; StudyError for input."""
         structures = len(selection.structures)
-        logits = np.empty((len(study), structures, *study.slice_shape), np.float16)
-        presence = np.empty((len(study), structures), np.float32)
-        step = self._slices_at_once(structures)
-        for start in range(0, len(study), step):
-            part = slice(start, min(start + step, len(study)))
-            target = self._target(study, range(part.start, part.stop))
-            with self._latencies.of("decode"):
-                decoded = self._segmenter.segment(target, memory)
-                logits[part] = self._foundation.postprocess(decoded.mask_logits, geometry).half().cpu().numpy()
-                presence[part] = decoded.presence_logit.float().sigmoid().cpu().numpy()
-        masks = Masks(logits, presence, (None,) * structures)
+        indices = list(range(len(study)) if indices is None else indices)
+        logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
+        if not len(selection):
+            return Masks(logits, np.zeros((len(indices), structures), np.float32), (None,) * structures)
+        features, contexts, memory = self.prepare(selection)
+        key = self._key("decoded", study.content_hash, self.memory_key(selection), indices)
+        entry = self._cache.get(key)
+        if entry is None:
+            made = self._decode(study, indices, memory)
+            entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
+        with self._latencies.of("decode"):
+            geometry = self._geometry(study)
+            for z, small in enumerate(entry.tensors["logits"]):
+                logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
+        masks = Masks(logits, entry.tensors["presence"].numpy(), (None,) * structures)
         if not agreement:
             return masks
-        return replace(masks, agreement=self._agreement(study, selection, features, contexts, masks))
+        shown = indices[most_shown(masks)]
+        return replace(masks, agreement=self._agreement(study, selection, features, contexts, shown))
+
+    @torch.inference_mode()
+    def click(self, study: Study, selection: Selection, index: int, structure: int, points: Points) -> np.ndarray:
+        """One structure on one slice, prompted by its supports and by ``points``; without supports by these alone.
+
+        points: coords (1, 1, P, 2) as (x, y) in pixels of the slice. Returns (h, w) float16 logits, not gated.
+        """
+        memory = self.prepare(selection)[2].only(structure) if len(selection) else None
+        target = self._target(study, [index])
+
+        def compute() -> dict[str, Tensor]:
+            coords = self._foundation.to_input(points.coords.to(self._device), geometry)
+            decoded = self._segmenter.segment(target, memory, Points(coords, points.labels.to(self._device)))
+            return {"logits": decoded.mask_logits[0]}
+
+        with self._latencies.of("click"):
+            geometry = self._geometry(study)
+            said = (study.slice_hash(index), structure, points.coords, points.labels)
+            key = self._key("clicked", self.memory_key(selection), *said)
+            entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
+            logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
+            return logits[0, 0].half().cpu().numpy()
+
+    def _decode(self, study: Study, indices: Sequence[int], memory: SupportMemory) -> dict[str, Tensor]:
+        """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
+        logits, presence = [], []
+        step = self._slices_at_once(memory.values.shape[1])
+        for start in range(0, len(indices), step):
+            target = self._target(study, indices[start : start + step])
+            with self._latencies.of("decode"):
+                decoded = self._segmenter.segment(target, memory)
+                logits.append(decoded.mask_logits.half().cpu())
+                presence.append(decoded.presence_logit.float().sigmoid().cpu())
+        return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+
+    def _geometry(self, study: Study) -> Geometry:
+        return self._foundation.preprocess(torch.zeros(1, 3, *study.slice_shape, device=self._device))[1]
 
     # encoding
 
@@ -110,7 +162,7 @@ class Pipeline:
                 made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
                 for row, n in enumerate(missing):
                     entries[n] = self._cache.put(keys[n], _pack(made[row : row + 1]), tags={study.content_hash})
-            return _join([_unpack(entry.tensors) for entry in entries], self._device)
+            return Features.join([_unpack(entry.tensors) for entry in entries], self._device)
 
     def _encode(self, images: Tensor) -> Features:
         """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
@@ -133,7 +185,7 @@ class Pipeline:
                 features.append(_unpack(entry.tensors))
             with self._latencies.of("remember"):
                 contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
-        return _join(features, self._device), torch.stack(contexts).to(self._device)
+        return Features.join(features, self._device), torch.stack(contexts).to(self._device)
 
     def _context(self, image: Tensor, masks: np.ndarray, valid: np.ndarray, chosen) -> Tensor:
         """V of one support image with each of its N masks: (N, D, H, W)."""
@@ -153,26 +205,47 @@ class Pipeline:
     def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
 
-    def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
+    def memory_key(self, selection: Selection) -> str:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
-        return self._memory(keys, selection.tags, features, contexts, torch.from_numpy(selection.valid))
+        return self._key("memory", keys, selection.valid)
 
-    def _memory(
-        self, keys: list[list[str]], tags: frozenset[str], features: Features, contexts: Tensor, valid: Tensor
-    ) -> SupportMemory:
-        """What is remembered of some supports; keys: of each support's context with each structure."""
-
+    def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
         def compute() -> dict[str, Tensor]:
-            memory = self._segmenter.remember(features, contexts, valid.to(self._device))
+            memory = self._segmenter.remember(features, contexts, torch.from_numpy(selection.valid).to(self._device))
             return {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
 
-        entry = self._cache.get_or_compute(self._key("memory", keys, valid), tags, compute)
+        entry = self._cache.get_or_compute(self.memory_key(selection), selection.tags, compute)
         return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
 
     # agreement
 
+    @torch.inference_mode()
+    def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
+        """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
+        features, contexts, _ = self.prepare(selection)
+        return list(self._alone(study, selection, indices, features, contexts))
+
+    def _alone(
+        self, study: Study, selection: Selection, indices: Sequence[int], features: Features, contexts: Tensor
+    ) -> Iterator[Alone]:
+        held = selection.held()
+        compared = held & (held.sum(axis=0) > 1)
+        target = self._target(study, indices) if compared.any() else None
+        for k in range(len(selection)):
+            shared = np.flatnonzero(compared[k]).tolist()
+            if not shared:
+                continue
+            with self._latencies.of("agreement"):
+                single = selection.only(k, shared)
+                memory = self._remember(single, features[k : k + 1], contexts[k : k + 1, shared])
+                decoded = self._segmenter.segment(target, memory)
+                presence = decoded.presence_logit.sigmoid()
+                masks = (decoded.mask_logits > 0) & (presence >= PRESENT)[..., None, None]
+                for row, n in enumerate(shared):
+                    yield Alone(n, masks[:, row].cpu().numpy(), presence[:, row].float().cpu().numpy())
+
     def _agreement(
-        self, study: Study, selection: Selection, features: Features, contexts: Tensor, masks: Masks
+        self, study: Study, selection: Selection, features: Features, contexts: Tensor, shown: int
     ) -> tuple[float | None, ...]:
         """How alike the supports, each alone, draw each structure: mean Dice over pairs, on the slice that shows most.
 
@@ -180,36 +253,19 @@ class Pipeline:
 
         One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
         """
-        held = np.array([[mask.any() for mask in masks_k] for masks_k in selection.masks]) & selection.valid  # (K, N)
-        compared = held & (held.sum(axis=0) > 1)
-        if not compared.any():
-            return masks.agreement
         drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
-        target = self._target(study, [_most_shown(masks)])
-        for k in range(len(selection)):
-            shared = np.flatnonzero(compared[k]).tolist()
-            if not shared:
-                continue
-            with self._latencies.of("agreement"):
-                chosen, masks_k = selection.slices[k], selection.masks[k][shared]
-                keys = [self._context_keys(chosen.image_key, masks_k)]
-                valid = torch.ones(1, len(shared), dtype=torch.bool)
-                alone = self._memory(keys, chosen.tags, features[k : k + 1], contexts[k : k + 1, shared], valid)
-                decoded = self._segmenter.segment(target, alone)
-                present = decoded.presence_logit[0].sigmoid() >= PRESENT
-                mask = ((decoded.mask_logits[0] > 0) & present[:, None, None]).cpu().numpy()
-                for row, n in enumerate(shared):
-                    drawn[n].append(mask[row])
-        return tuple(_mean_dice(masks) for masks in drawn)
+        for one in self._alone(study, selection, [shown], features, contexts):
+            drawn[one.structure].append(one.masks)
+        return tuple(mean_dice(masks) for masks in drawn)
 
 
-def _most_shown(masks: Masks) -> int:
+def most_shown(masks: Masks) -> int:
     """The slice with the most pixels of all structures; where none is drawn, the one where most is likely present."""
     area = [(masks.logits[z, masks.present()[z]] > 0).sum() for z in range(len(masks.logits))]
     return int(np.argmax(area)) if any(area) else int(masks.presence.max(axis=1).argmax())
 
 
-def _mean_dice(masks: Sequence[np.ndarray]) -> float | None:
+def mean_dice(masks: Sequence[np.ndarray]) -> float | None:
     """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
     pairs = [overlap(one, other).dice for one, other in combinations(masks, 2)]
     return float(np.mean(pairs)) if pairs else None
@@ -227,18 +283,3 @@ def _pack(features: Features) -> dict[str, Tensor]:
 def _unpack(tensors) -> Features:
     levels = sorted(name for name in tensors if name.startswith("high_res_"))
     return Features(tensors["embedding"], tuple(tensors[name] for name in levels), tensors.get("padding"))
-
-
-def _join(parts: Iterable[Features], device: torch.device) -> Features:
-    """Features of single images as one batch on ``device``."""
-    parts = list(parts)
-    padding = None
-    if any(p.padding is not None for p in parts):
-        none = torch.zeros(1, *parts[0].embedding.shape[-2:], dtype=torch.bool)
-        padding = torch.cat([none if p.padding is None else p.padding.cpu() for p in parts]).to(device)
-    levels = range(len(parts[0].high_res))
-    return Features(
-        torch.cat([p.embedding.to(device) for p in parts]),
-        tuple(torch.cat([p.high_res[n].to(device) for p in parts]) for n in levels),
-        padding,
-    )

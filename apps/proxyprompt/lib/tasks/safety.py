@@ -7,20 +7,25 @@ MONAI Label joins image ids, label ids and tags to its folders unseen, and takes
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import threading
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from functools import wraps
 
-from cachetools import TTLCache, cached
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
-from monailabel.utils.sessions import Sessions
+from monailabel.utils.sessions import SessionInfo, Sessions
 
 from lib.tasks.errors import refuse
 
 MAX_ID = 200
-_CHECKED = ("image_id", "label_id", "label_tag")
+_IDS = ("image_id", "label_id", "label_tag")
+_FILES = ("image_filename", "label_filename")
+_INFOS = ("image_info", "label_info", "info")
+_SCRIBBLES = "*.bin"  # what OHIF sends to a DICOMweb datastore, which converts it
 # Letters, digits and the punctuation that file names and DICOM UIDs use. No separators, no control characters.
 _ALLOWED = re.compile(r"[\w .,()+=@#~^&!\-\[\]]+")
 
@@ -39,16 +44,38 @@ def check_id(value: object, what: str = "image id") -> str:
     return value
 
 
-def _checked(method):
+def _check_file(name: str) -> None:
+    """Only what the datastore lists as studies and labels may be stored: no settings, no list of studies, no code."""
+    patterns = settings.MONAI_LABEL_DATASTORE_FILE_EXT
+    if not any(fnmatch(os.path.basename(name), pattern) for pattern in (*patterns, _SCRIBBLES)):
+        suffix = "".join(os.path.basename(name).partition(".")[1:])
+        raise refuse(
+            f"a file of type {suffix!r} is not stored here; valid: {', '.join(p.lstrip('*') for p in patterns)}"
+        )
+
+
+def _check_info(info: object) -> None:
+    """What is noted with an image or label; the one entry that names a folder must be a plain name."""
+    if not isinstance(info, Mapping):
+        raise refuse(f"info {info!r} is not a JSON object; send one such as {{}}")
+    if info.get("SeriesInstanceUID"):
+        check_id(info["SeriesInstanceUID"], "SeriesInstanceUID")
+
+
+def _checked(method: Callable) -> Callable:
     signature = inspect.signature(method)
 
     @wraps(method)
     def call(self, *args, **options):
         given = signature.bind(self, *args, **options).arguments
-        for name in _CHECKED:
-            # An empty id means "none given" to MONAI Label, e.g. an uploaded image that is named after its file.
-            if given.get(name):
-                check_id(given[name], name.replace("_", " "))
+        # An empty one means "none given" to MONAI Label, e.g. an uploaded image that is named after its file.
+        given = {name: value for name, value in given.items() if value not in (None, "")}
+        for name in given.keys() & _IDS:
+            check_id(given[name], name.replace("_", " "))
+        for name in given.keys() & _FILES:
+            _check_file(given[name])
+        for name in given.keys() & _INFOS:
+            _check_info(given[name])
         return method(self, *args, **options)
 
     return call
@@ -58,13 +85,8 @@ def _guarded(cls: type[Datastore]) -> type[Datastore]:
     members = {}
     for name, _ in inspect.getmembers(Datastore, inspect.isfunction):
         method = getattr(cls, name)
-        if set(_CHECKED) & set(inspect.signature(method).parameters):
+        if {*_IDS, *_FILES, *_INFOS} & set(inspect.signature(method).parameters):
             members[name] = _checked(method)
-    if issubclass(cls, DICOMWebDatastore):
-        # MONAI Label reads this expiry (two hours) when it is imported, before an app can have a say.
-        for name in ("list_images", "get_labeled_images"):
-            expiry = TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY)
-            members[name] = cached(cache=expiry)(getattr(cls, name).__wrapped__)
     return type(f"Guarded{cls.__name__}", (cls,), members)
 
 
@@ -92,10 +114,28 @@ def image_path(datastore: Datastore, image_id: object) -> str:
 
 
 class SafeSessions(Sessions):
-    """MONAI Label's sessions; a session id is a plain name too (removing one deletes the folder of that name)."""
+    """MONAI Label's sessions for many at once.
 
-    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True):
-        return super().get_session(check_id(session_id, "session id"), update_ts, fetch_cache)
+    A session id is a plain name too (removing one deletes the folder of that name), and so is the name of its file.
+    """
+
+    def __init__(self, store_path: str = "", expiry: int = 3600) -> None:
+        super().__init__(store_path, expiry)
+        self._turn = threading.RLock()
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
+        with self._turn:
+            return super().get_session(check_id(session_id, "session id"), update_ts, fetch_cache)
 
     def remove_session(self, session_id: str) -> None:
-        super().remove_session(check_id(session_id, "session id"))
+        with self._turn:
+            super().remove_session(check_id(session_id, "session id"))
+
+    def add_session(self, data_file: str, *args, **options) -> tuple[str, SessionInfo]:
+        check_id(os.path.basename(data_file), "file name")
+        with self._turn:
+            return super().add_session(data_file, *args, **options)
+
+    def remove_expired(self) -> int:
+        with self._turn:
+            return super().remove_expired()

@@ -1,0 +1,97 @@
+"""A running MONAI Label server with this app, asked over HTTP as viewers ask it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests_toolbelt import MultipartDecoder
+
+TASK = "proxyprompt"
+
+
+class ServerError(RuntimeError):
+    """The server does not answer, or refuses; with its own words."""
+
+
+class Client:
+    """url: such as http://127.0.0.1:8000. timeout: seconds to wait for an answer."""
+
+    def __init__(self, url: str, *, timeout: float = 600) -> None:
+        self.url, self._timeout = url.rstrip("/"), timeout
+
+    def info(self) -> dict[str, Any]:
+        """What the server offers; ServerError when it lacks the task."""
+        info = self._ask("GET", "/info/").json()
+        if TASK not in info.get("models", {}):
+            raise ServerError(
+                f"{self.url} has no task {TASK!r}; it offers {', '.join(info.get('models', {})) or 'none'}"
+            )
+        return info
+
+    def versions(self) -> list[str]:
+        """The versions of the weights on offer, the one that serves first."""
+        return self.info()["models"][TASK]["config"]["adapter"]
+
+    def add_image(self, id: str, path: Path, *, patient: str) -> None:
+        """patient: or case; images of one are never on both sides of a split."""
+        with open(path, "rb") as file:
+            self._ask(
+                "PUT",
+                "/datastore/image",
+                params={"image": id},
+                files={"file": (path.name, file)},
+                data={"params": json.dumps({"PatientID": patient})},
+            )
+
+    def submit(self, id: str, path: Path, structures: Mapping[str, Collection[int]]) -> None:
+        """A final label, as a viewer sends it. structures: name -> its values in the file."""
+        names = [{"name": name, "idx": int(value)} for name, values in structures.items() for value in values]
+        with open(path, "rb") as file:
+            self._ask(
+                "PUT",
+                "/datastore/label",
+                params={"image": id, "tag": "final"},
+                files={"label": (path.name, file)},
+                data={"params": json.dumps({"label_info": names})},
+            )
+
+    def segment(self, id: str, **options: Any) -> tuple[bytes, str, dict[str, Any]]:
+        """The label file's bytes and suffix, and the answer's JSON."""
+        reply = self._ask(
+            "POST", f"/infer/{TASK}", params={"image": id, "output": "all"}, data={"params": json.dumps(options)}
+        )
+        told, content, suffix = None, None, ""
+        for part in MultipartDecoder.from_response(reply).parts:
+            header = part.headers[b"Content-Disposition"].decode()
+            if 'name="params"' in header:
+                told = json.loads(part.text)
+            elif found := re.search(r'filename="([^"]+)"', header):
+                content, suffix = part.content, ".nii.gz" if found[1].endswith(".nii.gz") else Path(found[1]).suffix
+        if told is None or content is None:
+            raise ServerError(f"{id}: the answer lacks {'its JSON part' if told is None else 'the label file'}")
+        return content, suffix, told
+
+    def train(self, **options: Any) -> None:
+        """Starts a training and returns at once."""
+        self._ask("POST", f"/train/{TASK}", json=options)
+
+    def training(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The last training as the server tells it: its status, and the statistics."""
+        return self._ask("GET", "/train/").json(), self.info()["train_stats"][TASK]
+
+    def kill_training(self) -> None:
+        self._ask("DELETE", "/train/")
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        try:
+            reply = requests.request(method, f"{self.url}{path}", timeout=self._timeout, **arguments)
+        except requests.RequestException as error:
+            raise ServerError(f"{self.url} does not answer: {error}; is the server running?") from error
+        if reply.status_code != 200:
+            raise ServerError(f"{method} {path}: status {reply.status_code}: {reply.text[:500]}")
+        return reply

@@ -1,0 +1,42 @@
+"""Everything that this app changes about the web server it runs in. MONAI Label's files stay as they are."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+from lib.server.answers import install_answers
+from lib.server.auth import install_auth
+from lib.server.background import install_checks
+from lib.server.gate import Gate, started_without_host
+from lib.server.report import report_router
+from lib.server.threads import INFERENCES, RequestThreads
+from lib.session.journal import Journal
+
+
+def install(app: MONAILabelApp, *, journal: Journal, model_upload: bool = False) -> bool:
+    """Prepare the web server of this process for ``app``; False when none runs in it.
+
+    journal: what the session report is made of. model_upload: whether weights may be replaced over the network.
+
+    The app is built while the server starts, when the framework has assembled its middleware already; dropping the
+    assembled stack makes it assemble a new one at the next request.
+    """
+    module = sys.modules.get("monailabel.app")
+    if module is None:
+        return False
+    server = module.app
+    install_auth()
+    install_checks(app)
+    install_answers(server)
+    server.include_router(report_router(journal))
+    # Archives that are uploaded into a session must not unpack to elsewhere.
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
+    server.middleware_stack = None
+    server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
+    server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
+    return True

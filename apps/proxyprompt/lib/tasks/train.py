@@ -1,0 +1,207 @@
+"""The train task ``proxyprompt``: a better version out of the labelled studies of the datastore.
+
+MONAI Label runs it in a process of its own, which builds the app again and may be killed at any moment. So nothing is
+shared with the server but files that are there whole or not at all: the versions, of which the server serves the newest
+published one from its next request on, and the progress.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import MONAILabelError
+from monailabel.interfaces.tasks.train import TrainTask
+
+from lib.foundation import CheckpointError
+from lib.segmenter import Segmenter
+from lib.studies.errors import StudyError
+from lib.studies.support import SupportLibrary
+from lib.tasks.errors import as_monailabel, in_task_process
+from lib.tasks.models import Models
+from lib.tasks.train_options import TrainOptions, parse_train_options, train_drop_downs
+from lib.tasks.train_state import FAILED, TrainingState
+from lib.training.adapters import UNPROVEN, AdapterHeader, AdapterStore
+from lib.training.cases import Cases
+from lib.training.errors import TrainingError, TrainingStopped
+from lib.training.finetune import Outcome, Progress, finetune
+from lib.training.finetune_config import FinetuneConfig
+from lib.training.groups import GroupSplit
+
+logger = logging.getLogger(__name__)
+
+_NICENESS = 5
+
+
+class ProxyPromptTrain(TrainTask):
+    """Episodic fine-tuning. name: of this task. models: those served. store: where versions go (asked when needed).
+
+    build: makes the segmenter of a version, to be trained. folder: for progress and what can be resumed. defaults: what
+    suits the foundation.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        models: Models,
+        store: Callable[[], AdapterStore],
+        build: Callable[[str], Segmenter],
+        library: SupportLibrary,
+        folder: str | Path,
+        defaults: FinetuneConfig,
+    ) -> None:
+        super().__init__("Trains on the labelled studies; a version that is worse than its parent is never served")
+        self._name, self._models, self._store, self._build = name, models, store, build
+        self._library, self._defaults = library, defaults
+        self._state = TrainingState(folder)
+
+    def config(self) -> dict[str, Any]:
+        """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights."""
+        try:
+            parents, unproven = self._models.versions(), self._unproven()
+        except CheckpointError as error:
+            logger.error("no version can be offered to train on: %s", error)
+            parents, unproven = [], []
+        structures = self._library.structures()
+        return train_drop_downs(self._defaults, structures=structures, parents=parents, unproven=unproven)
+
+    def stats(self) -> dict[str, Any]:
+        """Progress of the training that runs, or how the last one ended; see :class:`TrainingState`."""
+        return self._state.stats()
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train, or publish a version that was kept. Returns what came of it, for the answer and the log.
+
+        Raises MONAILabelException, always with a message for the user; nothing that is served has changed then.
+        """
+        refusals = (StudyError, TrainingError, TrainingStopped)
+        with as_monailabel("training", *refusals, failure=MONAILabelError.APP_TRAIN_FAILED):
+            options = parse_train_options(
+                request,
+                task=self._name,
+                defaults=self._defaults,
+                parents=self._models.versions(),
+                unproven=self._unproven(),
+            )
+            if options.publish:
+                header = self._store().publish(options.publish)
+                return {"version": header.name, "status": header.status, "reason": header.reason}
+            with self._state.exclusive():
+                return self._train(options)
+
+    def _unproven(self) -> list[str]:
+        return [header.name for header in self._store().all() if header.status == UNPROVEN]
+
+    def _train(self, options: TrainOptions) -> dict[str, Any]:
+        self._state.start(epochs=options.config.max_epochs)
+        if in_task_process():
+            os.nice(_NICENESS)  # the server answers while this computes
+        epoch = 0
+
+        def report(progress: Progress) -> None:
+            nonlocal epoch
+            if progress.epoch > epoch:
+                epoch = progress.epoch
+                logger.info("%s", _line(progress))
+            self._state.progress(progress, minutes=options.config.max_minutes)
+
+        try:
+            cases, warnings = self._cases(options)
+            parent = self._build(options.parent or self._models.versions()[0])
+            outcome = finetune(
+                cases,
+                options.config,
+                segmenter=parent,
+                store=self._store(),
+                run_folder=self._state.run_folder,
+                report=report,
+                stop=_starter_is_gone(),
+            )
+            header = outcome.header
+            if header.status == UNPROVEN and options.publish_unproven:
+                header = self._store().publish(header.name)
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            self._state.finish(FAILED, f"{error}")
+            raise
+        return self._told(header, outcome, cases, [*warnings, *outcome.warnings])
+
+    def _cases(self, options: TrainOptions) -> tuple[Cases, list[str]]:
+        """What to train on, and what is to be said about it. StudyError for an unknown structure."""
+        self._library.refresh()
+        catalogue = self._library.catalogue
+        studies = self._library.studies()
+        unchanged = [s.id for s in studies.values() if s.accepted_unchanged and not options.train_unchanged]
+        warnings = [f"labelled study {name} cannot be used: {why}" for name, why in catalogue.problems().items()]
+        if unchanged:
+            warnings.append(
+                f"{len(unchanged)} of {len(studies)} labels were accepted as they had been proposed and do not train; "
+                "the option train_unchanged uses them all the same"
+            )
+        for text in warnings:
+            logger.warning("%s", text)
+        cases = Cases.from_catalogue(catalogue, without=unchanged)
+        if options.structures is None:
+            return cases, warnings
+        registry = catalogue.registry
+        return _only(cases, [registry.name_of(registry.id_of(name)) for name in options.structures]), warnings
+
+    def _told(self, header: AdapterHeader, outcome: Outcome, cases: Cases, warnings: Sequence[str]) -> dict[str, Any]:
+        """The statistics of the end, and what the caller gets."""
+        before, after = _means(outcome.parent), _means(outcome.child)
+        serving = after if header.status == "published" else before
+        told = {
+            "version": header.name,
+            "parent": header.parent,
+            "gain": outcome.decision.gain,
+            "validation_groups": outcome.decision.groups,
+            "held_out": self._held_out(cases),
+            "dice_before": before,
+            "dice_after": after,
+            "ended_by": outcome.ended,
+            "warnings": list(warnings),
+        }
+        best = round(float(np.mean(list(serving.values()))), 4) if serving else 0.0
+        stats = self._state.finish(header.status, header.reason, best_metric=best, **told)
+        logger.info("%s is %s: %s", header.name, header.status, header.reason)
+        return {**told, "status": header.status, "reason": header.reason, "total_time": stats["total_time"]}
+
+    def _held_out(self, cases: Cases) -> list[str]:
+        """The studies that never train, for those who own them; the version itself names none."""
+        split = GroupSplit(self._store().folder)
+        return [case.id for case in cases if split.hash_of(case.group) in split.validation]
+
+
+def _only(cases: Cases, names: Sequence[str]) -> Cases:
+    """Those that declare one of the structures, and nothing else of them."""
+    chosen = []
+    for case in cases:
+        structures = {name: values for name, values in case.structures.items() if name in names}
+        if structures:
+            chosen.append(replace(case, structures=structures))
+    return Cases(chosen)
+
+
+def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: round(float(np.mean(list(groups.values()))), 4) for name, groups in scores.items() if groups}
+
+
+def _line(progress: Progress) -> str:
+    dice = ", ".join(f"{name} {value:.3f}" for name, value in (progress.validation or {}).items()) or "none held out"
+    return f"epoch {progress.epoch} of {progress.epochs}: loss {progress.loss:.3f}, validation Dice: {dice}"
+
+
+def _starter_is_gone() -> Callable[[], bool]:
+    """In a process that was started for this training: whether who started it has ended. Nobody could stop it then."""
+    if not in_task_process():
+        return lambda: False
+    starter = os.getppid()
+    return lambda: os.getppid() != starter

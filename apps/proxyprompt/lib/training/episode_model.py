@@ -1,0 +1,81 @@
+"""A segmenter's forward pass over the episodes of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lib.foundation.base import Decoded, Features
+from lib.prompt.context import SupportMemory
+from lib.segmenter import Segmenter
+from lib.training.episodes import Episodes, Picture
+
+CACHE_BYTES = 4 << 30
+
+
+class EpisodeModel(nn.Module):
+    """frozen_encoder: image features do not change while this trains: they are computed once for each slice and
+    variation, and kept as far as ``CACHE_BYTES`` goes. save_memory: activations of the image encoder are computed again
+    for the gradient instead of kept."""
+
+    def __init__(self, segmenter: Segmenter, *, frozen_encoder: bool = False, save_memory: bool = False) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self._frozen, self._save_memory = frozen_encoder, save_memory
+        self._kept: LRUCache = LRUCache(CACHE_BYTES, getsizeof=_nbytes)
+
+    def forward(self, episodes: Episodes) -> Decoded:
+        """The structures asked for in each of the M images, prompted by its supports."""
+        features = self.features(episodes.pictures)
+        device = features.embedding.device
+        declared, supports = episodes.declared.to(device), episodes.supports.to(device)
+        memory = self.remember(episodes.pictures, features, declared)
+        each = memory.valid.unflatten(2, (len(supports), -1))  # (1, N, M, HW)
+        valid = (each & supports[:, None, :, None]).flatten(2)  # (M, N, M * HW)
+        # what no support declares is not asked for; but a softmax over nothing would spoil the whole step
+        valid = valid | ~valid.any(-1, keepdim=True)
+        members = len(supports)
+        chosen = SupportMemory(memory.keys.expand(members, -1, -1), memory.values.expand(members, -1, -1, -1), valid)
+        return self.segmenter.segment(features, chosen)
+
+    def features(self, pictures: Sequence[Picture]) -> Features:
+        """Of all pictures, with their padding."""
+        padding = None
+        if any(p.padding is not None for p in pictures):
+            grid = self.segmenter.foundation.grid
+            whole = torch.zeros(grid, grid, dtype=torch.bool, device=pictures[0].image.device)
+            padding = torch.stack([whole if p.padding is None else p.padding for p in pictures])
+        if self._frozen:
+            made = [self._once(p) for p in pictures]
+        elif self._save_memory and torch.is_grad_enabled():
+            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in pictures]
+        else:
+            made = [self._encode(torch.stack([p.image for p in pictures]))]
+        embedding, *high_res = (torch.cat(level) for level in zip(*made, strict=True))
+        return Features(embedding, tuple(high_res), padding)
+
+    def remember(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportMemory:
+        """All pictures as one support set. declared: (M, N) bool, no column without a True."""
+        images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
+        return self.segmenter.remember(features, self.segmenter.encode_pair(images, masks), declared)
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.segmenter.encode(images)
+        return (features.embedding, *features.high_res)
+
+    def _once(self, picture: Picture) -> tuple[Tensor, ...]:
+        if picture.key not in self._kept:
+            with torch.no_grad():
+                made = self._encode(picture.image[None])
+            if _nbytes(made) > self._kept.maxsize:
+                return made
+            self._kept[picture.key] = made
+        return self._kept[picture.key]
+
+
+def _nbytes(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

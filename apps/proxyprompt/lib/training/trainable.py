@@ -1,0 +1,77 @@
+"""What of a segmenter trains, and what of it is kept in a version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
+from lib.foundation.adapted import FROZEN, LORA, WHOLE, adapted_state
+from lib.foundation.lora import add_lora, has_lora, lora_options, merge_lora, train_only_lora
+from lib.segmenter import Segmenter
+from lib.training.adapters import AdapterHeader
+from lib.training.errors import TrainingError
+from lib.training.finetune_config import FinetuneConfig
+
+
+def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: AdapterHeader | None) -> str:
+    """Freezes and unfreezes in place, puts low-rank adapters where the config wants them. Returns what will be kept of
+    the foundation: "lora", "whole" or "frozen".
+
+    parent: the version that ``segmenter`` is, None for what is shipped. Where the parent changed every weight of the
+    foundation, its children keep every weight as well.
+    """
+    foundation = segmenter.foundation
+    before = FROZEN if parent is None else str(parent.config["foundation"]["kind"])
+    if before == LORA and not has_lora(foundation):
+        raise TrainingError(f"the adapters of {segmenter.version} are merged; build it with merge=False to train it on")
+    segmenter.generator.requires_grad_(True)
+    if config.trainable == "all":
+        merge_lora(foundation).requires_grad_(True)
+        return WHOLE
+    if config.trainable == "lora" and not has_lora(foundation):
+        add_lora(foundation, rank=config.rank, alpha=config.alpha, encoder=config.adapt_encoder)
+    train_only_lora(foundation)
+    if config.trainable == "generator":
+        for name, parameter in foundation.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
+        return before
+    return WHOLE if before == WHOLE else LORA
+
+
+def encoder_is_frozen(segmenter: Segmenter, config: FinetuneConfig) -> bool:
+    """Whether image features stay what they are while this trains."""
+    if config.trainable == "lora":
+        return not lora_options(segmenter.foundation)["encoder"]
+    return config.trainable == "generator"
+
+
+def trainable_state(segmenter: Segmenter) -> dict[str, Tensor]:
+    """A copy of all that trains, by name."""
+    return {name: p.detach().clone() for name, p in segmenter.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trainable(segmenter: Segmenter, state: dict[str, Tensor]) -> None:
+    """The reverse of :func:`trainable_state`. KeyError when something else trains now."""
+    for name, parameter in segmenter.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(state[name])
+
+
+def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(config, tensors) of a version; adapters on a foundation that is kept as a whole are merged, in place."""
+    if kind == WHOLE:
+        merge_lora(segmenter.foundation)
+    options, foundation = adapted_state(segmenter.foundation, kind)
+    generator = {name: value.detach().cpu().clone() for name, value in segmenter.generator.state_dict().items()}
+    state = {FOUNDATION_PREFIX + name: value for name, value in foundation.items()}
+    state |= {GENERATOR_PREFIX + name: value for name, value in generator.items()}
+    config = {
+        "foundation": options,
+        "generator": segmenter.generator.config.to_dict() | {"dense_proxy": segmenter.dense_proxy},
+        "image_size": segmenter.foundation.image_size,
+    }
+    return config, state

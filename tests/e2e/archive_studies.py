@@ -1,0 +1,102 @@
+"""Studies for an archive: the drawn samples as DICOM, some with labels as DICOM SEG, and real ones where they lie.
+
+Each drawn study is a patient of its own, named as the sample: ``us_*`` single-frame ultrasound, ``cine_01`` a
+multi-frame one, ``rgb_*`` fundus photographs, ``mr_*`` volumes.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import generate_uid
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dicom_files import MR, US, US_FRAMES, dicom, place
+
+from lib.studies.dicom_seg_writer import write_seg
+from lib.studies.samples.store import FAMILIES
+
+FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL_SERIES = {"t2": "dicom_brain_mr/T2_reg", "flair": "dicom_brain_mr/FLAIR_reg", "ct": "dicom_ct_liver_seg/ct"}
+LABELLED = ("us_01", "us_02", "us_03", "rgb_01", "rgb_02", "rgb_03", "mr_01", "mr_02")
+UNLABELLED = ("us_07", "us_08", "us_09", "rgb_07", "rgb_08", "mr_05", "mr_06")
+DRAWN = {family.prefix: family for family in FAMILIES}
+
+
+@dataclass(frozen=True)
+class ArchiveStudy:
+    """One series in the archive; truth: (Z, rows, columns) of a drawn one, with the values of ``structures``."""
+
+    name: str
+    study: str
+    series: str
+    folder: Path
+    truth: np.ndarray | None = None
+    structures: dict[str, int] | None = None
+
+
+def make_archive_studies(folder: Path) -> dict[str, ArchiveStudy]:
+    """Writes everything into ``folder``, one sub-folder a series, SEGs into ``folder/seg``; returns name -> study."""
+    (folder / "seg").mkdir(parents=True)
+    studies = {name: _drawn(name, folder / name) for name in (*LABELLED, *UNLABELLED)}
+    studies["cine_01"] = _cine("cine_01", ("us_09", "us_10", "us_09", "us_10"), folder / "cine_01")
+    for name in LABELLED:
+        study = studies[name]
+        masks = {s: study.truth.transpose(2, 1, 0) == value for s, value in study.structures.items()}
+        write_seg(study.folder, masks, folder / "seg" / f"{name}.dcm")
+    for name, where in REAL_SERIES.items():
+        if (REAL / where).is_dir():
+            header = pydicom.dcmread(next((REAL / where).iterdir()), stop_before_pixels=True)
+            studies[name] = ArchiveStudy(name, header.StudyInstanceUID, header.SeriesInstanceUID, REAL / where)
+    return studies
+
+
+def files_of(studies: dict[str, ArchiveStudy], folder: Path) -> list[Path]:
+    """What to push: the series, their SEGs, and the real SEG of the liver."""
+    real = [REAL / "dicom_ct_liver_seg" / "seg"] if "ct" in studies else []
+    return [*(s.folder for s in studies.values()), folder / "seg", *real]
+
+
+def _drawn(name: str, folder: Path) -> ArchiveStudy:
+    family = DRAWN[name.split("_")[0]]
+    image, label, *_ = family.drawn(name, 0)
+    if family.prefix == "mr":  # (i, j, k) -> slices of rows and columns
+        volume, truth = image.transpose(2, 1, 0), label.transpose(2, 1, 0)
+        files = [
+            place(dicom(plane.astype(np.uint16), sop=MR, modality="MR", number=n + 1), n, spacing=(1.5, 1.5))
+            for n, plane in enumerate(volume)
+        ]
+    else:
+        truth = label[None]
+        kind = {"sop": FUNDUS, "modality": "OP"} if family.prefix == "rgb" else {"sop": US, "modality": "US"}
+        files = [dicom(np.ascontiguousarray(image), **kind)]
+    return _saved(name, files, folder, truth, family.structures)
+
+
+def _cine(name: str, frames: tuple[str, ...], folder: Path) -> ArchiveStudy:
+    """A multi-frame file in colour, as most machines store their clips."""
+    family = DRAWN["us"]
+    drawn = [family.drawn(frame, 0) for frame in frames]
+    pixels = np.repeat(np.stack([image for image, *_ in drawn])[..., None], 3, axis=-1)
+    file = dicom(np.ascontiguousarray(pixels), sop=US_FRAMES, modality="US", frames=len(frames))
+    return _saved(name, [file], folder, np.stack([label for _, label, *_ in drawn]), family.structures)
+
+
+def _saved(name: str, files: list, folder: Path, truth: np.ndarray, structures: dict[str, int]) -> ArchiveStudy:
+    folder.mkdir()
+    study, series, frame = generate_uid(), generate_uid(), generate_uid()
+    for n, ds in enumerate(files):
+        ds.PatientID, ds.PatientName, ds.PatientSex, ds.PatientBirthDate = name, f"Drawn^{name}", "O", "19700101"
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
+        ds.StudyDate = ds.SeriesDate = ds.ContentDate = "20250101"
+        ds.StudyTime = ds.SeriesTime = ds.ContentTime = "120000"
+        ds.StudyDescription, ds.SeriesDescription, ds.SeriesNumber = f"{name} study", name, 1
+        ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName = "1", name, ""
+        if ds.Modality in ("US", "OP"):
+            del ds.FrameOfReferenceUID
+        ds.save_as(folder / f"{n:03d}.dcm", write_like_original=False)
+    return ArchiveStudy(name, study, series, folder, truth, dict(structures))

@@ -1,0 +1,105 @@
+"""The loop of a radiologist on a real server with a tiny model: label, train, be killed, go on, serve, roll back."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from lib.benchmark.server import running_server
+from lib.evaluation.client import Client, ServerError
+from lib.evaluation.training_loop import TrainingLoop, plan_of
+from lib.studies.collections import read_collection
+from lib.studies.samples import sonogram
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tiny_atto import write_tiny_atto
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+CASES, FIRST, MORE, TARGETS = 20, 3, 11, 3
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """Drawn sonograms, each a group of its own."""
+    folder = tmp_path_factory.mktemp("collection")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for n in range(CASES):
+        image, mask = sonogram.draw(np.random.default_rng(n))
+        Image.fromarray(image).save(folder / "images" / f"{n:02d}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{n:02d}.png")
+    names = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
+    return read_collection(folder, structures=names)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    weights = write_tiny_atto(folder).parent
+    studies = folder / "studies"
+    studies.mkdir()
+    with running_server(studies, log=folder / "server.log", conf={"weights_dir": weights}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def report(server, collection, tmp_path_factory):
+    plan = plan_of(collection, first=FIRST, more=MORE, targets=TARGETS)
+    loop = TrainingLoop(
+        Client(server.url),
+        collection,
+        plan,
+        folder=tmp_path_factory.mktemp("loop"),
+        options={"max_epochs": 6, "learning_rate": 0.001},
+        say=print,
+    )
+    return loop.run()
+
+
+def test_a_killed_training_changed_nothing_and_went_on(report):
+    assert report.untouched
+    assert 0 < report.resumed_from <= report.killed_at  # from the last checkpoint
+    assert report.training["epoch"] == report.training["total_epochs"] == 6
+
+
+def test_what_was_trained_is_served_if_and_only_if_it_is_not_worse(report, server):
+    training = report.training
+    assert training["status"] in ("published", "refused")
+    assert training["validation_groups"] >= 3
+    assert report.few.version == report.many.version == "atto-1"
+    assert report.trained.version == (training["version"] if training["status"] == "published" else "atto-1")
+    assert (report.trained.results == report.many.results) == (training["status"] == "refused")
+    assert report.rolled_back
+
+
+def test_wrong_labels_are_judged_by_the_right_ones(report):
+    wrong = report.wrong_labels
+    assert wrong["served_unchanged"] == (wrong["status"] != "published")
+    assert wrong["reason"]
+
+
+def test_a_second_run_on_the_same_server_is_refused(report, server, collection, tmp_path):
+    plan = plan_of(collection, first=FIRST, more=MORE, targets=TARGETS)
+    loop = TrainingLoop(Client(server.url), collection, plan, folder=tmp_path, options={}, say=print)
+    with pytest.raises(ServerError, match="empty folder"):
+        loop.run()
+
+
+def test_a_training_that_cannot_be_says_why_and_the_server_goes_on(report, server):
+    client = Client(server.url)
+    client.train(structures="spleen")
+    while (status := client.training()[0])["status"] == "SUBMITTED":
+        time.sleep(0.1)
+    second = requests.post(f"{server.url}/train/proxyprompt", json={}, timeout=60)
+    assert second.status_code == 429 and "Already Running" in second.text
+    while (status := client.training()[0])["status"] == "RUNNING":
+        time.sleep(1)
+    assert status["status"] == "ERROR"
+    assert "spleen" in status["details"][-1]
+    assert client.versions()

@@ -1,0 +1,61 @@
+"""Requests for background tasks are checked before a process is started for them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
+from PIL import Image
+
+from lib.server.background import check_request
+from lib.tasks.folder import StudyFolder
+from lib.tasks.safety import guard
+
+
+@pytest.fixture
+def app(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one.png")
+    store = guard(StudyFolder(str(tmp_path), extensions=["*.png"]))
+    tasks = {"_trainers": {"proxyprompt": None}, "_scoring_methods": {"spread": None}, "_infers": {"proxyprompt": None}}
+    return SimpleNamespace(datastore=lambda: store, **tasks)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("train", {"model": "proxyprompt", "epochs": 3, "adapter": "adapter-20260101T000000Z", "gpus": "0,1"}),
+        ("train", {"model": "proxyprompt", "proxyprompt": {"epochs": 3}}),
+        ("scoring", {"method": "spread"}),
+        ("batch_infer", {"model": "proxyprompt", "images": "unlabeled", "label_tag": "original", "gpus": "all"}),
+        ("batch_infer", {"model": "proxyprompt", "images": ["one"]}),
+    ],
+)
+def test_what_viewers_send_passes(app, method, request_):
+    check_request(app, method, request_)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "word"),
+    [
+        ("train", {"model": "spleen"}, "proxyprompt"),
+        ("train", {"model": ["proxyprompt"]}, "proxyprompt"),
+        ("scoring", {"method": "dice"}, "spread"),
+        ("train", {"model": "proxyprompt", "bundle_path": "here"}, "bundle_path"),
+        ("train", {"model": "proxyprompt", "weights": "/etc/passwd"}, "path"),
+        ("train", {"model": "proxyprompt", "proxyprompt": {"run": ["../../out"]}}, "path"),
+        ("train", {"model": "proxyprompt", "gpus": {"a": 1}}, "gpus"),
+        ("train", {"model": "proxyprompt", "gpus": "0; rm"}, "gpus"),
+        ("batch_infer", {"model": "proxyprompt", "images": ["../one"]}, "path"),
+        ("batch_infer", {"model": "proxyprompt", "images": "some"}, "labeled"),
+        ("batch_infer", {"model": "proxyprompt", "label_tag": ".."}, "label tag"),
+    ],
+)
+def test_what_is_refused_at_once(app, method, request_, word):
+    with pytest.raises(MONAILabelException) as caught:
+        check_request(app, method, request_)
+    assert word in caught.value.msg
+
+
+def test_an_image_that_is_not_there(app):
+    with pytest.raises(ImageNotFoundException):
+        check_request(app, "batch_infer", {"model": "proxyprompt", "images": ["two"]})
