@@ -64,9 +64,7 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
     assert evaluate.main([*command, "proxyprompt", "copy", "--weights", str(folder)]) == 0
     second = {u["method"]: u["decides"] for u in json.loads(record.read_text())["units"]}
     assert first["copy"] == second["copy"] and first["proxyprompt"] != second["proxyprompt"]
-    assert (
-        evaluate.main([*command, "nearest", "point", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
-    )
+    assert evaluate.main([*command, "nearest", "point", "--other-foundation", str(folder / "atto-3.safetensors")]) == 0
     content = json.loads(record.read_text())
     assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3" and "point:atto-3" in content["methods"]
     assert content["mean_dice_of"]["method"] == "nearest:atto-3"
@@ -102,6 +100,7 @@ def test_structures_from_a_file(folders, tmp_path):
         (["--data", "{rings}", "--structures", "disc"], "expected name=value"),
         (["--data", "{rings}", "--structures", "missing.json"], "missing.json"),
         (["--data", "{rings}", "--weights", "{rings}"], "no atto-N.safetensors"),
+        (["--data", "{rings}", "--methods", "unet"], "unknown method unet; valid: proxyprompt, copy"),
         (["--data", "{rings}", "--foundation", "sam_vit_x"], "unknown"),
         (["--data", "{rings}", "--data", "{rings}"], "same name"),
         (["--data", "{rings}", "--methods", "copy", "--supports", "50"], "nothing could be measured"),
