@@ -200,12 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
         summary = {
             **summarise(measured.units),
             "skipped": measured.skipped,
+            "plan": plan.to_json(),
             "methods": {method.name: dict(method.settings) for method in methods},
-            "command": sys.argv[1:] if arguments is None else arguments,
         }
         record.save(summary)
         table = rows(measured.units)
-        text = markdown(table, skipped=measured.skipped)
+        text = markdown(table, methods=summary["methods"], skipped=measured.skipped)
         print(text)
         for path, content in ((options.markdown, lambda: text), (options.csv, lambda: table_csv(measured.units))):
             if path:

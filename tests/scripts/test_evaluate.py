@@ -30,7 +30,9 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     command += ["--plot", str(tmp_path / "curve.png"), "--overlays", str(tmp_path / "looks")]
     assert evaluate.main(command) == 0
     content = json.loads(files["json"].read_text())
-    assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["command"] == command
+    assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["skipped"] == {}
+    assert content["plan"]["collections"] == ["rings", "stacks"] and content["plan"]["counts"] == [1, 2]
+    assert str(folders[0].parent) not in files["json"].read_text()  # no path of this machine
     assert content["methods"]["proxyprompt"]["version"] == "atto-1"
     assert {(u["collection"], u["structure"]) for u in content["units"]} == {
         ("rings", "whole"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lib.evaluation.episodes import EpisodeConfig, Episodes
 from lib.evaluation.methods import Method
@@ -37,6 +37,13 @@ class Plan:
         names = [collection.name for collection in self.collections]
         if len(set(names)) < len(names):
             raise ValueError(f"two collections have the same name: {', '.join(sorted(names))}; rename a folder")
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, the collections by name."""
+        names = [collection.name for collection in self.collections]
+        return {"collections": names, "counts": self.counts, "seeds": self.seeds, "unseen": self.unseen} | asdict(
+            self.episodes
+        )
 
 
 @dataclass(frozen=True)
