@@ -107,8 +107,7 @@ class Report:
 
 
 class TrainingLoop:
-    """client: of a server without studies. folder: for files on the way. options: of the training. say: shows progress.
-    """
+    """client: of a server without studies. folder: for files on the way. options: of the training. say: shows progress."""
 
     def __init__(
         self,
