@@ -11,14 +11,17 @@ from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
 NARROW = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
 
 
-def test_it_changes_nothing_until_trained_and_only_the_first_mask():
+def test_until_trained_it_only_interpolates_between_the_positions_of_the_grid():
     torch.manual_seed(0)
     refiner = MaskRefiner(masks=4, fine=4, middle=8, width=8)
-    logits, fine, middle = torch.randn(3, 4, 16, 16), torch.randn(3, 4, 16, 16), torch.randn(3, 8, 8, 8)
-    assert torch.equal(refiner(logits, fine, middle), logits[:, :1])
+    cells = torch.randn(3, 4, 4, 4)
+    blocks = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    fine, middle = torch.randn(3, 4, 16, 16), torch.randn(3, 8, 8, 8)
+    smooth = F.interpolate(cells[:, :1], (16, 16), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(refiner(blocks, fine, middle), smooth)
     torch.nn.init.normal_(refiner.leave.weight)
-    refined = refiner(logits, fine, middle)
-    assert refined.shape == (3, 1, 16, 16) and not torch.allclose(refined, logits[:, :1])
+    refined = refiner(blocks, fine, middle)
+    assert refined.shape == (3, 1, 16, 16) and not torch.allclose(refined, smooth)
 
 
 def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
@@ -59,9 +62,10 @@ def test_atto_has_one_official_models_have_none():
     with torch.no_grad():
         features = plain.encode(torch.rand(1, 3, 64, 64))
         prompts = Prompts(proxy=torch.randn(1, 1, 4, 32), points=point)
-        torch.testing.assert_close(
-            refined.decode(features, prompts).mask_logits, plain.decode(features, prompts).mask_logits
-        )
+        drawn, smooth = plain.decode(features, prompts), refined.decode(features, prompts)
+    coarse = F.interpolate(F.avg_pool2d(drawn.mask_logits[0], 4)[None], (16, 16), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(smooth.mask_logits, coarse)
+    torch.testing.assert_close(smooth.presence_logit, drawn.presence_logit)
 
 
 @pytest.mark.parametrize("name", ["sam2.1_hiera_tiny"])

@@ -1,7 +1,8 @@
 """Boundaries for a small model: ``atto``'s masks, drawn again with the image's fine features beside them.
 
 SAM's decoder spreads each position of a stride 16 grid over its own 16 x 16 pixels, and learns only late to bend that
-to the image; a few convolutions across those borders learn it early. Not part of SAM 2 or of the paper.
+to the image: masks made of blocks. Here the coarse part of a mask is interpolated between the positions of the grid, and
+a few convolutions across their borders add the fine part. Not part of SAM 2 or of the paper.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOGIT_SCALE = 0.2  # brings mask logits to the size of features
+GRID_CELL = 4  # side of a position of the stride 16 grid, at stride 4
 
 
 class MaskRefiner(nn.Module):
-    """Residual dilated 3 x 3 convolutions at stride 4; changes nothing until trained.
+    """Residual dilated 3 x 3 convolutions at stride 4; until trained they add nothing to the interpolated coarse mask.
 
     masks: how many mask logits the decoder gives for each object (the first is the mask, the others are free to carry
     whatever helps here). fine, middle: channels of the encoder's maps at strides 4 and 8.
@@ -36,9 +38,11 @@ class MaskRefiner(nn.Module):
 
         Returns (B*N, 1, S/4, S/4), the first mask refined.
         """
+        coarse = F.avg_pool2d(logits[:, :1], GRID_CELL)
+        coarse = F.interpolate(coarse, logits.shape[-2:], mode="bilinear", align_corners=False)
         middle = F.interpolate(middle, logits.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.cat([logits.to(fine.dtype) * LOGIT_SCALE, fine, middle.to(fine.dtype)], 1)
         x = self.enter(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = x + block(F.relu(x))
-        return logits[:, :1] + self.leave(F.relu(x)) / LOGIT_SCALE
+        return coarse + self.leave(F.relu(x)) / LOGIT_SCALE

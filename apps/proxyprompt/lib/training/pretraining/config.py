@@ -46,7 +46,7 @@ class PretrainConfig:
     weight_decay: float = 0.01
     warmup: int = 100
     clip: float = 1.0
-    ema: float = 0.998
+    ema: float = 0.99
     seed: int = 0
     ease: tuple[float, float] = (1.0, 0.3)
     sloppy: float = 0.1
