@@ -31,7 +31,6 @@ import json
 import logging
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,11 +38,7 @@ sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
-METHODS = (
-    *("proxyprompt", "copy", "nearest", "prototype"),  # these by default
-    *("memory", "persam", "point", "box", "everything", "dynunet"),
-)
-DEFAULT_METHODS = METHODS[:4]
+DEFAULT_METHODS = ("proxyprompt", "copy", "nearest", "prototype")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -67,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument("--supports-share", type=float, default=0.4, help="of the groups, for the pool (default 0.4)")
     data.add_argument("--split-seed", type=int, default=0, help="another split into pool and targets")
     model = parser.add_argument_group("by what")
-    model.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS), metavar="NAME")
+    model.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help="see above")
     model.add_argument("--foundation", default="atto", help="see scripts/fetch_weights.py --list (default atto)")
     model.add_argument(
         "--weights",
@@ -76,10 +71,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="the folder with the foundation's weights, or one atto file (default: the app's model folder)",
     )
-    model.add_argument("--shots", type=int, choices=(0,), default=0, help="cases fine-tuned on; 0: as it is")
+    model.add_argument("--shots", type=int, choices=(0,), default=0, help="0: the weights as they are; see --adapter")
+    model.add_argument("--adapter", type=Path, metavar="FILE", help="a fine-tuned version; groups.json lies beside it")
+    model.add_argument("--unseen", action="store_true", help="leave out targets of groups that trained the adapter")
     model.add_argument("--image-size", type=int, metavar="S", help="side of the input; default: what weights are for")
     model.add_argument(
-        "--nearest-foundation",
+        "--other-foundation",
         type=Path,
         metavar="FILE",
         help="an atto file whose foundation all methods but proxyprompt use, such as one without a generator",
@@ -131,60 +128,26 @@ def named_structures(given: list[str], names: list[str]) -> dict[str, object]:
     return found
 
 
-def build_methods(options: argparse.Namespace) -> list:
-    """The methods asked for, in the order of METHODS; encoded images are shared."""
-    import torch
+def method_options(options: argparse.Namespace):
+    from lib.evaluation.catalogue import MethodOptions
 
-    from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
-    from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
-    from lib.evaluation.quality import with_inverted_masks, with_masks_of
-    from lib.foundation import build_foundation
-    from lib.segmenter import build_segmenter
-    from lib.studies.cache import ContentCache
-    from lib.training.baselines import nearest_feature, prototype
-
-    device = torch.device(options.device)
-    cache = ContentCache(options.cache, memory_bytes=int(options.cache_gb * 2**30), disk_bytes=50 * 2**30)
-    built, foundation = {"copy": Copy}, None
-    if "proxyprompt" in options.methods:
-        segmenter = build_segmenter(
-            foundation=options.foundation,
-            weights_dir=options.weights,
-            image_size=options.image_size,
-            dense_proxy=False if options.no_dense_proxy else None,
-            device=device,
-        )
-        segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache)
-        built["proxyprompt"] = lambda: ProxyPrompt(segmenter)
-    if set(options.methods) - {"proxyprompt", "copy", "dynunet"}:
-        other = options.nearest_foundation
-        if other or foundation is None:
-            foundation = build_foundation(
-                "atto" if other else options.foundation,
-                weights_dir=other or options.weights,
-                image_size=options.image_size,
-            )
-            foundation = EncodeOnce(foundation.to(device).requires_grad_(False), cache)
-        built["nearest"] = lambda: FeatureMethod("nearest", nearest_feature, foundation)
-        built["prototype"] = lambda: FeatureMethod("prototype", prototype, foundation)
-        built["memory"] = lambda: Memory(foundation)
-        built["persam"] = lambda: PerSam(foundation)
-        for name, ask in TOLD.items():
-            built[name] = partial(Told, name, ask, foundation)
-    if "dynunet" in options.methods:
-        from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
-
-        config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
-        built["dynunet"] = lambda: DynUNetFromScratch(config, device=device)
-    methods = [built[name]() for name in METHODS if name in options.methods]
-    for method in [method for method in methods if method.name == "proxyprompt"]:
-        methods += [with_masks_of(method, quality) for quality in options.mask_quality]
-        methods += [with_inverted_masks(method)] * options.inverted
-    if options.nearest_foundation:
-        for method in methods:
-            if "foundation" in method.settings and method.name != "proxyprompt":
-                method.name += f":{options.nearest_foundation.stem}"
-    return methods
+    return MethodOptions(
+        names=tuple(options.methods),
+        foundation=options.foundation,
+        weights=options.weights,
+        adapter=options.adapter,
+        image_size=options.image_size,
+        dense_proxy=not options.no_dense_proxy,
+        other=options.other_foundation,
+        mask_quality=tuple(options.mask_quality),
+        inverted=options.inverted,
+        unet_minutes=options.unet_minutes,
+        unet_size=options.unet_size,
+        unet_width=options.unet_width,
+        device=options.device,
+        cache_bytes=int(options.cache_gb * 2**30),
+        cache=options.cache,
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from lib.evaluation.catalogue import build_methods
     from lib.evaluation.episodes import EpisodeConfig
     from lib.evaluation.figures import plot
     from lib.evaluation.pictures import draw_overlays
@@ -204,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.foundation import CheckpointError
     from lib.studies.collections import read_collection
     from lib.studies.errors import StudyError
+    from lib.training.adapters import AdapterError
+    from lib.training.errors import TrainingError
 
     logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
     if options.threads:
@@ -217,9 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
             EpisodeConfig(options.supports_share, options.split_seed, options.limit_targets, options.target_slices),
             tuple(dict.fromkeys(options.supports)),
             options.seeds,
+            options.unseen,
         )
         record = Record(options.json)
-        methods = build_methods(options)
+        methods = build_methods(method_options(options))
         every = 0.1 if sys.stderr.isatty() else 30
         with logging_redirect_tqdm(), tqdm(unit="draw", dynamic_ncols=True, mininterval=every) as bar:
 
@@ -233,12 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
         summary = {
             **summarise(measured.units),
             "skipped": measured.skipped,
+            "plan": plan.to_json(),
             "methods": {method.name: dict(method.settings) for method in methods},
-            "command": sys.argv[1:] if arguments is None else arguments,
         }
         record.save(summary)
         table = rows(measured.units)
-        text = markdown(table, skipped=measured.skipped)
+        text = markdown(table, methods=summary["methods"], skipped=measured.skipped)
         print(text)
         for path, content in ((options.markdown, lambda: text), (options.csv, lambda: table_csv(measured.units))):
             if path:
@@ -248,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
             plot(measured.units, table, options.plot)
         if options.overlays:
             draw_overlays(plan, methods, measured.units, options.overlays)
-    except (StudyError, CheckpointError, ValueError, OSError) as error:
+    except (StudyError, CheckpointError, AdapterError, TrainingError, ValueError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

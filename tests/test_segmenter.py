@@ -18,7 +18,7 @@ from lib.training.adapters import AdapterError, AdapterHeader
 from lib.training.losses import segmentation_loss
 from lib.training.trainable import kept_state, make_trainable
 
-SMALL = {"dim": 32, "mem_dim": 16, "embed_dim": 8, "stages": [1, 1, 2, 1], "global_att_blocks": [3]}
+SMALL = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 
 
 def small_segmenter(family: str, *, dense: bool = True) -> Segmenter:

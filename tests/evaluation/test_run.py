@@ -34,7 +34,7 @@ class Spy(Method):
         self.learned.append((seed, [(s.study_id, s.index) for s in supports.slices]))
 
         def predict(slices):
-            self.predicted.append((slices.content_hash, tuple(slices.indices)))
+            self.predicted.append((slices.study.content_hash, tuple(slices.indices)))
             return slices.images(range(len(slices)))[:, 0] > self.level
 
         return Learned(predict, {"curve": [1.0, 0.5]})
@@ -110,6 +110,9 @@ def test_a_method_is_never_scored_on_a_group_it_was_trained_on(plan, tmp_path):
     with pytest.raises(LeakError, match=rf"rings: spy was trained on group '{unit.groups[0]}'"):
         evaluate(plan, [trained], Record(tmp_path / "record.json"))
     assert not trained.learned
+    unseen = evaluate(replace(plan, unseen=True), [Copy(), trained], Record(None)).units
+    assert trained.learned and all(unit.groups[0] not in u.groups for u in unseen if u.collection == "rings")
+    assert len({tuple(u.cases) for u in unseen if u.collection == "rings"}) == 1
     elsewhere = Spy(seen={("another", unit.groups[0])})
     assert evaluate(plan, [elsewhere], Record(None)).units
 

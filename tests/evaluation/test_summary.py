@@ -57,7 +57,9 @@ def test_a_structure_that_is_never_there_has_no_dice():
 
 
 def test_tables():
-    text = markdown(rows(UNITS), skipped={"a": "eyes: too few", "b": "eyes: too few"})
+    settings = {"proxyprompt": {"version": "atto-9", "weights": "0123456789abcdef"}, "copy": {}}
+    text = markdown(rows(UNITS), methods=settings, skipped={"a": "eyes: too few", "b": "eyes: too few"})
+    assert "proxyprompt: version atto-9, weights 0123456789ab." in text
     assert "| proxyprompt | 0.45 | 1.00 |" in text and "| copy | 0.40 (+0.00 [-0.10, +0.10]) | - |" in text
     assert "| eyes | disc | 2 | 0.60 [0.50, 0.70] ± 0.14 | 0.50 [0.50, 0.50] |" in text
     assert text.count("eyes: too few") == 1

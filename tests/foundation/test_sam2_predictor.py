@@ -64,7 +64,7 @@ def small(image_size, *, stability):
     """A narrow SAM 2 of the package's classes, its decoder set up as the package's builder does or left plain."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = {"dim": 32, "mem_dim": 16, "embed_dim": 8, "memory_layers": 1, "memory_feed_forward": 32}
+        config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
         foundation = build_atto(config, image_size).eval()
     decoder = foundation.model.sam_mask_decoder
     decoder.dynamic_multimask_via_stability = stability

@@ -30,7 +30,9 @@ def test_everything_at_once(folders, weights, tmp_path, capsys):
     command += ["--plot", str(tmp_path / "curve.png"), "--overlays", str(tmp_path / "looks")]
     assert evaluate.main(command) == 0
     content = json.loads(files["json"].read_text())
-    assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["command"] == command
+    assert 0 <= content["mean_dice"] <= 1 and content["complete"] and content["skipped"] == {}
+    assert content["plan"]["collections"] == ["rings", "stacks"] and content["plan"]["counts"] == [1, 2]
+    assert str(folders[0].parent) not in files["json"].read_text()  # no path of this machine
     assert content["methods"]["proxyprompt"]["version"] == "atto-1"
     assert {(u["collection"], u["structure"]) for u in content["units"]} == {
         ("rings", "whole"),
@@ -64,9 +66,7 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
     assert evaluate.main([*command, "proxyprompt", "copy", "--weights", str(folder)]) == 0
     second = {u["method"]: u["decides"] for u in json.loads(record.read_text())["units"]}
     assert first["copy"] == second["copy"] and first["proxyprompt"] != second["proxyprompt"]
-    assert (
-        evaluate.main([*command, "nearest", "point", "--nearest-foundation", str(folder / "atto-3.safetensors")]) == 0
-    )
+    assert evaluate.main([*command, "nearest", "point", "--other-foundation", str(folder / "atto-3.safetensors")]) == 0
     content = json.loads(record.read_text())
     assert content["methods"]["nearest:atto-3"]["foundation"] == "atto-3" and "point:atto-3" in content["methods"]
     assert content["mean_dice_of"]["method"] == "nearest:atto-3"
@@ -102,6 +102,7 @@ def test_structures_from_a_file(folders, tmp_path):
         (["--data", "{rings}", "--structures", "disc"], "expected name=value"),
         (["--data", "{rings}", "--structures", "missing.json"], "missing.json"),
         (["--data", "{rings}", "--weights", "{rings}"], "no atto-N.safetensors"),
+        (["--data", "{rings}", "--methods", "unet"], "unknown method unet; valid: proxyprompt, copy"),
         (["--data", "{rings}", "--foundation", "sam_vit_x"], "unknown"),
         (["--data", "{rings}", "--data", "{rings}"], "same name"),
         (["--data", "{rings}", "--methods", "copy", "--supports", "50"], "nothing could be measured"),

@@ -4,7 +4,10 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk
+from dicom_files import save_series
 from PIL import Image
 
 from lib.studies.collections import read_collection
@@ -154,3 +157,20 @@ def test_labels_that_hold_nothing(tmp_path):
     (tmp_path / "masks" / "a.png").unlink()
     with pytest.raises(StudyError, match="no labelled image"):
         read_collection(tmp_path)
+
+
+def test_dicom_series_of_one_patient_are_one_group_without_its_id(tmp_path):
+    for case in ("s1", "s2", "s3"):
+        save_series(tmp_path / "images" / case, RNG.integers(0, 900, (3, 8, 9)).astype(np.int16), modality="MR")
+        for file in (tmp_path / "images" / case).iterdir():
+            tags = pydicom.dcmread(file)
+            tags.PatientID = "Secret-7" if case != "s3" else "Secret-8"
+            tags.save_as(file)
+        image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "images" / case)))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.Cast(image > 400, sitk.sitkUInt8), str(tmp_path / "masks" / f"{case}.nrrd"))
+    collection = read_collection(tmp_path, structures="bone=1")
+    one, other, third = (case.group for case in collection.cases)
+    assert one == other != third and "Secret" not in one
+    study, labels = collection.open(collection.cases[0])
+    assert len(study) == 3 and labels.any()

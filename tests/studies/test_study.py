@@ -115,3 +115,15 @@ def test_named_modality_decides_the_window(volume):
 def test_labels_that_do_not_fit(volume, labels, message):
     with pytest.raises(StudyError, match=message):
         read_study(volume).to_grid(labels)
+
+
+@pytest.mark.parametrize(
+    ("affine", "known"),
+    [(np.diag([0.5, 0.5, 3, 1]), True), (np.eye(4), False), (np.eye(4) + np.eye(4, k=3), True)],
+)
+def test_spacing_is_believed_only_where_the_file_places_its_voxels(tmp_path, affine, known):
+    voxels = np.random.default_rng(0).integers(0, 99, (6, 7, 5)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "v.nii.gz")
+    assert read_study(tmp_path / "v.nii.gz").spacing_known is known
+    Image.fromarray(voxels[..., 0].astype(np.uint8)).save(tmp_path / "p.png")
+    assert not read_study(tmp_path / "p.png").spacing_known

@@ -29,7 +29,7 @@ BLOB, BAR = 1, 2
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto({"dim": 32, "mem_dim": 16, "embed_dim": 16}, 64).eval()
+        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 16, 16, 16]}, 64).eval()
 
 
 class Bench:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.foundation import (
+    FOUNDATION_ALONE,
     FOUNDATION_PREFIX,
     GENERATOR_PREFIX,
     atto_file,
@@ -99,7 +100,8 @@ class Segmenter(nn.Module):
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
     """Versions that fit ``foundation``, the default first: published adapters (newest first), then what is shipped."""
-    own = atto_file(foundation, weights_dir).stem if foundation.startswith("atto") else UNTRAINED
+    shipped = foundation.startswith("atto") and not foundation.endswith(FOUNDATION_ALONE)
+    own = atto_file(foundation, weights_dir).stem if shipped else UNTRAINED
     return [*(adapters.versions() if adapters is not None else ()), own]
 
 

@@ -8,7 +8,7 @@ first K of a longer draw are the draw of K, so that a curve over K is paired.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TypeVar
@@ -54,7 +54,7 @@ class Slices:
 
     def __init__(self, study: Study, indices: Sequence[int]) -> None:
         self.study, self.indices = study, list(indices)
-        self.slice_shape, self.content_hash = study.slice_shape, study.content_hash
+        self.slice_shape = study.slice_shape
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -70,10 +70,13 @@ class Slices:
 class Episodes:
     """The split of one collection, its targets, and support draws for each structure.
 
-    StudyError when the collection has fewer than two groups.
+    leave_out: groups that are no targets. StudyError when the collection has fewer than two groups, or no target is
+    left.
     """
 
-    def __init__(self, collection: Collection, config: EpisodeConfig) -> None:
+    def __init__(
+        self, collection: Collection, config: EpisodeConfig, *, leave_out: Callable[[str], bool] = lambda group: False
+    ) -> None:
         self.collection, self.config = collection, config
         self._opened = LRUCache(_OPEN_BYTES, getsizeof=lambda opened: 16 * opened[1].nbytes)
         self._drawn = LRUCache(1)
@@ -88,7 +91,10 @@ class Episodes:
         order = [groups[i] for i in rng.permutation(len(groups))]
         count = min(max(1, round(config.supports_share * len(groups))), len(groups) - 1)
         self.pool = [[cases[i] for i in rng.permutation(len(cases))] for cases in order[:count]]
-        targets = interleave([cases[i] for i in rng.permutation(len(cases))] for cases in order[count:])
+        left = [cases for cases in order[count:] if not leave_out(cases[0].group)]
+        if not left:
+            raise StudyError(f"{collection.folder}: no target is left; every group outside the pool was trained on")
+        targets = interleave([cases[i] for i in rng.permutation(len(cases))] for cases in left)
         self.targets = sorted(targets[: config.limit_targets], key=lambda case: case.id)
 
     @cachedmethod(lambda self: self._opened, key=lambda self, case: case.id)

@@ -39,7 +39,7 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
         )
         axis.set_title(", ".join(panel), fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     if curves:
         axis = axes.flat[count - 1]
         for unit in curves:
@@ -56,6 +56,7 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
 
 
 def _over_supports(axis: Axes, some: Sequence[Row]) -> None:
+    axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     for method in dict.fromkeys(row.method for row in some):
         rows = sorted((row for row in some if row.method == method), key=lambda row: row.supports)
         counts, dice = [row.supports for row in rows], [row.dice.mean for row in rows]

@@ -60,11 +60,16 @@ class Method(ABC):
 
 
 class ProxyPrompt(Method):
-    """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`."""
+    """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
+
+    seen: whether the segmenter was trained on a group.
+    """
 
     name = "proxyprompt"
 
-    def __init__(self, segmenter: Segmenter, *, cache_bytes: int = 2**28) -> None:
+    def __init__(
+        self, segmenter: Segmenter, *, seen: Callable[[str], bool] = lambda group: False, cache_bytes: int = 2**28
+    ) -> None:
         self.settings = {
             "foundation": segmenter.foundation.name,
             "version": segmenter.version,
@@ -72,11 +77,14 @@ class ProxyPrompt(Method):
             "image_size": segmenter.foundation.image_size,
         }
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
-        self._pipeline = Pipeline(segmenter, cache, Latencies())
+        self._pipeline, self._seen = Pipeline(segmenter, cache, Latencies()), seen
+
+    def has_seen(self, collection: str, group: str) -> bool:
+        return self._seen(group)
 
     def learn(self, supports: Selection, *, seed: int) -> Learned:
         def predict(slices: Slices) -> np.ndarray:
-            masks = self._pipeline.run(slices, supports, agreement=False)
+            masks = self._pipeline.run(slices.study, supports, indices=slices.indices, agreement=False)
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
         return Learned(predict)

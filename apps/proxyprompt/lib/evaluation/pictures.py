@@ -16,7 +16,7 @@ from lib.evaluation.drawing import COLOURS, outline, show
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
 from lib.evaluation.record import Unit
-from lib.evaluation.run import Plan
+from lib.evaluation.run import Plan, episodes_of
 from lib.training.metrics import overlap
 
 
@@ -29,7 +29,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
     shown = [method for method in methods if method.name != "dynunet"]
     written = []
     for collection in plan.collections:
-        episodes = Episodes(collection, plan.episodes)
+        episodes = episodes_of(plan, collection, methods)
         for structure in collection.structures:
             units_here = [u for u in units if (u.collection, u.structure) == (collection.name, structure)]
             first = next((u for u in units_here if shown and u.method == shown[0].name), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lib.evaluation.episodes import EpisodeConfig, Episodes
 from lib.evaluation.methods import Method
@@ -22,12 +22,14 @@ class LeakError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """counts: the numbers of supports, K. seeds: draws of supports for each K."""
+    """counts: the numbers of supports, K. seeds: draws of supports for each K. unseen: leave out, for all methods, the
+    targets of groups that any of them was trained on; without it such a target is an error."""
 
     collections: tuple[Collection, ...]
     episodes: EpisodeConfig
     counts: tuple[int, ...]
     seeds: int
+    unseen: bool = False
 
     def __post_init__(self) -> None:
         if not self.collections or not self.counts or min(self.counts) < 1 or self.seeds < 1:
@@ -35,6 +37,13 @@ class Plan:
         names = [collection.name for collection in self.collections]
         if len(set(names)) < len(names):
             raise ValueError(f"two collections have the same name: {', '.join(sorted(names))}; rename a folder")
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, the collections by name."""
+        names = [collection.name for collection in self.collections]
+        return {"collections": names, "counts": self.counts, "seeds": self.seeds, "unseen": self.unseen} | asdict(
+            self.episodes
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ def evaluate(
     keys, total = [], len(methods) * plan.seeds * len(plan.counts) * sum(len(c.structures) for c in plan.collections)
     try:
         for collection in plan.collections:
-            for item in _list_work(Episodes(collection, plan.episodes), plan, methods, skipped):
+            for item in _list_work(episodes_of(plan, collection, methods), plan, methods, skipped):
                 report(item, len(keys), total)
                 keys.append(item.key)
                 if not record.has(item.key, item.decides):
@@ -104,6 +113,15 @@ def evaluate(
     if not keys:
         raise StudyError(f"nothing could be measured: {'; '.join(skipped.values())}")
     return Measured(record.units(keys), skipped)
+
+
+def episodes_of(plan: Plan, collection: Collection, methods: Sequence[Method]) -> Episodes:
+    """The episodes of one of the plan's collections, the same for all the methods."""
+
+    def trained_on(group: str) -> bool:
+        return plan.unseen and any(method.has_seen(collection.name, group) for method in methods)
+
+    return Episodes(collection, plan.episodes, leave_out=trained_on)
 
 
 def measure(work: Work) -> Unit:
@@ -156,5 +174,5 @@ def _keep_apart(work: Work, groups: Iterable[str]) -> None:
             raise LeakError(f"{collection.name}: group {group!r} is among the supports and the targets")
         if work.method.has_seen(collection.name, group):
             raise LeakError(
-                f"{collection.name}: {work.method.name} was trained on group {group!r}; measure it on other groups"
+                f"{collection.name}: {work.method.name} was trained on group {group!r}; leave it out (--unseen)"
             )

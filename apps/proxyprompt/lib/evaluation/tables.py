@@ -12,14 +12,23 @@ from lib.evaluation.summary import Row, mean_gains, means
 from lib.training.metrics import Interval
 
 
-def markdown(table: Sequence[Row], *, method: str = "proxyprompt", skipped: Mapping[str, str] | None = None) -> str:
-    """Mean Dice of all methods and what ``method`` gains over them; then the structures K by K, presence, distances."""
-    methods = list(dict.fromkeys(row.method for row in table))
+def markdown(
+    table: Sequence[Row],
+    *,
+    method: str = "proxyprompt",
+    methods: Mapping[str, Mapping[str, object]] | None = None,
+    skipped: Mapping[str, str] | None = None,
+) -> str:
+    """Mean Dice of all methods and what ``method`` gains over them; then the structures K by K, presence, distances.
+
+    methods: the settings of each, to be told at the end. skipped: what could not be measured, and why.
+    """
+    names = list(dict.fromkeys(row.method for row in table))
     counts = list(dict.fromkeys(row.supports for row in table))
     mean, gain = means(table), mean_gains(table, method)
     parts = [f"Dice, mean over collections; in brackets what {method} gains [95 % interval over collections]."]
-    cells = {(name, k): _number(mean.get((name, k))) + _gain(gain.get((name, k))) for name in methods for k in counts}
-    lines = [[name, *(cells[name, k] for k in counts)] for name in methods]
+    cells = {(name, k): _number(mean.get((name, k))) + _gain(gain.get((name, k))) for name in names for k in counts}
+    lines = [[name, *(cells[name, k] for k in counts)] for name in names]
     parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
     for count in counts:
         for title, cell in (
@@ -28,12 +37,15 @@ def markdown(table: Sequence[Row], *, method: str = "proxyprompt", skipped: Mapp
             ("Share of slices with the structure that stay empty, in volumes that also have slices without.", _missed),
             ("HD95 in mm / normalised surface Dice at 2 mm, where spacing is known.", _distance),
         ):
-            lines = _by_structure([row for row in table if row.supports == count], methods, cell)
+            lines = _by_structure([row for row in table if row.supports == count], names, cell)
             if lines:
                 parts.append(f"K={count}. {title}")
-                parts.append(_grid(["collection", "structure", "cases", *methods], lines))
+                parts.append(_grid(["collection", "structure", "cases", *names], lines))
     if skipped:
         parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in dict.fromkeys(skipped.values())))
+    for name, settings in (methods or {}).items():
+        told = ", ".join(f"{key} {value[:12] if key == 'weights' else value}" for key, value in settings.items())
+        parts.append(f"{name}: {told or 'no settings'}.")
     return "\n\n".join(parts) + "\n"
 
 

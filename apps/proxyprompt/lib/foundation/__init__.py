@@ -44,16 +44,17 @@ SAM_IMAGE_SIZE = 1024
 
 # Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
 FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
+FOUNDATION_ALONE = "-foundation"  # ends the name of a file of the first pretraining stage: it has no generator
 
 
 def _known(name: str) -> str:
-    if name in FOUNDATIONS or re.fullmatch(r"atto-\d+", name):
+    if name in FOUNDATIONS or re.fullmatch(rf"atto-\d+({FOUNDATION_ALONE})?", name):
         return name
-    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-1, ... for a given one)")
+    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-2, ... for a given one)")
 
 
 def atto_file(name: str, weights_dir: str | Path) -> Path:
-    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-1``.
+    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-2``.
 
     weights_dir: the folder that holds it, or any one such file, whatever its name.
     """

@@ -1,4 +1,4 @@
-"""SAM 2, and ``atto``, which is nothing but a smaller SAM 2, behind :class:`lib.foundation.base.Foundation`.
+"""SAM 2, and ``atto``, a smaller one with a convolutional trunk, behind :class:`lib.foundation.base.Foundation`.
 
 The published package's own modules do the work. Its predictors are not used: they run without gradients, hold state,
 and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3).
@@ -17,6 +17,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
@@ -31,11 +32,8 @@ CONFIGS = {
 ATTO = {
     "dim": 128,
     "mem_dim": 64,
-    "embed_dim": 32,
-    "num_heads": 1,
-    "stages": [1, 2, 4, 1],
-    "window_spec": [8, 4, 8, 4],
-    "global_att_blocks": [4, 6],
+    "widths": [48, 96, 192, 256],
+    "depths": [2, 2, 3, 1],
     "top_down_levels": [0, 1, 2, 3],  # SAM 2 has [2, 3]: here the fine maps see the coarse ones too
     "memory_layers": 2,
     "memory_feed_forward": 256,
@@ -235,7 +233,7 @@ def build_sam2_model(name: str, image_size: int = 1024) -> SAM2Base:
 
 
 def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256) -> Sam2:
-    """``atto``: the SAM 2 configuration above, cut down. config: see :data:`ATTO`; stored with the weights."""
+    """``atto``: SAM 2's configuration cut down, on its own trunk. config: see :data:`ATTO`; stored with the weights."""
     given = dict(config or {})
     unknown = sorted(set(given) - set(ATTO))
     if unknown:
@@ -245,15 +243,12 @@ def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256
     grid, dim = image_size // 16, c["dim"]
     layer = {"d_model": dim, "dim_feedforward": c["memory_feed_forward"]}
     attention = {"embedding_dim": dim, "feat_sizes": [grid, grid]}
-    widths = [c["embed_dim"] * 2**i for i in (3, 2, 1, 0)]
-    trunk = {k: c[k] for k in ("embed_dim", "num_heads", "stages", "window_spec", "global_att_blocks")}
     changes = {
         "image_size": image_size,
         "image_encoder": {
-            "trunk": trunk,
             "neck": {
                 "d_model": dim,
-                "backbone_channel_list": widths,
+                "backbone_channel_list": list(c["widths"])[::-1],
                 "fpn_top_down_levels": c["top_down_levels"],
                 "position_encoding": {"num_pos_feats": dim},
             },
@@ -275,7 +270,10 @@ def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256
             "fuser": {"layer": {"dim": dim}},
         },
     }
-    return Sam2(name="atto", model=_instantiate(OmegaConf.merge(base, changes)), image_size=image_size)
+    config = OmegaConf.merge(base, changes)
+    trunk = f"{ConvolutionalTrunk.__module__}.{ConvolutionalTrunk.__qualname__}"
+    config.image_encoder.trunk = {"_target_": trunk, "widths": list(c["widths"]), "depths": list(c["depths"])}
+    return Sam2(name="atto", model=_instantiate(config), image_size=image_size)
 
 
 def _instantiate(config) -> SAM2Base:

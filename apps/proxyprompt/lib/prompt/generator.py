@@ -37,10 +37,14 @@ class GeneratorConfig:
 
 
 class ProxyPrompt(NamedTuple):
-    """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy."""
+    """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy.
+
+    context: (B, N, C, H, W), the selected context E_ctx that both are made of.
+    """
 
     tokens: Tensor
     dense: Tensor | None
+    context: Tensor
 
 
 class ProxyPromptGenerator(nn.Module):
@@ -103,4 +107,4 @@ class ProxyPromptGenerator(nn.Module):
         if self.dense is not None:
             batch, objects = context.shape[:2]
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        return ProxyPrompt(tokens, dense)
+        return ProxyPrompt(tokens, dense, context)

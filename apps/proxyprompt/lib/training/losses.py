@@ -68,3 +68,15 @@ def segmentation_loss(
     total = dice_term + pixel_weight * pixel_term + presence_weight * presence_term + iou_weight * iou_term
     parts = {"soft_dice": dice_term, "pixel": pixel_term, "presence": presence_term, "iou": iou_term}
     return SegmentationLoss(total, dice, {name: value.item() for name, value in parts.items()})
+
+
+def grid_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice and cross-entropy of coarse masks, where the structure is present.
+
+    logits: (B, N, H, W). masks: (B, N, S, S) in [0, 1]. Returns a scalar.
+    """
+    shares = F.adaptive_avg_pool2d(masks, logits.shape[-2:])
+    present = masks.flatten(2).amax(-1) > 0.5
+    pixels = F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean((-2, -1))
+    each = 1 - soft_dice(logits, shares) + pixels
+    return (each * present).sum() / present.sum().clamp_min(1)

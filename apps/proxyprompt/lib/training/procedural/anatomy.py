@@ -7,6 +7,7 @@ view: a similarity and a smooth displacement, as between two patients or two sca
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 
 import torch
@@ -89,8 +90,10 @@ def _table(kind: Tensor, value) -> Tensor:
     return torch.tensor(rows, device=kind.device)[kind]
 
 
-def draw_layout(random: Random, groups: int, members: int, *, gray: bool) -> Layout:
-    odds = [HABITS[name].gray if gray else HABITS[name].colour for name in ANATOMIES]
+def draw_layout(
+    random: Random, groups: int, members: int, *, gray: bool, anatomies: Collection[str] = tuple(ANATOMIES)
+) -> Layout:
+    odds = [(HABITS[name].gray if gray else HABITS[name].colour) * (name in anatomies) for name in ANATOMIES]
     odds = torch.tensor(odds, device=random.device)
     kind = torch.multinomial(odds, groups, replacement=True, generator=random.generator)
     choices = math.lcm(1, 2, 3)

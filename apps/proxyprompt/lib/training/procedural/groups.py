@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .anatomy import Layout, draw_layout, draw_view, evaluate
-from .catalogue import CHILDREN, SLOTS
+from .catalogue import ANATOMIES, CHILDREN, SLOTS
 from .imaging import expose, field_of_view
 from .painting import paint
 from .randomness import Random
@@ -44,15 +45,18 @@ def draw_groups(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
     ease: float = 0.0,
+    anatomies: Collection[str] = tuple(ANATOMIES),
 ) -> Groups:
     """Draws ``groups`` random anatomies, each ``members`` times, with ``objects`` of their structures as masks.
 
     At least two members hold each object. An anatomy with fewer visible structures than ``objects`` repeats some.
     ease: how much large structures are preferred (at 1 ten times the area is asked for ten times as often): a young
-    model learns little from threads and specks.
+    model learns little from threads and specks. anatomies: the kinds to draw from.
     The same generator state gives the same groups on the same kind of device. Raises ValueError for sizes that
     cannot be drawn.
     """
+    if not anatomies or set(anatomies) - ANATOMIES.keys():
+        raise ValueError(f"anatomies {sorted(anatomies)} given; expected some of {', '.join(ANATOMIES)}")
     if groups < 1 or members < 2 or objects < 1:
         raise ValueError(
             f"groups={groups}, members={members}, objects={objects} given; expected at least 1 group, 2 members "
@@ -69,15 +73,23 @@ def draw_groups(
         rows = chosen.nonzero()[:, 0]
         if not len(rows):
             continue
-        layout = draw_layout(random, len(rows), members, gray=channels == 1)
+        layout = draw_layout(random, len(rows), members, gray=channels == 1, anatomies=anatomies)
         for part in torch.arange(len(rows), device=random.device).split(at_once):
             images[rows[part]], masks[rows[part]] = _draw_valid(
-                random, layout.take(part), size, objects, channels, ease
+                random, layout.take(part), size, objects, channels, ease, anatomies
             )
     return Groups(images, masks, masks.flatten(3).any(-1))
 
 
-def _draw_valid(random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float):
+def _draw_valid(
+    random: Random,
+    layout: Layout,
+    size: int,
+    objects: int,
+    channels: int,
+    ease: float,
+    anatomies: Collection[str],
+) -> tuple[Tensor, Tensor]:
     """Draws, and draws again the few groups of which no structure shows in two members."""
     groups, members = layout.size.shape[0], layout.size.shape[2]
     image, mask, valid = _draw(random, layout, size, objects, channels, ease)
@@ -85,7 +97,7 @@ def _draw_valid(random: Random, layout: Layout, size: int, objects: int, channel
         missing = (~valid).nonzero()[:, 0]
         if not len(missing):
             break
-        layout = draw_layout(random, len(missing), members, gray=channels == 1)
+        layout = draw_layout(random, len(missing), members, gray=channels == 1, anatomies=anatomies)
         image[missing], mask[missing], valid[missing] = _draw(random, layout, size, objects, channels, ease)
     else:
         good = valid.nonzero()[:, 0]

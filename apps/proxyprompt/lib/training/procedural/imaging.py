@@ -6,12 +6,15 @@ G groups, M members, C channels. A group has one imaging style; its members diff
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import textures
 from .anatomy import Layout
 from .catalogue import ANATOMIES, HABITS
 from .randomness import Random, axis, spread
+
+ENLARGED = 0.2  # share of groups
 
 
 def habit(layout: Layout, name: str) -> Tensor:
@@ -96,7 +99,18 @@ def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contra
     level = level * random.uniform(*each, low=0.7, high=1.3)
     picture += random.normal(*picture.shape).mul_(spread(level))
     _soften(picture, random.uniform(*each) * random.chance(0.6, *one))
+    _enlarge(random, picture)
     return _display(random, picture)
+
+
+def _enlarge(random: Random, picture: Tensor) -> None:
+    """Some groups, in place, as if their images had been small: fewer pixels, interpolated."""
+    size = picture.shape[-1]
+    factor = random.log_uniform(picture.shape[1], low=1.5, high=4.0)
+    for group in (random.chance(ENLARGED, picture.shape[1]) > 0).nonzero()[:, 0].tolist():
+        side = round(size / float(factor[group]))
+        small = F.interpolate(picture[:, group], (side, side), mode="area")
+        picture[:, group] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
 
 
 def _display(random: Random, picture: Tensor) -> Tensor:

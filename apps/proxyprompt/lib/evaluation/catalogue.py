@@ -1,0 +1,125 @@
+"""The methods by name, built on shared weights and shared encoded images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
+from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
+from lib.evaluation.quality import with_inverted_masks, with_masks_of
+from lib.foundation import build_foundation, weights_identity
+from lib.foundation.base import Foundation
+from lib.segmenter import Segmenter, build_segmenter
+from lib.studies.cache import ContentCache
+from lib.training.adapters import AdapterStore
+from lib.training.baselines import nearest_feature, prototype
+from lib.training.groups import FILE as GROUPS_FILE
+from lib.training.groups import GroupSplit
+
+METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, "dynunet")
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version.
+
+    image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
+    foundation the methods without a generator use; their names then tell it. mask_quality, inverted: proxyprompt once
+    more with each of these support masks, see :mod:`lib.evaluation.quality`. unet_*: see
+    :class:`lib.evaluation.unet.UNetConfig`. cache_bytes, cache: memory, and a folder or None, for encoded images.
+    """
+
+    names: tuple[str, ...]
+    foundation: str = "atto"
+    weights: Path = Path()
+    adapter: Path | None = None
+    image_size: int | None = None
+    dense_proxy: bool = True
+    other: Path | None = None
+    mask_quality: tuple[float, ...] = ()
+    inverted: bool = False
+    unet_minutes: float = 10.0
+    unet_size: int = 256
+    unet_width: int = 32
+    device: str = "cpu"
+    cache_bytes: int = 2**31
+    cache: Path | None = None
+
+
+_LABELS = {"nearest": nearest_feature, "prototype": prototype}
+_DISK_BYTES = 50 * 2**30
+
+
+def build_methods(options: MethodOptions) -> list[Method]:
+    """In the order of METHODS. Raises what ``build_segmenter`` and ``build_foundation`` do; ValueError for an unknown
+    name, and for an adapter of which nobody can tell what trained it."""
+    if unknown := sorted(set(options.names) - set(METHODS)):
+        raise ValueError(f"unknown method {', '.join(unknown)}; valid: {', '.join(METHODS)}")
+    cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)
+    methods: list[Method] = []
+    foundation: Foundation | None = None
+    if "proxyprompt" in options.names:
+        segmenter, seen = _segmenter(options)
+        segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache)
+        ours = ProxyPrompt(segmenter, seen=seen)
+        methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
+        methods += [with_inverted_masks(ours)] * options.inverted
+    others = [name for name in METHODS if name in options.names and name != "proxyprompt"]
+    if set(others) - {"copy", "dynunet"} and (foundation is None or options.other or options.adapter):
+        name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
+        built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
+        foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)
+    for name in others:
+        method = _make(name, options, foundation)
+        if options.other and isinstance(method.settings.get("foundation"), str):
+            method.name = f"{name}:{options.other.stem}"
+        methods.append(method)
+    return methods
+
+
+def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]]:
+    """The model, and whether it was trained on a group."""
+    store, seen = None, lambda group: False
+    if options.adapter is not None:
+        name, sha256 = weights_identity(options.foundation, options.weights)
+        store = AdapterStore(options.adapter.parent, foundation=name, foundation_sha256=sha256)
+        header = store.header(options.adapter.stem)
+        if header.training_groups and not (options.adapter.parent / GROUPS_FILE).is_file():
+            raise ValueError(
+                f"{options.adapter.parent / GROUPS_FILE} is missing: without it nobody can tell which groups trained "
+                f"{options.adapter.stem}, and a score on those would mean nothing; put it back beside the version"
+            )
+        split, trained = GroupSplit(options.adapter.parent), frozenset(header.training_groups)
+
+        def seen(group: str) -> bool:
+            return split.hash_of(group) in trained
+
+    segmenter = build_segmenter(
+        foundation=options.foundation,
+        weights_dir=options.weights,
+        image_size=options.image_size,
+        adapter=options.adapter and options.adapter.stem,
+        adapters=store,
+        dense_proxy=None if options.dense_proxy else False,
+        device=options.device,
+    )
+    return segmenter, seen
+
+
+def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> Method:
+    if name == "copy":
+        return Copy()
+    if name == "dynunet":
+        from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
+
+        config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
+        return DynUNetFromScratch(config, device=torch.device(options.device))
+    if name in TOLD:
+        return Told(name, TOLD[name], foundation)
+    if name in _LABELS:
+        return FeatureMethod(name, _LABELS[name], foundation)
+    return {"memory": Memory, "persam": PerSam}[name](foundation)
