@@ -379,6 +379,8 @@ def test_many_structures_do_not_multiply_the_set():
     n, names = 60, [f"s{i}" for i in range(6)]
 
     class Owner:
+        accepted_unchanged = False
+
         def __init__(self, id):
             self.id = id
 

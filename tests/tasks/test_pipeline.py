@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.foundation.base import Features
+from lib.foundation.base import Features, Points
 from lib.segmenter import build_segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.selection import Selection, SupportSlice
 from lib.studies.study import read_study
+from lib.tasks.clicks import Click, as_points
 from lib.tasks.latency import Latencies
 from lib.tasks.pipeline import Masks, Pipeline, most_shown
 from lib.training.metrics import overlap
@@ -136,3 +137,41 @@ def test_images_with_and_without_padding_become_one_batch():
     assert joined.embedding.shape == (2, 4, 2, 2) and joined.high_res[0].shape == (2, 2, 4, 4)
     assert not joined.padding[0].any() and joined.padding[1].sum() == 2
     assert Features.join([plain, plain], torch.device("cpu")).padding is None
+
+
+@torch.inference_mode()
+def test_a_click_is_a_prompt_beside_the_supports(segmenter, cache, samples, selection):
+    """The same numbers as one structure decoded by hand with its proxy and its points; another slice's is another."""
+    study = read_study(samples / "mr_05.nii.gz")
+    pipeline = Pipeline(segmenter, cache, Latencies())
+    points = as_points([Click(3, 10, 20, True), Click(3, 40, 30, False)])
+    logits = pipeline.click(study, selection, 3, 1, points)
+    assert logits.shape == study.slice_shape
+    _, _, memory = pipeline.prepare(selection)
+    foundation = segmenter.foundation
+    prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([3])))
+    scaled = Points(foundation.to_input(points.coords, geometry).expand(1, 2, 2, 2), points.labels.expand(1, 2, 2))
+    decoded = segmenter.segment(segmenter.encode(prepared), memory, scaled)
+    by_hand = foundation.postprocess(decoded.mask_logits, geometry)[0, 1].numpy()
+    np.testing.assert_allclose(logits, by_hand, rtol=2e-3, atol=2e-3)
+    without = run(segmenter, cache, study, selection, agreement=False)[0].logits[3, 1]
+    assert not np.allclose(logits, without, atol=1e-2)
+
+
+def test_without_support_a_click_is_all_there_is(segmenter, cache, samples, selection):
+    study = read_study(samples / "us_09.png")
+    nothing = Selection.empty(NAMES)
+    masks, _ = run(segmenter, cache, study, nothing)
+    assert not masks.present().any() and masks.agreement == (None, None)
+    pipeline = Pipeline(segmenter, cache, Latencies())
+    points = as_points([Click(0, 50, 60, True)])
+    alone = pipeline.click(study, nothing, 0, 0, points)
+    assert not np.allclose(alone, pipeline.click(study, selection, 0, 0, points), atol=1e-2)
+
+
+def test_some_slices_are_as_they_are_among_all(segmenter, cache, samples, selection):
+    study = read_study(samples / "mr_05.nii.gz")
+    every, _ = run(segmenter, cache, study, selection, agreement=False)
+    some, _ = run(segmenter, cache, study, selection, indices=[5, 2], agreement=False)
+    np.testing.assert_allclose(some.logits, every.logits[[5, 2]], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(some.presence, every.presence[[5, 2]], atol=1e-4)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from app_in_process import build_app
+from monailabel.interfaces.exception import MONAILabelException
 
 from lib.studies.notes import DISAGREEMENT, QUALITY, read_note, write_note
 from lib.tasks.disagreement import disagreement
@@ -53,6 +54,13 @@ def test_it_goes_on_where_it_stopped(app):
     assert score(app, DISAGREEMENT, seconds=1e-9) == {"total": 3, "scored": 0, "remaining": 3}
     score(app, DISAGREEMENT)
     assert score(app, DISAGREEMENT) == {"total": 3, "scored": 0, "remaining": 0}
+
+
+@pytest.mark.parametrize("seconds", ["soon", -1, [1]])
+@pytest.mark.parametrize("method", [DISAGREEMENT, QUALITY])
+def test_a_time_that_is_none_is_refused(app, method, seconds):
+    with pytest.raises(MONAILabelException):
+        score(app, method, seconds=seconds)
 
 
 def test_only_what_changed_is_computed_again(app, samples, tmp_path):

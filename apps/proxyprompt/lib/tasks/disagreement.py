@@ -10,19 +10,21 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
-from lib.studies.errors import StudyError
 from lib.studies.notes import DISAGREEMENT, read_note, write_note
 from lib.studies.ranking import evenly
 from lib.studies.support import SupportLibrary
+from lib.tasks.errors import refuse
 from lib.tasks.latency import Latencies
 from lib.tasks.models import Models
 from lib.tasks.pipeline import Alone, Pipeline, mean_dice
@@ -61,7 +63,7 @@ class SupportDisagreement(ScoringMethod):
 
         Returns how many studies there are, were scored now, and remain.
         """
-        limit = time.monotonic() + float(request.get("seconds") or SECONDS)
+        limit = time.monotonic() + seconds_of(request)
         segmenter = self._models.get()
         pool = self._pool(segmenter)
         waiting = sorted(set(datastore.get_unlabeled_images()))
@@ -73,7 +75,13 @@ class SupportDisagreement(ScoringMethod):
             if time.monotonic() > limit:
                 break
             self._pause()
-            write_note(datastore, image_id, DISAGREEMENT, self._note(image_id, notes[image_id], segmenter, pool))
+            try:
+                note = self._note(image_id, notes[image_id], segmenter, pool)
+            except Exception as error:  # one bad study must not keep the others from their scores
+                logger.warning("support_disagreement: %s cannot be scored: %s", image_id, error)
+                note = {"pool": pool, "error": str(error)}
+            with suppress(ImageNotFoundException):  # it may be gone by now
+                write_note(datastore, image_id, DISAGREEMENT, note)
             done += 1
             if time.monotonic() - said > _LOG_SECONDS:
                 said = time.monotonic()
@@ -88,22 +96,30 @@ class SupportDisagreement(ScoringMethod):
         return content_key(segmenter.weights_sha256, self._supports, labelled)
 
     def _note(self, image_id: str, old: Mapping[str, Any], segmenter: Segmenter, pool: str) -> dict[str, Any]:
-        try:
-            study = self._library.open(image_id)
-            selection = self._library.choose(study, image_id, count=self._supports)
-            pipeline = Pipeline(segmenter, self._cache, Latencies())
-            state = content_key(study.content_hash, pipeline.memory_key(selection))
-            if old.get("state") == state:
-                return {**old, "pool": pool}
-            drawn = pipeline.alone(study, selection, evenly(range(len(study)), SLICES))
-        except StudyError as error:
-            return {"pool": pool, "error": str(error)}
-        found = disagreement(drawn)
+        study = self._library.open(image_id)
+        selection = self._library.choose(study, image_id, count=self._supports)
+        pipeline = Pipeline(segmenter, self._cache, Latencies())
+        state = content_key(study.content_hash, pipeline.memory_key(selection))
+        if old.get("state") == state:
+            return {**old, "pool": pool}
+        found = disagreement(pipeline.alone(study, selection, evenly(range(len(study)), SLICES)))
         note = {"pool": pool, "state": state, "content": study.content_hash, "ts": int(time.time())}
         if found:
             note["score"] = round(float(np.mean(list(found.values()))), 4)
             note["structures"] = {selection.structures[n]: round(value, 4) for n, value in found.items()}
         return note
+
+
+def seconds_of(request: Mapping[str, Any]) -> float:
+    """The time that a scoring request allows; MONAILabelException (bad input) when it is none."""
+    given = request.get("seconds")
+    try:
+        seconds = SECONDS if given in (None, "") else float(given)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not seconds > 0:
+        raise refuse(f"seconds {given!r} is not a time above 0")
+    return seconds
 
 
 def disagreement(drawn: Iterable[Alone]) -> dict[int, float]:

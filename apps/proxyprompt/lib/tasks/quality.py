@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from lib.segmenter import Segmenter
@@ -21,7 +23,7 @@ from lib.studies.errors import StudyError
 from lib.studies.library import LabelledStudy
 from lib.studies.notes import QUALITY, read_note, write_note
 from lib.studies.support import SupportLibrary
-from lib.tasks.disagreement import SECONDS
+from lib.tasks.disagreement import seconds_of
 from lib.tasks.latency import Latencies
 from lib.tasks.models import Models
 from lib.tasks.pipeline import Pipeline
@@ -61,7 +63,7 @@ class SupportQuality(ScoringMethod):
 
         Returns how many studies there are, were tried now, remain, and what is flagged: id -> structures.
         """
-        limit = time.monotonic() + float(request.get("seconds") or SECONDS)
+        limit = time.monotonic() + seconds_of(request)
         segmenter = self._models.get()
         labelled = self._library.studies()
         notes, tried, remaining = {}, 0, 0
@@ -82,7 +84,8 @@ class SupportQuality(ScoringMethod):
         for study_id, note in notes.items():
             new = {**note, "flagged": flags.get(study_id, [])}
             if new != read_note(datastore, study_id, QUALITY):
-                write_note(datastore, study_id, QUALITY, new)
+                with suppress(ImageNotFoundException):  # it may be gone by now
+                    write_note(datastore, study_id, QUALITY, new)
         summary = {"total": len(labelled), "scored": tried, "remaining": remaining, "flagged": flags}
         logger.info("support_quality: %s", summary)
         return summary
@@ -97,7 +100,7 @@ class SupportQuality(ScoringMethod):
                 target = self._library.open(other.id)
                 selection = self._library.choose(target, other.id, shared, support=study.id, count=1)
                 truth = target.read_label(other.label_path)
-            except StudyError as error:
+            except (StudyError, OSError) as error:
                 logger.warning("support_quality: %s is not tried on %s: %s", study.id, other.id, error)
                 continue
             slices = [int(other.area(name).argmax()) for name in selection.structures]

@@ -1,0 +1,103 @@
+"""Simulated readers: what they label, how they are compared, and the script that goes on after an interruption."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.evaluation.labelling import Plan, Run, Simulation, compare
+from lib.foundation import build_foundation
+from lib.segmenter import build_segmenter
+from lib.studies.cache import ContentCache
+from lib.studies.collections import read_collection
+from lib.studies.samples import sonogram
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import simulate_active_learning
+from tiny_atto import write_tiny_atto
+
+CASES = 10
+NAMES = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Drawn sonograms; each two of them are one patient."""
+    folder = tmp_path_factory.mktemp("sonograms")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for n in range(CASES):
+        image, mask = sonogram.draw(np.random.default_rng(n))
+        Image.fromarray(image).save(folder / "images" / f"{n:02d}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{n:02d}.png")
+    rows = "".join(f"{n:02d},patient{n // 2}\n" for n in range(CASES))
+    (folder / "groups.csv").write_text("case,group\n" + rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_atto(tmp_path_factory.mktemp("weights")).parent
+
+
+@pytest.fixture(scope="module")
+def simulation(folder, weights):
+    plan = Plan(first=2, last=4, supports=2, targets=2, pool=6)
+    cache = ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
+    describer = build_foundation("atto", image_size=128, weights_dir=weights)
+    return Simulation(
+        read_collection(folder, structures=NAMES), build_segmenter(weights_dir=weights), describer, plan, cache
+    )
+
+
+def test_readers_begin_alike_and_label_what_is_not_held_out(simulation):
+    told = []
+    ours = simulation.run("disagreement", 0, progress=lambda *said: told.append(said))
+    theirs = simulation.run("random", 0)
+    assert ours.order[:2] == theirs.order[:2] and len(set(ours.order)) == 4
+    assert int(ours.order[0]) // 2 != int(ours.order[1]) // 2  # of two patients
+    held_out = {case.group for _, case, _ in simulation._targets}
+    assert not held_out & {f"patient{int(name) // 2}" for name in (*ours.order, *theirs.order)}
+    assert ours.dice[0] == theirs.dice[0] and all(0 <= value <= 1 for value in ours.dice)
+    assert [count for count, _ in told] == [2, 3, 4]
+    assert simulation.run("disagreement", 0) == ours
+
+
+def test_too_few_cases_are_refused(folder, weights):
+    with pytest.raises(ValueError, match="6 cases to label"):
+        Simulation(read_collection(folder, structures=NAMES), None, None, Plan(last=16), ContentCache(
+            None, memory_bytes=0, disk_bytes=0))  # fmt: skip
+
+
+def test_readers_are_compared_seed_by_seed():
+    plan = Plan(first=2, last=3)
+    runs = [
+        Run("disagreement", 0, (), (0.5, 0.7)),
+        Run("random", 0, (), (0.5, 0.6)),
+        Run("random", 1, (), (0.3, 0.2)),  # without its like: not in the gain
+    ]
+    found = compare(runs, plan)
+    assert found["labels"] == [2, 3]
+    assert found["random"]["mean"] == [0.4, 0.4]
+    assert found["gain"] == {"mean": [0.0, 0.1], "seeds": [0], "never_below": True}
+    assert "gain" not in compare(runs[:1], plan)
+
+
+def test_the_script_goes_on_where_it_stopped(folder, weights, tmp_path, capsys):
+    out, plot = tmp_path / "out" / "curve.json", tmp_path / "curve.png"
+    command = ["--data", str(folder), "--structures", NAMES, "--weights", str(weights), "--json", str(out)]
+    command += ["--last", "3", "--targets", "2", "--supports", "2", "--image-size", "128"]
+    assert simulate_active_learning.main([*command, "--seeds", "1"]) == 0
+    first = json.loads(out.read_text())
+    capsys.readouterr()
+    assert simulate_active_learning.main([*command, "--seeds", "2", "--plot", str(plot)]) == 0
+    assert "seed 0" not in capsys.readouterr().out
+    second = json.loads(out.read_text())
+    assert second["runs"][:2] == first["runs"] and len(second["runs"]) == 4
+    assert second["gain"]["seeds"] == [0, 1] and Image.open(plot).size[0] > 300
+    with pytest.raises(SystemExit, match="another simulation"):
+        simulate_active_learning.main([*command[:-1], "192", "--seeds", "1", "--supports", "1"])
