@@ -172,7 +172,9 @@ window.proxyprompt = (() => {
     const seen = new Set();
     planes.forEach(plane => plane.forEach(index => seen.add(index)));
     const looked = sought.get(displaySet.SeriesInstanceUID) ?? new Set();
-    const declared = Object.values(map.segmentation.segments).filter(s => seen.has(s.segmentIndex) || looked.has(s.label));
+    const declared = Object.values(map.segmentation.segments).filter(
+      segment => seen.has(segment.segmentIndex) || looked.has(segment.label)
+    );
     const params = {
       label_info: declared.map(segment => ({ name: segment.label, idx: segment.segmentIndex })),
       instances: map.images.map(image => keyOf(image.referencedImageId).split('/')),
