@@ -98,7 +98,11 @@ window.proxyprompt = (() => {
     const voxels = rawVoxels(new Uint8Array(await form.get('image').arrayBuffer()));
     const { displaySet } = panel.getActiveViewportInfo();
     const series = displaySet.SeriesInstanceUID;
+    const own = new Set(displaySet.imageIds.map(keyOf));
     if (answer.instances) {
+      if (!answer.instances.every(instance => own.has(key(...instance)))) {
+        throw new Error('the result is of another series than that of the active viewport; select it and run again');
+      }
       slices.set(series, answer.instances);
     }
     const wanted = Object.keys(answer.label_names);
