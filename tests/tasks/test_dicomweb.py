@@ -10,7 +10,9 @@ import pydicom
 import pytest
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
-from pydicom.uid import generate_uid
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, generate_uid
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,7 +22,7 @@ from dicom_files import US, US_FRAMES, dicom, save_series, seg
 from lib.server.answers import status_of
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.study import read_study
-from lib.tasks.dicomweb import DicomWebStudies
+from lib.tasks.dicomweb import DicomWebStudies, open_archive
 from lib.tasks.safety import guard, image_path
 
 pytestmark = pytest.mark.skipif(orthanc.missing() is not None, reason=orthanc.missing() or "")
@@ -167,6 +169,40 @@ def test_the_newest_of_several_segs_is_the_label(archive, ct, tmp_path):
     assert told == [uid]  # the labels of the first listing are no news
 
 
+def test_a_label_of_our_own_is_no_news(archive, ct, tmp_path):
+    uid, folder = ct
+    told = []
+    store = opened(archive, tmp_path, expiry=0, on_new_label=told.append)
+    store.sync()
+    read_study(folder).write_label(np.ones((4, 8, 9), np.uint8), tmp_path / "label.nii.gz")
+    store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "body", "idx": 1}]})
+    store.sync()
+    assert uid in store.get_labeled_images() and told == []
+
+
+def test_slices_as_the_viewer_sends_them(archive, ct, tmp_path):
+    uid, folder = ct
+    store, image = opened(archive, tmp_path), read_study(folder)
+    labels = RNG.integers(0, 3, (4, 8, 9)).astype(np.uint8)
+    labels[:, 0, 0], labels[:, 0, 1] = 1, 2
+    turned = [3, 1, 0, 2]
+    (tmp_path / "label.bin").write_bytes(labels[turned].tobytes())
+    info = {
+        "label_info": [{"name": "one", "idx": 1}, {"name": "two", "idx": 2}],
+        "instances": [[uid, str(frame)] for uid, frame in (image.instances[n] for n in turned)],
+    }
+    store.save_label(uid, str(tmp_path / "label.bin"), "final", info)
+    assert np.array_equal(label_of(store, uid), labels)
+    for change, words in (({"instances": info["instances"][:3]}, "names 3 slices"), ({"instances": None}, "names 0")):
+        with pytest.raises(MONAILabelException) as caught:
+            store.save_label(uid, str(tmp_path / "label.bin"), "final", {**info, **change})
+        assert words in caught.value.msg
+    (tmp_path / "label.bin").write_bytes(b"short")
+    with pytest.raises(MONAILabelException) as caught:
+        store.save_label(uid, str(tmp_path / "label.bin"), "final", info)
+    assert "5 bytes, expected 9 x 8 x 4" in caught.value.msg
+
+
 def test_a_label_that_was_deleted_in_the_archive_goes(archive, ct, tmp_path):
     uid, folder = ct
     file = drawn(folder, tmp_path, liver=BOX)
@@ -223,6 +259,27 @@ def test_ultrasound_is_read_and_labelled(archive, tmp_path, sop, frames):
     archive.delete_series(uid)
 
 
+def test_a_compressed_clip_is_read_as_it_was_stored(archive, tmp_path):
+    """Most ultrasound machines store their clips so."""
+    rows, columns = np.mgrid[:32, :48]
+    frames = [np.stack([rows * 5, columns * 4, np.full_like(rows, 90 + n * 40)], axis=-1) for n in range(3)]
+    clip = dicom(np.stack(frames).astype(np.uint8), sop=US_FRAMES, modality="US", frames=3)
+    clip.SeriesInstanceUID, clip.StudyInstanceUID = generate_uid(), generate_uid()
+    encoded = [io.BytesIO() for _ in frames]
+    for frame, file in zip(frames, encoded, strict=True):
+        Image.fromarray(frame.astype(np.uint8)).save(file, "JPEG", quality=95)
+    clip.PixelData = encapsulate([file.getvalue() for file in encoded])
+    clip["PixelData"].is_undefined_length = True
+    clip.file_meta.TransferSyntaxUID, clip.PhotometricInterpretation = JPEGBaseline8Bit, "YBR_FULL_422"
+    clip.save_as(tmp_path / "clip.dcm", write_like_original=False)
+    archive.push(tmp_path / "clip.dcm")
+    study = read_study(opened(archive, tmp_path).get_image_uri(clip.SeriesInstanceUID))
+    assert (study.kind, len(study), study.modality) == ("cine", 3, "US")
+    shown = study.images(range(3)).transpose(0, 2, 3, 1) * 255
+    assert np.abs(shown - np.stack(frames)).mean() < 6
+    archive.delete_series(clip.SeriesInstanceUID)
+
+
 def test_a_seg_of_nobody_is_passed_over(archive, ct, tmp_path):
     uid, _ = ct
     stray = seg(np.ones((1, 8, 9), bool), [1], [1], {1: "liver"})
@@ -240,6 +297,14 @@ def test_other_tags_stay_on_this_machine(archive, ct, tmp_path):
     store.save_label(uid, str(tmp_path / "label.nii.gz"), "original", {})
     assert Path(store.get_label_uri(uid, "original")).name == f"{uid}.nii.gz"
     assert uid not in store.get_labeled_images()
+
+
+def test_the_archive_as_the_settings_name_it(archive, ct, monkeypatch, tmp_path):
+    uid, _ = ct
+    monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
+    for modalities, listed in (("CT", True), ("MR,CT", True), ("MR", False), ("MR,US", False)):
+        monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {"Modality": modalities})
+        assert (uid in open_archive(archive.dicomweb).list_images()) is listed
 
 
 def test_an_archive_that_does_not_answer(tmp_path):

@@ -14,7 +14,6 @@ from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from requests.exceptions import RequestException
 
@@ -22,7 +21,8 @@ from lib.studies.dicom import NOT_IMAGES
 
 logger = logging.getLogger(__name__)
 
-_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID", "StudyDate")
+_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID")
+_KEPT_TAGS += ("StudyDate", "StudyTime")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,15 @@ class Listing:
 class Archive:
     """The server as a client sees it. Thread safe.
 
-    search_filter: of the series that are images; whatever it says, a SEG or another object without pixels is none.
+    search_filter: of the series that are images; Modality may be several with commas between. Whatever it says, a SEG
+    or another object without pixels is none.
     expiry: seconds for which a listing holds. Every method that asks the server raises MONAILabelException (server
     error) when it does not answer, or refuses.
     """
 
     def __init__(self, client: DICOMwebClient, search_filter: Mapping[str, Any], *, expiry: float):
-        self.client, self._search_filter, self._expiry = client, search_filter, expiry
+        self.client, self._expiry = client, expiry
+        self._search_filter, self._modalities = _modalities_apart(search_filter)
         self._lock = threading.RLock()
         self._segs: dict[tuple[str, str], list[Seg]] = {}
         self._listings = 0
@@ -99,9 +101,9 @@ class Archive:
                 self.client.retrieve_instance(seg.study, seg.series, seg.instance).save_as(beside)
             beside.replace(path)
 
-    def store(self, path: Path) -> None:
+    def store(self, instance: Dataset) -> None:
         with self._asked():
-            self.client.store_instances([dcmread(path)])
+            self.client.store_instances([instance])
         self.forget()
 
     # inside
@@ -119,15 +121,18 @@ class Archive:
 
     def _list(self) -> Listing:
         self._listings += 1
-        found = [Dataset.from_json(s) for s in self.client.search_for_series(search_filters=dict(self._search_filter))]
+        found = [Dataset.from_json(s) for s in self.client.search_for_series(search_filters=self._search_filter)]
         images = {
             str(tags.SeriesInstanceUID): {name: str(tags.get(name)) for name in _KEPT_TAGS if tags.get(name)}
             for tags in found
-            if tags.get("Modality") not in NOT_IMAGES
+            if self._is_image(str(tags.get("Modality")))
         }
         self._segs = self._list_segs()
         drawn = sorted((seg for several in self._segs.values() for seg in several), key=lambda seg: seg.order)
         return Listing(images, {seg.image: seg for seg in drawn if seg.image in images})
+
+    def _is_image(self, modality: str) -> bool:
+        return modality not in NOT_IMAGES and (not self._modalities or modality in self._modalities)
 
     def _list_segs(self) -> dict[tuple[str, str], list[Seg]]:
         """(series, number of instances) -> its SEGs; a series is looked into when it is new or has grown."""
@@ -153,3 +158,13 @@ class Archive:
             image = str(referenced[0].SeriesInstanceUID)
             found.append(known.get(instance) or Seg(image, study, series, instance, made, self._listings))
         return found
+
+
+def _modalities_apart(search_filter: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The filter for the server, and the modalities to choose from what it finds (none for all): DICOMweb knows no list
+    of modalities, though some servers do."""
+    modalities = str(search_filter.get("Modality", ""))
+    if "," not in modalities:
+        return dict(search_filter), frozenset()
+    rest = {tag: value for tag, value in search_filter.items() if tag != "Modality"}
+    return rest, frozenset(modalities.split(","))

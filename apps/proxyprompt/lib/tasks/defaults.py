@@ -19,7 +19,7 @@ DEFAULTS = {
     # A process that imports everything, after each next sample and each training: most of a core for half a minute.
     "MONAI_LABEL_AUTO_UPDATE_SCORING": False,
     # CT alone hides everything else; without a filter, the segmentations themselves are offered as images.
-    "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": "CT,MR,US,XA,CR,DX,MG,OP,OPT,XC,PT,NM"},
+    "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": "CT,MR,US,XA,RF,CR,DX,MG,OP,OPT,XC,ES,PT,NM"},
     # Two hours in which a newly stored label is no support; seconds are enough to spare the archive.
     "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 5,
     # NIfTI forgets what DICOM says of time, place and patient. Viewers that download images need it, OHIF does not.

@@ -17,10 +17,12 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -29,6 +31,7 @@ from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import DataModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
+from pydicom import dcmread
 
 from lib.studies.dicom import read_dicom
 from lib.studies.dicom_seg import segment_names
@@ -44,6 +47,7 @@ from lib.tasks.folder import StudyFolder
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
+TIMEOUT = (10, 120)  # seconds to be reached, and of silence: an archive that hangs must not take the server with it
 
 
 class DicomWebStudies(StudyFolder, DICOMWebDatastore):
@@ -70,6 +74,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         self.archive = Archive(client, search_filter, expiry=expiry)
         self._conf_labels, self._on_new_label = conf_labels, on_new_label
         self._fetching = threading.Lock()
+        self._own: set[str] = set()  # SEGs that were stored by save_label(), whose callers know
         super().__init__(client, search_filter, cache_path, convert_to_nifti=convert_to_nifti)
 
     # what there is
@@ -120,7 +125,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
             os.unlink(super().get_label_uri(image_id, FINAL))
             self.refresh()
         for image_id, seg in current.items():
-            if self._fetch_label(image_id) and seg.seen > 1:
+            if self._fetch_label(image_id) and seg.seen > 1 and seg.instance not in self._own:
                 self._on_new_label(image_id)
 
     def stored_elsewhere(self) -> None:
@@ -149,7 +154,9 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
             return super().save_label(image_id, label_filename, label_tag, label_info)
         with as_monailabel("storing the label", StudyError), tempfile.TemporaryDirectory() as temporary:
             masks = self._masks(folder, Path(label_filename), label_info)
-            self.archive.store(write_seg(folder, masks, Path(temporary) / "label.dcm"))
+            seg = dcmread(write_seg(folder, masks, Path(temporary) / "label.dcm"))
+            self._own.add(str(seg.SOPInstanceUID))
+            self.archive.store(seg)
         self._fetch_label(image_id)
         self.update_label_info(image_id, FINAL, label_info or {})
         return image_id
@@ -222,13 +229,14 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
 def open_archive(address: str, **options) -> DicomWebStudies:
     """The studies at a DICOMweb address, with the credentials, prefixes and folders of MONAI Label's settings."""
-    session = None
+    session = requests.Session()
     if "googleapis.com" in address:
         session = create_session_from_gcp_credentials()
     elif settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
         session = create_session_from_user_pass(
             settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
         )
+    session.request = partial(session.request, timeout=TIMEOUT)
     client = DICOMwebClientX(
         url=address,
         session=session,
