@@ -1,6 +1,10 @@
 """Ids from the network never become paths."""
 
+import contextlib
+import io
 import json
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from PIL import Image
 
-from lib.tasks.safety import check_id, guard, image_path
+from lib.tasks.safety import SafeSessions, check_id, guard, image_path
 
 PATHS = ["../evil", "..", ".", "/etc/passwd", "a/b", "a\\b", "C:\\x", "~root", ".hidden", "a\0b", "a\nb", "x" * 201, ""]
 
@@ -74,6 +78,74 @@ def test_nothing_is_written_outside(datastore, studies, bad):
             call()
     assert tree(studies.parent) == before
     assert json.loads((studies / "datastore_v2.json").read_text())["objects"].keys() == {"one"}
+
+
+@pytest.mark.parametrize("name", ["datastore_v2.json", "groups.csv", "code.py", "page.html", "plain"])
+def test_only_studies_and_labels_are_stored(datastore, studies, name):
+    other = studies.parent / name
+    other.write_text("{}")
+    before = tree(studies)
+    for call in (
+        lambda: datastore.add_image("two", str(other), {}),
+        lambda: datastore.add_image("", str(other), {}),
+        lambda: datastore.save_label("one", str(other), "final", {}),
+    ):
+        with pytest.raises(MONAILabelException) as caught:
+            call()
+        assert name in caught.value.msg
+    assert tree(studies) == before
+
+
+@pytest.mark.parametrize("info", [["a"], "text", 3])
+def test_what_is_noted_is_an_object(datastore, studies, info):
+    for call in (
+        lambda: datastore.update_image_info("one", info),
+        lambda: datastore.save_label("one", str(studies / "one.png"), "final", info),
+    ):
+        with pytest.raises(MONAILabelException):
+            call()
+    assert datastore.get_labeled_images() == []
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    return SafeSessions(str(tmp_path / "sessions"))
+
+
+def archive(folder, member):
+    """A tar file with one file in it, which says that it lies at ``member``."""
+    folder.mkdir()
+    with tarfile.open(folder / "studies.tar", "w") as tar:
+        entry = tarfile.TarInfo(member)
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"evil"))
+    return str(folder / "studies.tar")
+
+
+def test_an_archive_unpacks_into_its_session_only(sessions, tmp_path):
+    name, session = sessions.add_session(archive(tmp_path / "good", "in/one.png"), uncompress=True)
+    assert [p.name for p in Path(session.image).rglob("*.png")] == ["one.png"]
+    before = tree(tmp_path)
+    for number, member in enumerate(("../../evil", str(tmp_path / "evil"))):
+        with contextlib.suppress(MONAILabelException):
+            sessions.add_session(archive(tmp_path / f"bad{number}", member), uncompress=True)
+    assert not [p for p in tree(tmp_path).keys() - before.keys() if p.name == "evil" and p.parent == tmp_path]
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(MONAILabelException):
+        sessions.add_session(str(broken), uncompress=True)
+    assert sessions.get_session(name)
+
+
+def test_a_session_has_a_plain_name_and_so_has_its_file(sessions, tmp_path):
+    (tmp_path / ".hidden").write_bytes(b"x")
+    for call in (
+        lambda: sessions.get_session("../one"),
+        lambda: sessions.remove_session(".."),
+        lambda: sessions.add_session(str(tmp_path / ".hidden")),
+    ):
+        with pytest.raises(MONAILabelException):
+            call()
 
 
 def test_an_unknown_image_names_the_known_ones(datastore):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tarfile
 from collections.abc import Callable
 
 from fastapi import APIRouter, FastAPI
@@ -42,8 +41,6 @@ def install(
     server.include_router(report_router(journal))
     if model_upload:
         include_first(server, upload_router(adapters))
-    # Archives that are uploaded into a session must not unpack to elsewhere.
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
     server.middleware_stack = None
     server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shutil
+import tarfile
 import threading
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
@@ -44,14 +46,12 @@ def check_id(value: object, what: str = "image id") -> str:
     return value
 
 
-def _check_file(name: str) -> None:
+def _check_file(path: str) -> None:
     """Only what the datastore lists as studies and labels may be stored: no settings, no list of studies, no code."""
-    patterns = settings.MONAI_LABEL_DATASTORE_FILE_EXT
-    if not any(fnmatch(os.path.basename(name), pattern) for pattern in (*patterns, _SCRIBBLES)):
-        suffix = "".join(os.path.basename(name).partition(".")[1:])
-        raise refuse(
-            f"a file of type {suffix!r} is not stored here; valid: {', '.join(p.lstrip('*') for p in patterns)}"
-        )
+    name, patterns = os.path.basename(path), settings.MONAI_LABEL_DATASTORE_FILE_EXT
+    if not any(fnmatch(name, pattern) for pattern in (*patterns, _SCRIBBLES)):
+        valid = ", ".join(pattern.lstrip("*") for pattern in patterns)
+        raise refuse(f"{name!r} is neither a study nor a label; valid files: {valid}")
 
 
 def _check_info(info: object) -> None:
@@ -120,6 +120,7 @@ class SafeSessions(Sessions):
     def __init__(self, store_path: str = "", expiry: int = 3600) -> None:
         super().__init__(store_path, expiry)
         self._turn = threading.RLock()
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # nothing unpacks to elsewhere
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         with self._turn:
@@ -131,8 +132,11 @@ class SafeSessions(Sessions):
 
     def add_session(self, data_file: str, *args, **options) -> tuple[str, SessionInfo]:
         check_id(os.path.basename(data_file), "file name")
-        with self._turn:
-            return super().add_session(data_file, *args, **options)
+        try:
+            with self._turn:
+                return super().add_session(data_file, *args, **options)
+        except (tarfile.TarError, shutil.ReadError) as error:
+            raise refuse(f"{os.path.basename(data_file)!r} cannot be unpacked: {error}") from error
 
     def remove_expired(self) -> int:
         with self._turn:
