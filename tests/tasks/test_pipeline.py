@@ -10,7 +10,7 @@ from lib.studies.cache import ContentCache
 from lib.studies.selection import Selection, SupportSlice
 from lib.studies.study import read_study
 from lib.tasks.latency import Latencies
-from lib.tasks.pipeline import Masks, Pipeline, _join, _most_shown
+from lib.tasks.pipeline import Masks, Pipeline, _most_shown
 from lib.training.metrics import overlap
 
 IDS = ("us_01", "us_02", "us_03")
@@ -132,7 +132,7 @@ def test_dice():
 def test_images_with_and_without_padding_become_one_batch():
     plain = Features(torch.zeros(1, 4, 2, 2), (torch.zeros(1, 2, 4, 4),))
     padded = Features(torch.ones(1, 4, 2, 2), (torch.ones(1, 2, 4, 4),), torch.tensor([[[False, True], [False, True]]]))
-    joined = _join([plain, padded], torch.device("cpu"))
+    joined = Features.join([plain, padded], torch.device("cpu"))
     assert joined.embedding.shape == (2, 4, 2, 2) and joined.high_res[0].shape == (2, 2, 4, 4)
     assert not joined.padding[0].any() and joined.padding[1].sum() == 2
-    assert _join([plain, plain], torch.device("cpu")).padding is None
+    assert Features.join([plain, plain], torch.device("cpu")).padding is None
