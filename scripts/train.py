@@ -55,11 +55,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--trainable", choices=TRAINABLE, help="default: all of atto, lora for official models")
     model.add_argument("--rank", type=int, help="of low-rank adapters")
     model.add_argument(
-        "--decoder-only", dest="adapt_encoder", action="store_const", const=False, help="no adapters there"
+        "--decoder-only",
+        dest="adapt_encoder",
+        action="store_const",
+        const=False,
+        help="no adapters on the image encoder",
     )
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--paper", action="store_true", help="the paper's setting: SGD, Dice loss, M - 1 supports, no more"
+        "--paper", action="store_true", help="SGD at a constant rate, Dice loss, all other images support, no variation"
     )
     how.add_argument("--epochs", dest="max_epochs", type=int)
     how.add_argument("--minutes", dest="max_minutes", type=float, help="the schedule ends then, if not earlier")

@@ -1,4 +1,4 @@
-"""A segmenter's forward pass over the episodes of one step."""
+"""A segmenter's forward pass over the episodes of one step, and its loss."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.segmenter import Segmenter
 from lib.training.episodes import Episodes, Picture
+from lib.training.losses import SegmentationLoss, segmentation_loss
 
 CACHE_BYTES = 4 << 30
 
@@ -75,6 +76,24 @@ class EpisodeModel(nn.Module):
                 return made
             self._kept[picture.key] = made
         return self._kept[picture.key]
+
+
+class EpisodeLoss(nn.Module):
+    """Model and loss as one: several processes that average gradients must see no output that the loss does not use.
+
+    pixel_weight, presence_weight: see :func:`lib.training.losses.segmentation_loss`.
+    """
+
+    def __init__(self, model: EpisodeModel, *, pixel_weight: float, presence_weight: float) -> None:
+        super().__init__()
+        self.model = model
+        self._weights = {"pixel_weight": pixel_weight, "presence_weight": presence_weight}
+
+    def forward(self, episodes: Episodes) -> SegmentationLoss:
+        masks = torch.stack([p.masks for p in episodes.pictures])
+        inside = torch.stack([p.inside for p in episodes.pictures])
+        asked = episodes.asked.to(masks.device)
+        return segmentation_loss(self.model(episodes), masks, asked=asked, inside=inside, **self._weights)
 
 
 def _nbytes(tensors: tuple[Tensor, ...]) -> int:

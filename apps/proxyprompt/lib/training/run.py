@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lib.training.distributed import everywhere, rank, shared, wrapped
-from lib.training.episode_model import EpisodeModel
+from lib.training.episode_model import EpisodeLoss, EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune_config import FinetuneConfig
-from lib.training.losses import segmentation_loss
+from lib.training.losses import SegmentationLoss
 from lib.training.material import Material
 from lib.training.trainable import load_trainable, trainable_state
 from lib.training.validation import mean_scores
@@ -56,7 +56,8 @@ class Run:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimiser = _optimiser(self._parameters, config)
         self._best: dict[str, Tensor] | None = None
-        self._parallel = wrapped(model)
+        loss = EpisodeLoss(model, pixel_weight=config.pixel_weight, presence_weight=config.presence_weight)
+        self._loss = wrapped(loss)
 
     @property
     def steps(self) -> int:
@@ -134,22 +135,13 @@ class Run:
 
     def _step(self) -> tuple[float, float | None] | None:
         """(loss, mean Dice) of one optimiser step; None, with the weights as they were, when it is not finite."""
-        config = self.config
         episodes = self._material.source.draw(self.state.step, self._model.segmenter.foundation, rank=rank())
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        masks = torch.stack([p.masks for p in episodes.pictures])
-        loss = segmentation_loss(
-            self._parallel(episodes),
-            masks,
-            asked=episodes.asked.to(masks.device),
-            inside=torch.stack([p.inside for p in episodes.pictures]),
-            pixel_weight=config.pixel_weight,
-            presence_weight=config.presence_weight,
-        )
+        loss: SegmentationLoss = self._loss(episodes)
         self._optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters, config.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
         if everywhere(not bool(torch.isfinite(loss.total) & torch.isfinite(norm))):
             return None
         self._optimiser.step()
