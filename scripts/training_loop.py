@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
                 plan,
                 folder=Path(folder),
                 options=json.loads(options.train),
-                say=lambda text: console.print(text, markup=False, highlight=False),
+                say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
             )
             report = loop.run(kill=not options.no_kill, wrong_labels=not options.no_wrong_labels)
     except (StudyError, ServerError, json.JSONDecodeError) as error:
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     console.print(table(report, options.first, options.more))
     for text in sentences(report):
-        console.print(text, markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if options.json:
         content = {"data": options.data.name, "seed": options.seed, "train": options.train, **report.to_json()}
         beside = options.json.with_name(options.json.name + ".part")

@@ -138,12 +138,13 @@ def test_the_prompt_stays_in_front_of_the_memory_of_earlier_slices():
 
 def trained_version(segmenter, store, *, kind, name, status="published"):
     """A version of ``segmenter`` as fine-tuning writes one, every trained weight a little off."""
+    torch.manual_seed(7)
     config = replace(QUICK, trainable="all" if kind == "whole" else "lora")
     make_trainable(segmenter, config, None)
     with torch.no_grad():
         for parameter in segmenter.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter += 0.1 * torch.randn_like(parameter)
     images, masks = draw(segmenter)
     expected = run(segmenter, images, masks).mask_logits
     options, state = kept_state(segmenter, kind)
@@ -160,8 +161,8 @@ def test_a_version_is_served_as_it_was_trained_and_its_weights_have_another_hash
     served = {v: bench_segmenter(bench, v) for v in ("one", "atto-1")}
     images, masks = draw(served["one"])
     with torch.no_grad():
-        torch.testing.assert_close(run(served["one"], images, masks).mask_logits, expected, rtol=1e-3, atol=1e-3)
-        assert (run(served["atto-1"], images, masks).mask_logits - expected).abs().max() > 0.05
+        torch.testing.assert_close(run(served["one"], images, masks).mask_logits, expected, rtol=1e-3, atol=1e-4)
+        assert (run(served["atto-1"], images, masks).mask_logits - expected).abs().max() > 0.01
     assert served["one"].weights_sha256 != served["atto-1"].weights_sha256
     assert served["one"].trained and not any(p.requires_grad for p in served["one"].parameters())
     plain = build_segmenter(weights_dir=bench.folder, image_size=64)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from archive_studies import ArchiveStudy, files_of, make_archive_studies
 from test_server import Server
 
 from lib.benchmark.server import running_server
+
+LABELS_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -53,4 +56,14 @@ def archived(tmp_path_factory):
     with orthanc.running(folder / "orthanc") as archive:
         archive.push(*files_of(studies, folder / "dicom"))
         with running_server(archive.dicomweb, log=folder / "server.log", environment=cache) as running:
-            yield Archived(Server(running.url, folder, running.process), archive, studies)
+            made = Archived(Server(running.url, folder, running.process), archive, studies)
+            _wait_for_labels(made)
+            yield made
+
+
+def _wait_for_labels(archived: Archived) -> None:
+    """A server that meets an archive for the first time fetches its labels in the background."""
+    end = time.monotonic() + LABELS_SECONDS
+    while len(archived.supports()) < archived.server.info()["datastore"]["completed"]:
+        assert time.monotonic() < end, f"{len(archived.supports())} labels after {LABELS_SECONDS} s"
+        time.sleep(1)

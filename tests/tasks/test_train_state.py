@@ -104,11 +104,10 @@ def test_a_failure_before_anything_began_is_told(tmp_path):
 def test_the_log_of_a_training_is_kept_under_the_name_of_its_version(tmp_path):
     state = TrainingState(tmp_path)
     state.run_folder.mkdir()
-    (state.run_folder / "events").write_text("log")
+    (state.run_folder / "events.1").write_text("log")
     state.put_away("adapter-1")
-    state.put_away("adapter-2")  # nothing left of it
-    assert (tmp_path / "logs" / "adapter-1" / "events").read_text() == "log"
-    assert not state.run_folder.exists()
+    assert (tmp_path / "logs" / "adapter-1" / "events.1").read_text() == "log"
+    assert not list(state.run_folder.iterdir())
 
 
 def test_a_damaged_file_is_no_statistics(tmp_path):

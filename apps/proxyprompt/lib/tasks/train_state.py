@@ -114,8 +114,9 @@ class TrainingState:
     def put_away(self, version: str) -> None:
         """Keeps TensorBoard's log of a training that ended, under the name of its version."""
         with contextlib.suppress(OSError):
-            self._logs.mkdir(exist_ok=True)
-            os.replace(self.run_folder, self._logs / version)
+            (self._logs / version).mkdir(parents=True, exist_ok=True)
+            for file in self.run_folder.glob("events.*"):
+                os.replace(file, self._logs / version / file.name)
 
     def _how_it_began(self) -> str:
         if self._resumed_from:

@@ -98,7 +98,11 @@ window.proxyprompt = (() => {
     const voxels = rawVoxels(new Uint8Array(await form.get('image').arrayBuffer()));
     const { displaySet } = panel.getActiveViewportInfo();
     const series = displaySet.SeriesInstanceUID;
+    const own = new Set(displaySet.imageIds.map(keyOf));
     if (answer.instances) {
+      if (!answer.instances.every(instance => own.has(key(...instance)))) {
+        throw new Error('the result is of another series than that of the active viewport; select it and run again');
+      }
       slices.set(series, answer.instances);
     }
     const wanted = Object.keys(answer.label_names);
@@ -172,7 +176,9 @@ window.proxyprompt = (() => {
     const seen = new Set();
     planes.forEach(plane => plane.forEach(index => seen.add(index)));
     const looked = sought.get(displaySet.SeriesInstanceUID) ?? new Set();
-    const declared = Object.values(map.segmentation.segments).filter(s => seen.has(s.segmentIndex) || looked.has(s.label));
+    const declared = Object.values(map.segmentation.segments).filter(
+      segment => seen.has(segment.segmentIndex) || looked.has(segment.label)
+    );
     const params = {
       label_info: declared.map(segment => ({ name: segment.label, idx: segment.segmentIndex })),
       instances: map.images.map(image => keyOf(image.referencedImageId).split('/')),
