@@ -65,6 +65,7 @@ def small(image_size, *, stability):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
+        config["refiner"] = 0  # which SAM 2 does not have
         foundation = build_atto(config, image_size).eval()
     decoder = foundation.model.sam_mask_decoder
     decoder.dynamic_multimask_via_stability = stability
