@@ -1,8 +1,8 @@
 """Boundaries for a small model: ``atto``'s masks, drawn again with the image's fine features beside them.
 
 SAM's decoder spreads each position of a stride 16 grid over its own 16 x 16 pixels, and learns only late to bend that
-to the image: masks made of blocks. Here the coarse part of a mask is interpolated between the positions of the grid, and
-a few convolutions across their borders add the fine part. Not part of SAM 2 or of the paper.
+to the image: masks made of blocks. Here the coarse part of a mask is interpolated between the positions of the grid,
+and a few convolutions across their borders add the fine part. Not part of SAM 2 or of the paper.
 """
 
 from __future__ import annotations
