@@ -17,9 +17,7 @@ from lib.foundation.sam2 import build_atto
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto(
-            {"dim": 32, "mem_dim": 16, "embed_dim": 16, "stages": [1, 1, 2, 1], "global_att_blocks": [3]}, 64
-        )
+        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}, 64)
 
 
 def shake(foundation):

@@ -44,7 +44,7 @@ def test_saving_memory_changes_no_gradient(bench, episodes):
     for save_memory in (False, True):
         segmenter = bench.segmenter().requires_grad_(True)
         EpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
-        gradients.append(segmenter.foundation.model.image_encoder.trunk.patch_embed.proj.weight.grad)
+        gradients.append(segmenter.foundation.model.image_encoder.trunk.stem[0].weight.grad)
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def foundation():
-    return build_atto({"dim": 32, "mem_dim": 16, "embed_dim": 16}, SIDE)
+    return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 16, 16, 16]}, SIDE)
 
 
 def slice_of(group, *painted, study=None, index=0, declared=(True, True)):
