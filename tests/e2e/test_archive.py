@@ -57,7 +57,7 @@ def test_the_panel_shows_what_the_archive_holds(archived):
 @pytest.mark.parametrize(
     ("name", "support", "names"),
     [
-        ("us_08", "us_01", {"head", "symphysis"}),
+        ("us_10", "us_02", {"head", "symphysis"}),
         ("rgb_08", "rgb_01", {"lesion", "disc"}),
         ("cine_01", "us_02", {"head", "symphysis"}),
         ("mr_06", "mr_01", {"organ", "nodule"}),
