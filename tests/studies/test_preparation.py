@@ -144,7 +144,7 @@ def test_what_is_missing_or_wrong_is_named(tmp_path, name, spoil, message):
 
 def test_an_empty_folder_and_an_unknown_set(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StudyError, match="no labelled image of STARE in it; expected: ``im0001.ppm``"):
+    with pytest.raises(StudyError, match="no labelled image of STARE in it; expected: ``im0001"):
         prepare("STARE", tmp_path / "empty", tmp_path / "out")
     with pytest.raises(StudyError, match="no such folder"):
         prepare("STARE", tmp_path / "nowhere", tmp_path / "out")

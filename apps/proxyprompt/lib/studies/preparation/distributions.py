@@ -86,8 +86,8 @@ def find_refuge(source: Path) -> list[Item]:
 
 
 def find_stare(source: Path) -> list[Item]:
-    """``im0001.ppm`` with ``im0001.ah.ppm`` and, where there is one, ``im0001.vk.ppm``, each gzipped or not. Images that
-    Hoover did not label are left out."""
+    """``im0001.ppm`` with ``im0001.ah.ppm`` and, where there is one, ``im0001.vk.ppm``, each gzipped or not. Images
+    that nobody labelled are left out."""
     named: dict[str, Path] = {}
     for path in _files(source, ".ppm", ".ppm.gz"):
         named[path.name.lower().removesuffix(".gz").removesuffix(".ppm")] = path
@@ -104,8 +104,8 @@ def find_stare(source: Path) -> list[Item]:
 
 
 def find_fh_ps_aop(source: Path) -> list[Item]:
-    """``image_mha`` (three equal planes) and ``label_mha`` with the same names. No patients are published, neighbours look alike: a hundred
-    consecutive numbers are a group."""
+    """``image_mha`` (three equal planes) and ``label_mha`` with the same names. No patients are published, neighbours
+    look alike: a hundred consecutive numbers are a group."""
     items = []
     for image in _files(source, ".mha"):
         if image.parent.name != "image_mha":

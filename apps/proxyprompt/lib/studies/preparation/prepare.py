@@ -75,8 +75,8 @@ def _check(name: str, distribution: Distribution, items: Sequence[Item], source:
     ):
         if whole and found not in whole and not any_count:
             raise StudyError(
-                f"{source}: holds {found} {what} of {name}; the whole set has {' or '.join(map(str, whole))}: unpack the "
-                "rest, or allow any number (--any-count)"
+                f"{source}: holds {found} {what} of {name}; the whole set has {' or '.join(map(str, whole))}: "
+                "unpack the rest, or allow any number (--any-count)"
             )
 
 
