@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from lib.evaluation.scoring import TOLERANCE, score
+from lib.evaluation.scoring import TOLERANCE, image_difference, score
 
 
 def box(z, rows, columns, shape=(8, 30, 32)):
@@ -73,3 +73,11 @@ def test_distances_against_brute_force(seed):
     assert found.nsd == pytest.approx(within / (len(there) + len(back)), abs=1e-4)
     both, either = (predicted & truth).sum(), (predicted | truth).sum()
     assert (found.dice, found.iou) == pytest.approx((2 * both / (both + either), both / either))
+
+
+def test_the_difference_of_images_is_in_gray_levels():
+    image = np.random.default_rng(0).random((3, 40, 50), dtype=np.float32)
+    assert image_difference(image, image) == 0
+    assert image_difference(np.zeros((3, 9, 9), np.float32), np.full((3, 70, 30), 0.2, np.float32)) == pytest.approx(
+        51**2
+    )
