@@ -63,6 +63,10 @@ class Segmenter(nn.Module):
     def dense_proxy(self) -> bool:
         return self.generator.dense is not None
 
+    def options(self) -> dict[str, object]:
+        """What the generator must be built with again."""
+        return self.generator.config.to_dict() | {"dense_proxy": self.dense_proxy}
+
     def encode(self, images: Tensor) -> Features:
         """images: (B, 3, S, S), from ``foundation.preprocess``."""
         return self.foundation.encode(images)
@@ -154,6 +158,8 @@ def build_segmenter(
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
+        if "peer" in options:
+            raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         generator = ProxyPromptGenerator(GeneratorConfig(**options))

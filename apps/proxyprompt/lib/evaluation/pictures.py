@@ -36,7 +36,8 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
             if first is None or all(score.dice is None for score in first.scores):
                 continue
             path = folder / f"{collection.name}-{structure}.png"
-            figure = _figure(episodes, structure, first, shown)
+            measured = {unit.method for unit in units_here}
+            figure = _figure(episodes, structure, first, [method for method in shown if method.name in measured])
             beside = path.with_name(f".{path.name}.part")
             figure.savefig(beside, dpi=90, format="png")
             plt.close(figure)

@@ -108,8 +108,8 @@ class Sam2(Foundation):
             prior = None if prompts.prior is None else prompts.prior.flatten(0, 1)[:, None]
             masks, evidence = self.refiner(masks, *high_res, marks, prior)
             presence = presence + evidence
-        stabilise = decoder.dynamic_multimask_via_stability and prompts.proxy is None and self.refiner is None
-        if stabilise:
+        learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
+        if decoder.dynamic_multimask_via_stability and not learned:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
         pointer = self._point_to_object(tokens[:, 0], presence)
         return Decoded(

@@ -42,7 +42,14 @@ class EpisodeModel(nn.Module):
         valid = valid | ~valid.any(-1, keepdim=True)
         members = len(supports)
         chosen = replace(memory.repeated(members), valid=valid)
-        return self.segmenter.segment(features, chosen)
+        return self.segment(features, chosen, episodes.pictures, episodes.structures)
+
+    def segment(
+        self, features: Features, memory: SupportMemory, pictures: Sequence[Picture], structures: Sequence[int]
+    ) -> Decoded:
+        """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
+        are told where they are; see :mod:`lib.training.peers`."""
+        return self.segmenter.segment(features, memory)
 
     def features(self, pictures: Sequence[Picture]) -> Features:
         """Of all pictures, with their padding."""

@@ -42,13 +42,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Episodes:
-    """M targets. pictures: their M images, masks of the structures asked for only.
+    """M targets. pictures: their M images, masks of the structures asked for only: ``structures``, their N indices.
 
     declared: (M, N) bool, by the images' studies. supports: (M, M) bool, row: target; never on the diagonal. asked:
     (M, N) bool, whether the target's study declares the structure and one of its supports shows it.
     """
 
     pictures: tuple[Picture, ...]
+    structures: tuple[int, ...]
     declared: Tensor
     supports: Tensor
     asked: Tensor
@@ -133,7 +134,7 @@ class EpisodeSource:
         held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in pictures]).cpu() & declared
         supports = self._choose_supports(rng, keys, held[:, 0].numpy())
         asked = declared & (supports.float() @ held.float() > 0)
-        return Episodes(pictures, declared, supports, asked)
+        return Episodes(pictures, tuple(structures), declared, supports, asked)
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[LabelledSlice], list[str], list[int]]:
         """Slices, their keys, and structures. The first two slices, of different keys, show the first structure,

@@ -31,7 +31,7 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
 
     Raises TrainingError when there is nothing to train on, StudyError for a study that cannot be read.
     """
-    names = sorted({name for case in cases for name in case.structures})
+    names = cases.structures
     groups = {case.group for case in cases}
     held = shared(split.held_out(groups, hold_out=config.validation) if rank() == 0 else None)
     slices = [
