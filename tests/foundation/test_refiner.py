@@ -17,11 +17,17 @@ def test_until_trained_it_only_interpolates_between_the_positions_of_the_grid():
     cells = torch.randn(3, 4, 4, 4)
     blocks = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
     fine, middle = torch.randn(3, 4, 16, 16), torch.randn(3, 8, 8, 8)
-    smooth = F.interpolate(cells[:, :1], (16, 16), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(refiner(blocks, fine, middle), smooth)
+    prior = torch.randn(3, 1, 32, 32)
+    smooth = F.interpolate(cells[:, :1], (32, 32), mode="bilinear", align_corners=False)
+    drawn, evidence = refiner(blocks, fine, middle, prior)
+    torch.testing.assert_close(drawn, smooth)
+    assert evidence.shape == (3, 1) and not evidence.any()
     torch.nn.init.normal_(refiner.leave.weight)
-    refined = refiner(blocks, fine, middle)
-    assert refined.shape == (3, 1, 16, 16) and not torch.allclose(refined, smooth)
+    torch.nn.init.normal_(refiner.evidence.weight)
+    refined, evidence = refiner(blocks, fine, middle, prior)
+    assert refined.shape == smooth.shape and not torch.allclose(refined, smooth) and evidence.all()
+    assert not torch.allclose(refined, refiner(blocks, fine, middle)[0])
+    torch.testing.assert_close(refiner(blocks, fine, middle)[0], refiner(blocks, fine, middle, 0 * prior)[0])
 
 
 def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
@@ -31,16 +37,16 @@ def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
 
     def scene(seed):
         random = torch.Generator().manual_seed(seed)
-        y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
-        centre = 10 + 12 * torch.rand(8, 2, 1, 1, generator=random)
-        disc = (((x - centre[:, :1, 0]) ** 2 + (y - centre[:, 1:, 0]) ** 2) < 36).float()[:, None]
-        coarse = F.interpolate(F.avg_pool2d(disc, 4), scale_factor=4) * 8 - 4
-        fine = disc + 0.1 * torch.randn(8, 2, 32, 32, generator=random)
+        y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+        centre = 20 + 24 * torch.rand(8, 2, 1, 1, generator=random)
+        disc = (((x - centre[:, :1, 0]) ** 2 + (y - centre[:, 1:, 0]) ** 2) < 144).float()[:, None]
+        coarse = F.interpolate(F.avg_pool2d(disc, 8), scale_factor=4) * 8 - 4
+        fine = F.pixel_unshuffle(disc, 2)[:, ::3] + 0.1 * torch.randn(8, 2, 32, 32, generator=random)
         return coarse, fine, F.avg_pool2d(fine, 2), disc
 
     def error(seed):
         coarse, fine, middle, disc = scene(seed)
-        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle), disc)
+        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle)[0], disc)
 
     with torch.no_grad():
         before = error(1000).item()
@@ -63,7 +69,7 @@ def test_atto_has_one_official_models_have_none():
         features = plain.encode(torch.rand(1, 3, 64, 64))
         prompts = Prompts(proxy=torch.randn(1, 1, 4, 32), points=point)
         drawn, smooth = plain.decode(features, prompts), refined.decode(features, prompts)
-    coarse = F.interpolate(F.avg_pool2d(drawn.mask_logits[0], 4)[None], (16, 16), mode="bilinear", align_corners=False)
+    coarse = F.interpolate(F.avg_pool2d(drawn.mask_logits[0], 4)[None], (32, 32), mode="bilinear", align_corners=False)
     torch.testing.assert_close(smooth.mask_logits, coarse)
     torch.testing.assert_close(smooth.presence_logit, drawn.presence_logit)
 

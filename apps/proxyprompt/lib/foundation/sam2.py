@@ -101,8 +101,10 @@ class Sam2(Foundation):
             high_res_features=high_res,
         )
         if self.refiner is not None:
-            masks = torch.cat([self.refiner(masks, *high_res), masks[:, 1:]], 1)
-        stabilise = decoder.dynamic_multimask_via_stability and prompts.proxy is None
+            prior = None if prompts.prior is None else prompts.prior.flatten(0, 1)[:, None]
+            masks, evidence = self.refiner(masks, *high_res, prior)
+            presence = presence + evidence
+        stabilise = decoder.dynamic_multimask_via_stability and prompts.proxy is None and self.refiner is None
         if stabilise:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
         pointer = self._point_to_object(tokens[:, 0], presence)
@@ -176,7 +178,10 @@ class Sam2(Foundation):
         coords, labels = _clicks_and_corners(prompts, embedding)
         built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
         coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
-        masks = None if prompts.masks is None else prompts.masks.flatten(0, 1)[:, None].to(embedding.dtype)
+        masks = None
+        if prompts.masks is not None:
+            quarter = self.image_size // 4
+            masks = self._resize(prompts.masks.flatten(0, 1)[:, None].to(embedding.dtype), (quarter, quarter))
         sparse, dense = encoder(points=(coords, labels), boxes=None, masks=masks)
         if masks is None:  # of this request's size, not the one the encoder was built for
             dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)

@@ -83,6 +83,7 @@ class Validation:
                 Features.join([features[i] for i in supports]),
                 torch.stack([context(i) for i in supports])[:, asked],
                 declared[:, asked].to(device),
+                torch.stack([pictures[i].masks for i in supports])[:, asked],
             )
             masks, truth = [], []
             for i in targets:

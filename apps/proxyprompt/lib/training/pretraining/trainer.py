@@ -103,19 +103,22 @@ class Pretrainer:
     def _grade(self, kind: str, episode: tasks.Episode) -> SegmentationLoss:
         """The mean loss of everything that this kind of step decodes; Dice is that of the last.
 
-        With a proxy also that of a linear reading of E_ctx ("deep supervision"): the generator then learns what to
-        select from a short gradient, long before a young decoder can draw it. The reader is not part of the model.
+        With a proxy also that of a linear reading of E_ctx and of the fine readout ("deep supervision"): the generator
+        then learns what to select from a short gradient, long before a young decoder can draw it. The reader is not
+        part of the model.
         """
         with self._precision():
             graded = tasks.KINDS[kind](episode)
         losses = [segmentation_loss(decoded, masks) for decoded, masks in graded.answers]
         total = torch.stack([loss.total for loss in losses]).mean()
-        if graded.context is not None:
-            context, masks = graded.context
+        if graded.proxy is not None:
+            context, prior = graded.proxy.context, graded.proxy.prior
             read = self.reader(context.float().flatten(0, 1)).unflatten(0, context.shape[:2])[:, :, 0]
-            term = grid_loss(read, masks)
-            total = total + self.config.context_weight * term
-            losses[-1].parts["context"] = term.item()
+            for name, coarse in (("context", read), ("prior", prior)):
+                if coarse is not None:
+                    term = grid_loss(coarse, episode.masks)
+                    total = total + self.config.context_weight * term
+                    losses[-1].parts[name] = term.item()
         return SegmentationLoss(total, losses[-1].dice, losses[-1].parts)
 
     def train_step(self) -> tuple[str, SegmentationLoss]:
