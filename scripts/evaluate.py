@@ -173,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.evaluation.summary import rows, summarise
     from lib.evaluation.tables import markdown, table_csv
     from lib.foundation import CheckpointError
+    from lib.settings import usable_device
     from lib.studies.collections import read_collection
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
@@ -182,8 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("no CUDA device here; use --device cpu")
+        usable_device(options.device)
         folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
         structures = named_structures(options.structures, [folder.resolve().name for folder in folders])
         collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]
