@@ -27,19 +27,39 @@ def draw(images, objects=2, seed=0):
 
 @torch.no_grad()
 def brute_force(readout, maps, masks):
-    """Weighted ridge regression, one position and one cell after the other, in float64."""
-    features = readout.describe(maps).double().flatten(2).transpose(1, 2).flatten(0, 1)  # (P*h*w, D)
+    """Weighted ridge regression of every other position, one cell after the other, in float64."""
+    features = readout.describe(maps).double()[..., ::2, ::2].flatten(2).transpose(1, 2).flatten(0, 1)  # (P*h*w, D)
     cells = F.adaptive_avg_pool2d(masks.double(), SIZE // 2)
-    inside = F.avg_pool2d(cells, 2).flatten()
+    inside = F.avg_pool2d(cells, 2)[..., ::2, ::2].flatten()
     weight = inside / inside.mean().sqrt() + (1 - inside) / (1 - inside).mean().sqrt()
     weight = weight / weight.sum()
     left = features.T @ (weight[:, None] * features) + readout.log_ridge.double().exp() * torch.eye(len(features.T))
     found = []
     for row in range(2):
         for column in range(2):
-            wanted = 2 * cells[..., row::2, column::2].flatten() - 1
+            wanted = 2 * cells[..., row::4, column::4].flatten() - 1
             found.append(torch.linalg.solve(left, features.T @ (weight * wanted)))
     return torch.stack(found, 1)
+
+
+@torch.no_grad()
+def test_what_is_read_is_features_times_solution(readout):
+    maps, masks = draw(2)
+    solution = readout.solve(readout.moments(maps, masks).sum(0, keepdim=True))
+    features = readout.describe(maps)
+    for n in range(2):
+        cells = torch.einsum("bdhw,dc->bchw", features, solution[0, n]) * readout.log_scale.exp()
+        expected = F.pixel_shuffle(cells, 2)[:, 0]
+        torch.testing.assert_close(readout(maps, solution)[:, n], expected, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_coarse_map_is_interpolated(readout):
+    maps, _ = draw(1)
+    described = readout.describe(maps)
+    parts = F.interpolate(readout._parts(maps), described.shape[-2:], mode="bilinear", align_corners=False)
+    torch.testing.assert_close(described[:, : 2 * DIM], parts, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(readout.describe(maps, 2), described[..., ::2, ::2])
 
 
 @torch.no_grad()
@@ -57,8 +77,9 @@ def test_cells_lie_where_they_belong(readout):
     maps, masks = draw(1, objects=1)
     masks = F.interpolate(masks[..., ::2, ::2], scale_factor=2)  # one value for each cell
     cells = F.pixel_unshuffle(masks[..., ::2, ::2], 2)[0]
-    readout.describe = lambda maps: torch.cat([cells, torch.ones_like(cells[:1])])[None]
-    readout.width = 5
+    details = torch.cat([cells, torch.ones_like(cells[:1])])[None]
+    nothing = torch.zeros(1, 1, 4, 4)
+    readout._parts, readout._details, readout.width = lambda maps: nothing, lambda maps: details, 6
     readout.log_ridge.data.fill_(-12.0)
     drawn = readout(maps, readout.solve(readout.moments(maps, masks))) > 0
     assert torch.equal(drawn, masks[..., ::2, ::2] > 0)

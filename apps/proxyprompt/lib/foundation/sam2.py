@@ -183,10 +183,10 @@ class Sam2(Foundation):
         encoder = self.model.sam_prompt_encoder
         built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
         coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
-        masks = None
-        if prompts.masks is not None:
+        masks = prompts.prior if prompts.masks is None else prompts.masks
+        if masks is not None:
             quarter = self.image_size // 4
-            masks = self._resize(prompts.masks.flatten(0, 1)[:, None].to(embedding.dtype), (quarter, quarter))
+            masks = self._resize(masks.flatten(0, 1)[:, None].to(embedding.dtype), (quarter, quarter))
         sparse, dense = encoder(points=(coords, labels), boxes=None, masks=masks)
         if masks is None:  # of this request's size, not the one the encoder was built for
             dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 CELLS = 2  # along each side of a position
 _PLACE = 5  # x, y and their products
 _LEAST = 1e-6  # share of the image that counts as nothing
+_EVERY = 2  # of the positions along each side, so many apart, are looked at for the moments
 
 
 class Pyramid(NamedTuple):
@@ -32,30 +33,48 @@ class Pyramid(NamedTuple):
 
 
 class FineReadout(nn.Module):
-    """dim: the foundation's C. width: learned features of a position."""
+    """dim: the foundation's C. width: learned features of a position that see the fine maps.
+
+    Beside them stand the positive and the negative part of each channel of the coarse map (at first; learned, too).
+    """
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         self.fine = nn.Conv2d(dim // 8, width, 3, padding=1)
         self.middle = nn.Conv2d(dim // 4, width, 1)
         self.coarse = nn.Conv2d(dim, width, 1)
-        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.parts = nn.Conv2d(dim, 2 * dim, 1)
+        with torch.no_grad():
+            self.parts.weight.copy_(torch.cat([torch.eye(dim), -torch.eye(dim)])[..., None, None])
+            self.parts.bias.zero_()
         self.log_place = nn.Parameter(torch.tensor(-1.0))  # how much the place in the image counts
-        self.log_ridge = nn.Parameter(torch.tensor(-4.0))
+        self.log_ridge = nn.Parameter(torch.tensor(-7.0))
         self.log_scale = nn.Parameter(torch.tensor(1.0))  # from a regression of -1 and 1 to logits
-        self.width = width + _PLACE + 1
+        self.width = 2 * dim + width + _PLACE + 1
         self.to(memory_format=torch.channels_last)
 
-    def describe(self, maps: Pyramid) -> Tensor:
-        """(B, D, h, w) float32: learned features of unit mean square, the place in the image, and 1."""
-        shape = maps.fine.shape[-2:]
-        coarser = [
-            F.interpolate(project(level), shape, mode="bilinear", align_corners=False)
-            for project, level in ((self.middle, maps.middle), (self.coarse, maps.coarse))
-        ]
-        x = F.relu(self.fine(maps.fine) + coarser[0] + coarser[1])
-        x = (x + self.mix(x)).float()
-        x = x * (x.square().mean(1, keepdim=True) + 1e-4).rsqrt()
+    def describe(self, maps: Pyramid, every: int = 1) -> Tensor:
+        """(B, D, h, w) float32: learned features of unit mean square, the place in the image, and 1.
+
+        every: so many positions apart, to (B, D, h/every, w/every).
+        """
+        rows, columns = (
+            _interpolation(coarse, fine, maps.fine.device)[::every]
+            for coarse, fine in zip(maps.coarse.shape[-2:], maps.fine.shape[-2:], strict=True)
+        )
+        parts = torch.einsum("bchw,yh,xw->bcyx", self._parts(maps), rows, columns)
+        return torch.cat([parts, self._details(maps)[..., ::every, ::every]], 1)
+
+    def _parts(self, maps: Pyramid) -> Tensor:
+        """(B, 2 C, H, W), what describes a position by the coarse map; interpolated between the positions."""
+        return F.relu(self.parts(_unit(maps.coarse))).float()
+
+    def _details(self, maps: Pyramid) -> Tensor:
+        """(B, width + 6, h, w), what does by the fine maps and by the place."""
+        x = self.fine(maps.fine)
+        for project, level in ((self.middle, maps.middle), (self.coarse, maps.coarse)):
+            x = x + F.interpolate(project(level), x.shape[-2:], mode="bilinear", align_corners=False)
+        x = _unit(F.relu(x))
         return torch.cat([x, self._place(x)], 1)
 
     def _place(self, like: Tensor) -> Tensor:
@@ -72,14 +91,14 @@ class FineReadout(nn.Module):
         Rows: the products of features, of all positions and of those inside; then the features of all, of those inside,
         of what each cell has inside, and of both.
         """
-        features = self.describe(maps)
+        features, shape = self.describe(maps, _EVERY), maps.fine.shape[-2:]
         with torch.autocast(masks.device.type, enabled=False):
+            cells = F.adaptive_avg_pool2d(masks.float(), [CELLS * side for side in shape])
+            cells = F.pixel_unshuffle(cells[:, :, None], CELLS)[..., ::_EVERY, ::_EVERY]  # (P, N, 4, h, w)
             if padding is not None:
                 outside = F.interpolate(padding[:, None].float(), features.shape[-2:], mode="nearest-exact")
                 features = features * (1 - outside)
-            x = features.flatten(2)[:, None]  # (P, 1, D, h*w)
-            cells = F.adaptive_avg_pool2d(masks.float(), [CELLS * side for side in features.shape[-2:]])
-            cells = F.pixel_unshuffle(cells[:, :, None], CELLS).flatten(3)  # (P, N, 4, h*w)
+            x, cells = features[:, None].flatten(-2), cells.flatten(-2)
             share = cells.mean(2, keepdim=True)
             objects = masks.shape[1]
             everywhere = torch.cat([x, torch.ones_like(x[:, :, :1])], 2)
@@ -108,7 +127,23 @@ class FineReadout(nn.Module):
 
     def forward(self, maps: Pyramid, solution: Tensor) -> Tensor:
         """maps: of B targets. solution: (E, N, D, 4), E = 1 or B. Returns logits (B, N, S/2, S/2)."""
-        features = self.describe(maps)
+        parts, details = self._parts(maps), self._details(maps)
         with torch.autocast(solution.device.type, enabled=False):
-            cells = torch.einsum("bdhw,bndc->bnchw", features, solution.expand(len(features), -1, -1, -1))
-            return F.pixel_shuffle(cells * self.log_scale.exp(), CELLS)[:, :, 0]
+            solution = solution.expand(len(parts), -1, -1, -1)
+            by_parts, by_details = solution.split([parts.shape[1], details.shape[1]], 2)
+            coarse = torch.einsum("bdhw,bndc->bnchw", parts, by_parts).flatten(1, 2)  # interpolated after the product
+            cells = torch.einsum("bdhw,bndc->bnchw", details, by_details)
+            coarse = F.interpolate(coarse, cells.shape[-2:], mode="bilinear", align_corners=False)
+            cells = (cells + coarse.unflatten(1, cells.shape[1:3])) * self.log_scale.exp()
+            return F.pixel_shuffle(cells, CELLS)[:, :, 0]
+
+
+def _unit(x: Tensor) -> Tensor:
+    """float32, of mean square 1 over the channels of each position."""
+    x = x.float()
+    return x * (x.square().mean(1, keepdim=True) + 1e-4).rsqrt()
+
+
+def _interpolation(coarse: int, fine: int, device: torch.device) -> Tensor:
+    """(fine, coarse), bilinear interpolation along one side as a product."""
+    return F.interpolate(torch.eye(coarse, device=device)[None], fine, mode="linear", align_corners=False)[0].T
