@@ -90,6 +90,20 @@ def test_declared_objects_exchange_information_and_undeclared_ones_do_not():
     assert difference[:, :2].max() == 0
 
 
+@pytest.mark.parametrize("sets", [1, 3])
+@pytest.mark.parametrize("objects", [1, 2])
+@pytest.mark.parametrize("left_out", ["padding", "undeclared"])
+def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_out):
+    memory, target = memory_of(sets, objects), torch.randn(3, 16, 4, 4)
+    if left_out == "padding":
+        memory.valid[:, :, 7:12] = False
+    else:
+        memory.valid[:, -1, :15] = False
+    with torch.inference_mode():
+        found = select_context(target, memory)
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
 def test_rows_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch):
     """Without gradients several objects share a softmax over some rows of the map; 400 rows are more than one turn."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.prompt.cpu_linear import Linear, linear
+
 
 def sine_position(height: int, width: int, dim: int, *, device: torch.device | str = "cpu") -> Tensor:
     """2-D sine position encoding, (height * width, dim), for dim in steps of 4; the first half is for rows.
@@ -39,14 +41,14 @@ class CrossAttention(nn.Module):
         self.embed_dim, self.num_heads = dim, heads
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """All (batch, positions, C), contiguous; key and value of the same positions. Returns the shape of query."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -59,7 +61,7 @@ class ReadAndRefine(nn.Module):
         super().__init__()
         self.attention = CrossAttention(dim, heads=heads)
         self.norm1 = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.feed_forward = nn.Sequential(Linear(dim, 4 * dim), nn.GELU(), Linear(4 * dim, dim))
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, source: Tensor, position: Tensor) -> Tensor:
@@ -83,13 +85,14 @@ class ColorizationBlock(nn.Module):
         self.reverse = ReadAndRefine(dim, heads=heads)
 
     def forward(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """target, context: (batch, C, h, w) -> both (batch, C, h/2, w) or (batch, C, h, w/2)."""
+        """target: (B, C, h, w). context: (B * N, C, h, w). Returns both, (B * N, C, h/2, w) or (B * N, C, h, w/2)."""
         dim, height, width = target.shape[1:]
         (rows, columns), grid = self.stride, (height // self.stride[0], width // self.stride[1])
         target, context = (
             _merge(x, projection, rows=rows, columns=columns)
             for x, projection in ((target, self.project_target), (context, self.project_context))
         )
+        target = target[:, None].expand(-1, len(context) // len(target), -1, -1).flatten(0, 1)
         position = sine_position(*grid, dim, device=target.device).to(target.dtype)
         target = self.colour(target, context, position)
         context = self.reverse(context, target, position)
@@ -100,7 +103,7 @@ def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tens
     """A convolution whose stride is its kernel, as one matrix product: (B, C, h, w) to the tokens (B, h'w', C)."""
     x = x.permute(0, 2, 3, 1).unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # (B, h', rows, w', columns, C)
     weight = projection.weight.permute(0, 2, 3, 1).flatten(1)
-    return F.linear(x.transpose(2, 3).flatten(3).flatten(1, 2), weight, projection.bias)
+    return linear(x.transpose(2, 3).flatten(3).flatten(1, 2), weight, projection.bias)
 
 
 class ContextualColorization(nn.Module):
@@ -115,7 +118,6 @@ class ContextualColorization(nn.Module):
         batch, objects, _, height, width = context.shape
         if height % 4 or width % 4:
             raise ValueError(f"embedding grid {height} x {width}: expected multiples of 4 (image sides in steps of 64)")
-        target = target[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
         context = context.flatten(0, 1)
         for block in self.blocks:
             target, context = block(target, context)

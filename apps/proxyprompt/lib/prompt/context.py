@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lib.prompt.cpu_linear import linear
 
 _ROWS = 256  # of the selective map at once
 
@@ -129,44 +132,49 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     """
     batch, dim, height, width = target.shape
     episodes, objects = memory.valid.shape[:2]
+    if episodes not in (1, batch):
+        raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
     with torch.autocast(target.device.type, enabled=False):
-        keys = memory.keys.float()
+        keys, values, valid = memory.keys.float(), memory.values.float(), memory.valid
         bias = -keys.square().sum(1) / math.sqrt(dim)  # (E, M)
-        shared = bool((memory.valid == memory.valid[:, :1]).all())
-        valid = memory.valid[:, :1] if shared else memory.valid
-        bias = bias[:, None].masked_fill(~valid, -torch.inf)[:, :, None]  # (E, 1 or N, 1, M)
-        query = 2 * target.float().flatten(2)  # (B, C, HW)
+        query = target.float().flatten(2).mT * (2 / math.sqrt(dim))  # (B, HW, C)
         if episodes == 1:  # one support set for all targets: their positions are just more queries
-            query = query.transpose(0, 1).flatten(1)[None]
-        elif episodes != batch:
-            raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
-        query, keys = query.transpose(1, 2).contiguous(), keys.transpose(1, 2).contiguous()
-        values = memory.values.float().transpose(2, 3)  # (E, N, M, C)
-        if shared and objects > 1 and not torch.is_grad_enabled():
-            context = _attend_all_objects(query, keys, values, bias[:, 0])
-        else:  # contiguous: what torch's attention without a map asks for
-            if shared:  # one softmax for all objects: their values lie side by side
-                values = values.transpose(1, 2).flatten(2)[:, None]
-            heads = values.shape[1]
-            query, keys = (t[:, None].expand(-1, heads, -1, -1) for t in (query, keys))
-            context = F.scaled_dot_product_attention(query, keys, values.contiguous(), attn_mask=bias)
-            if shared:
-                context = context[:, 0].unflatten(2, (objects, dim)).transpose(1, 2)
-    if episodes == 1:  # (1, N, B*HW, C)
-        context = context[0].unflatten(1, (batch, height * width)).transpose(0, 1)
-    return context.transpose(2, 3).unflatten(3, (height, width))
+            query = query.flatten(0, 1)[None]
+        if bool((valid == valid[:, :1]).all()):  # one softmax for all objects: their values lie side by side
+            values, valid = values.flatten(1, 2)[:, None], valid[:, :1]
+        several = values.shape[1] < objects
+        if torch.is_grad_enabled() or not (several or target.device.type == "cpu"):
+            context = _attend_at_once(query, keys, values, bias, valid)
+        else:
+            context = _attend_by_rows(query, keys, values, bias, valid)
+    return context.reshape(batch, height, width, objects, dim).permute(0, 3, 4, 1, 2)
 
 
-def _attend_all_objects(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Attention with one softmax for all objects, some rows of the map at a time.
+def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """Attention by torch, with gradients.
 
-    query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, 1, M). Returns (E, N, Q, C).
+    query: (E, Q, C). keys: (E, C, M). values: (E, A, V, M). bias: (E, M). valid: (E, A, M) bool. Returns (E, Q, A, V),
+    one softmax for each of the A.
     """
-    objects, dim = values.shape[1], values.shape[3]
-    values = values.transpose(1, 2).flatten(2)  # (E, M, N*C): the objects' values lie side by side
-    context = query.new_empty(*query.shape[:2], objects * dim)
-    for rows in range(0, query.shape[1], _ROWS):
-        part = slice(rows, rows + _ROWS)
-        scores = torch.baddbmm(bias, query[:, part], keys.mT, alpha=1 / math.sqrt(dim))
-        context[:, part] = scores.softmax(-1) @ values
-    return context.unflatten(2, (objects, dim)).transpose(1, 2)
+    query, keys = (x[:, None].expand(-1, values.shape[1], -1, -1) for x in (query.contiguous(), keys.mT.contiguous()))
+    mask = bias[:, None].masked_fill(~valid, -torch.inf)[:, :, None]
+    # contiguous: what torch's attention without a map asks for
+    return F.scaled_dot_product_attention(query, keys, values.mT.contiguous(), mask, scale=1.0).transpose(1, 2)
+
+
+def _attend_by_rows(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """As :func:`_attend_at_once`, some rows of the map at a time, without gradients and without copies.
+
+    Positions that are not valid (padding, supports that do not declare an object) cost nothing.
+    """
+    sets, softmaxes, width, _ = values.shape
+    context = query.new_empty(sets, query.shape[1], softmaxes, width)
+    for e, a in product(range(sets), range(softmaxes)):
+        some_keys, some_values, some_bias = keys[e], values[e, a], bias[e]
+        if not valid[e, a].all():
+            some_keys, some_values, some_bias = (x[..., valid[e, a]] for x in (some_keys, some_values, some_bias))
+        for start in range(0, query.shape[1], _ROWS):
+            rows = slice(start, start + _ROWS)
+            weights = linear(query[e, rows], some_keys.mT, some_bias).softmax(-1)
+            context[e, rows, a] = linear(weights, some_values)
+    return context
