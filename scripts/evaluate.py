@@ -17,7 +17,10 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   memory        the supports as earlier frames of a video: plain SAM 2 (or atto), no generator
   persam        clicks where the target looks most and least like the structure, refined by the mask they give
   point, box, everything   the foundation prompted by the target's own truth: what a user's prompt would give
+  finetuned     proxyprompt after --train-minutes of training on those K supports
+  finetuned_paper   the paper's setting: frozen foundation, low-rank adapters, a generator from scratch, SGD
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
+  --peers FILE  SAMed-, AutoSAM- and Med-SA-like rivals, trained by scripts/train.py --peer; they take no supports
 
 An interrupted run with the same --json goes on; methods, seeds, collections and K can be added to it later, and other
 weights measure only those methods anew that use them. The JSON holds mean_dice (of proxyprompt at the first K: mean
@@ -62,7 +65,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument("--supports-share", type=float, default=0.4, help="of the groups, for the pool (default 0.4)")
     data.add_argument("--split-seed", type=int, default=0, help="another split into pool and targets")
     model = parser.add_argument_group("by what")
-    model.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME", help="see above")
+    model.add_argument("--methods", nargs="*", default=list(DEFAULT_METHODS), metavar="NAME", help="see above")
     model.add_argument("--foundation", default="atto", help="see scripts/fetch_weights.py --list (default atto)")
     model.add_argument(
         "--weights",
@@ -73,7 +76,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--shots", type=int, choices=(0,), default=0, help="0: the weights as they are; see --adapter")
     model.add_argument("--adapter", type=Path, metavar="FILE", help="a fine-tuned version; groups.json lies beside it")
-    model.add_argument("--unseen", action="store_true", help="leave out targets of groups that trained the adapter")
+    model.add_argument("--peers", type=Path, nargs="+", default=[], metavar="FILE", help="fine-tuned rivals; as above")
+    model.add_argument("--unseen", action="store_true", help="leave out targets of groups that trained one of these")
     model.add_argument("--image-size", type=int, metavar="S", help="side of the input; default: what weights are for")
     model.add_argument(
         "--other-foundation",
@@ -91,6 +95,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="proxyprompt also with support masks of this Dice to the true ones; 0: empty masks",
     )
     model.add_argument("--inverted", action="store_true", help="proxyprompt also with the rest of the image as mask")
+    model.add_argument(
+        "--unrelated", type=Path, metavar="DIR", help="proxyprompt also with supports of this other collection"
+    )
+    model.add_argument("--train-minutes", type=float, default=10.0, help="fine-tuning of each draw (default 10)")
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
     model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
@@ -123,12 +131,12 @@ def named_structures(given: list[str], names: list[str]) -> dict[str, object]:
             continue
         collection, colon, rest = text.partition(":")
         if colon and collection not in names:
-            raise ValueError(f"--structures {text}: no --data folder is called {collection!r}; {', '.join(names)} are")
+            raise ValueError(f"--structures {text}: no folder is called {collection!r}; {', '.join(names)} are")
         found.update({collection: rest} if colon else dict.fromkeys(names, text))
     return found
 
 
-def method_options(options: argparse.Namespace):
+def method_options(options: argparse.Namespace, unrelated):
     from lib.evaluation.catalogue import MethodOptions
 
     return MethodOptions(
@@ -136,11 +144,14 @@ def method_options(options: argparse.Namespace):
         foundation=options.foundation,
         weights=options.weights,
         adapter=options.adapter,
+        peers=tuple(options.peers),
         image_size=options.image_size,
         dense_proxy=not options.no_dense_proxy,
         other=options.other_foundation,
         mask_quality=tuple(options.mask_quality),
         inverted=options.inverted,
+        unrelated=unrelated,
+        train_minutes=options.train_minutes,
         unet_minutes=options.unet_minutes,
         unet_size=options.unet_size,
         unet_width=options.unet_width,
@@ -158,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from lib.evaluation.catalogue import build_methods
-    from lib.evaluation.episodes import EpisodeConfig
+    from lib.evaluation.episodes import EpisodeConfig, Episodes
     from lib.evaluation.figures import plot
     from lib.evaluation.pictures import draw_overlays
     from lib.evaluation.record import Record
@@ -166,6 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.evaluation.summary import rows, summarise
     from lib.evaluation.tables import markdown, table_csv
     from lib.foundation import CheckpointError
+    from lib.settings import usable_device
     from lib.studies.collections import read_collection
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
@@ -175,18 +187,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("no CUDA device here; use --device cpu")
-        structures = named_structures(options.structures, [folder.resolve().name for folder in options.data])
+        usable_device(options.device)
+        folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
+        structures = named_structures(options.structures, [folder.resolve().name for folder in folders])
+        collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]
+        episodes = EpisodeConfig(
+            options.supports_share, options.split_seed, options.limit_targets, options.target_slices
+        )
         plan = Plan(
-            tuple(read_collection(folder, structures=structures.get(folder.resolve().name)) for folder in options.data),
-            EpisodeConfig(options.supports_share, options.split_seed, options.limit_targets, options.target_slices),
+            tuple(collections[: len(options.data)]),
+            episodes,
             tuple(dict.fromkeys(options.supports)),
             options.seeds,
             options.unseen,
         )
         record = Record(options.json)
-        methods = build_methods(method_options(options))
+        unrelated = Episodes(collections[-1], episodes) if options.unrelated else None
+        methods = build_methods(method_options(options, unrelated))
         every = 0.1 if sys.stderr.isatty() else 30
         with logging_redirect_tqdm(), tqdm(unit="draw", dynamic_ncols=True, mininterval=every) as bar:
 

@@ -3,12 +3,14 @@
 
     python scripts/train.py --data DIR --shots 16 --minutes 10
     python scripts/train.py --data DIR --structures disc=1+2,cup=2 --foundation sam_vit_h --paper --device cuda
+    python scripts/train.py --data DIR --shots 16 --peer samed-like
     torchrun --nproc-per-node 4 scripts/train.py --data DIR --device cuda
 
 The folder is a MONAI Label folder, one with images/ and masks/ (and groups.csv), or nnU-Net's or the Decathlon's. Some
 groups (patients, cases) are held out: the new version and the one it came from are both scored on them. Interrupt it
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
+--peer trains one of the paper's rivals instead, for `scripts/evaluate.py --peers FILE`; see lib/training/peers.py.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ sys.path.insert(0, str(APP))
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     from lib.training.finetune_config import OPTIMISERS, TRAINABLE
+    from lib.training.peers import PEERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what it learns from")
@@ -53,6 +56,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--start-from", metavar="VERSION", help="in --out; default: the newest published, else as shipped"
     )
     model.add_argument("--trainable", choices=TRAINABLE, help="default: all of atto, lora for official models")
+    model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
     model.add_argument("--rank", type=int, help="of low-rank adapters")
     model.add_argument(
         "--decoder-only",
@@ -102,9 +106,12 @@ def read_cases(options: argparse.Namespace):
 def config_of(options: argparse.Namespace, cases: int):
     """The options that were given, on what suits the foundation, or on the paper's."""
     from lib.training.finetune_config import FinetuneConfig
+    from lib.training.peers import PEERS
 
     known = {f.name for f in fields(FinetuneConfig)}
     given = {name: value for name, value in vars(options).items() if name in known and value is not None}
+    if options.peer:
+        given = {"trainable": PEERS[options.peer], **given}
     if options.paper:
         return FinetuneConfig.paper(**{"members": max(2, cases), **given})
     return FinetuneConfig.defaults(options.foundation, **given)
@@ -131,30 +138,35 @@ def train(options: argparse.Namespace, device: str) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from lib.foundation import weights_identity
+    from lib.foundation import build_foundation, weights_identity
     from lib.segmenter import build_segmenter
     from lib.training.adapters import REFUSED, AdapterStore
     from lib.training.distributed import rank
+    from lib.training.episode_model import EpisodeModel
     from lib.training.finetune import Progress, finetune
+    from lib.training.peers import PeerModel, build_peer
 
     torch.set_flush_denormal(True)  # only now: numpy would warn about it while it is imported
     verify = not options.allow_unverified_weights
     name, sha256 = weights_identity(options.foundation, options.weights, verify=verify)
-    out = options.out or ROOT / "runs" / "train" / options.data.resolve().name
+    folder = options.data.resolve().name + (f"-{options.peer}" if options.peer else "")
+    out = options.out or ROOT / "runs" / "train" / folder
     store = AdapterStore(out, foundation=name, foundation_sha256=sha256)
     cases = read_cases(options)
     config = config_of(options, len(cases))
-    segmenter = build_segmenter(
-        foundation=name,
-        weights_dir=options.weights,
-        image_size=options.image_size,
-        adapter=options.start_from,
-        adapters=store,
-        dense_proxy=False if options.paper else None,
-        device=device,
-        verify=verify,
-        merge=False,
-    )
+    where = {"weights_dir": options.weights, "image_size": options.image_size, "verify": verify}
+    if options.peer:
+        segmenter = build_peer(options.peer, cases.structures, build_foundation(name, **where).to(device))
+    else:
+        segmenter = build_segmenter(
+            foundation=name,
+            adapter=options.start_from,
+            adapters=store,
+            dense_proxy=False if options.paper else None,
+            device=device,
+            merge=False,
+            **where,
+        )
     every = 0.5 if sys.stderr.isatty() else 30
     with (
         interruptible() as interrupted,
@@ -175,6 +187,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             run_folder=out / "run",
             report=report,
             stop=interrupted.is_set,
+            model=PeerModel if options.peer else EpisodeModel,
         )
     if rank() == 0:
         for structure, child in outcome.child.items():
@@ -192,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from lib.foundation import CheckpointError
+    from lib.settings import usable_device
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
     from lib.training.distributed import process_group
@@ -200,9 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("no CUDA device here; use --device cpu")
-        with process_group(options.device) as device:
+        with process_group(usable_device(options.device)) as device:
             return train(options, device)
     except TrainingStopped as stopped:
         print(f"train: {stopped}; the same command goes on", file=sys.stderr)

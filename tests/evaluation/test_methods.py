@@ -43,7 +43,7 @@ def test_proxy_prompt_is_the_segmenter_gated_by_presence(segmenter, episode):
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
         laid = foundation.preprocess_masks(torch.from_numpy(np.stack(supports.masks)), geometry)
         memory = segmenter.remember(
-            segmenter.encode(images), segmenter.encode_pair(images, laid), torch.from_numpy(supports.valid)
+            segmenter.encode(images), segmenter.encode_pair(images, laid), torch.from_numpy(supports.valid), laid
         )
         targets, geometry = foundation.preprocess(torch.from_numpy(slices.images(range(len(slices)))))
         decoded = segmenter.segment(segmenter.encode(targets), memory)

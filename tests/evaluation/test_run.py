@@ -58,7 +58,8 @@ def test_every_method_gets_the_same(plan):
     volume = next(u for u in measured.units if u.collection == "stacks")
     assert volume.scores[0].hd95 is not None and volume.scores[0].absent_slices == 2
     picture = next(u for u in measured.units if u.collection == "rings")
-    assert picture.scores[0].hd95 is None and picture.notes == {"curve": [1.0, 0.5]}
+    assert picture.scores[0].hd95 is None and picture.notes["curve"] == [1.0, 0.5]
+    assert [len(u.notes.get("support_mse", ())) for u in measured.units[:8:2]] == [4, 4, 0, 0]  # K = 1, 1, 2, 2
 
 
 def test_dice_is_that_of_the_masks(plan):

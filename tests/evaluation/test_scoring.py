@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import cdist
 
-from lib.evaluation.scoring import score
+from lib.evaluation.scoring import TOLERANCE, image_difference, score
 
 
 def box(z, rows, columns, shape=(8, 30, 32)):
@@ -46,3 +48,36 @@ def test_nothing_there_and_nothing_drawn():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="bring them to one grid"):
         score(np.zeros((1, 4, 4), bool), np.zeros((1, 4, 5), bool))
+
+
+def border(mask, spacing):
+    """Millimetre places of the voxels that have a neighbour outside, counted one by one."""
+    padded, places = np.pad(mask, 1), []
+    for place in zip(*np.nonzero(mask), strict=True):
+        centre = np.add(place, 1)
+        around = [centre + sign * step for step in np.eye(3, dtype=int) for sign in (-1, 1)]
+        if not all(padded[tuple(n)] for n in around):
+            places.append(np.multiply(place, spacing))
+    return np.array(places)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distances_against_brute_force(seed):
+    rng, spacing = np.random.default_rng(seed), (3.0, 0.8, 1.3)
+    truth, predicted = (gaussian_filter(rng.standard_normal((7, 16, 18)), 2) > 0.02 for _ in range(2))
+    distances = cdist(border(predicted, spacing), border(truth, spacing))
+    there, back = distances.min(1), distances.min(0)
+    found = score(predicted, truth, spacing)
+    assert found.hd95 == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), rel=1e-4)
+    within = (there <= TOLERANCE).sum() + (back <= TOLERANCE).sum()
+    assert found.nsd == pytest.approx(within / (len(there) + len(back)), abs=1e-4)
+    both, either = (predicted & truth).sum(), (predicted | truth).sum()
+    assert (found.dice, found.iou) == pytest.approx((2 * both / (both + either), both / either))
+
+
+def test_the_difference_of_images_is_in_gray_levels():
+    image = np.random.default_rng(0).random((3, 40, 50), dtype=np.float32)
+    assert image_difference(image, image) == 0
+    assert image_difference(np.zeros((3, 9, 9), np.float32), np.full((3, 70, 30), 0.2, np.float32)) == pytest.approx(
+        51**2
+    )

@@ -21,6 +21,8 @@ def test_rows():
         2,
     )
     assert disc.dice.mean == pytest.approx(0.6) and (disc.dice.low, disc.dice.high) == pytest.approx((0.5, 0.7))
+    of_cases = [(0.8 / 1.2 + 0.6 / 1.4) / 2, (0.6 / 1.4 + 0.4 / 1.6) / 2]
+    assert disc.iou == pytest.approx((sum(of_cases) / 2, of_cases[1], of_cases[0]))
     assert disc.spread == pytest.approx(0.1 * 2**0.5) and disc.lowest == pytest.approx(0.5)
     assert disc.false_slices == 0.5 and copy.false_slices == 0.0 and copy.spread is None
     assert disc.seconds == 2.0
@@ -28,7 +30,9 @@ def test_rows():
 
 def test_a_large_collection_does_not_outweigh_the_others():
     assert means(rows(UNITS))["proxyprompt", 4] == pytest.approx((0.6 + (0.2 + 0.4) / 2) / 2)
+    assert means(rows(UNITS), "iou")["copy", 4] == pytest.approx((0.5 / 1.5 + 0.3 / 1.7) / 2)
     assert summarise(UNITS)["mean_dice"] == pytest.approx(0.45)
+    assert summarise(UNITS)["means"][0]["iou"] == summarise(UNITS)["mean_iou"] < 0.45
     assert summarise(UNITS)["mean_dice_of"] == {"method": "proxyprompt", "supports": 4}
     assert summarise(UNITS[2:3])["mean_dice"] == 0.5  # without the method the first one
 
@@ -62,6 +66,7 @@ def test_tables():
     assert "proxyprompt: version atto-9, weights 0123456789ab." in text
     assert "| proxyprompt | 0.45 | 1.00 |" in text and "| copy | 0.40 (+0.00 [-0.10, +0.10]) | - |" in text
     assert "| eyes | disc | 2 | 0.60 [0.50, 0.70] ± 0.14 | 0.50 [0.50, 0.50] |" in text
+    assert "| copy | 0.25 | - |" in text and "| eyes | disc | 2 | 0.44 [0.34, 0.55] | 0.33 [0.33, 0.33] |" in text
     assert text.count("eyes: too few") == 1
     lines = list(csv.DictReader(io.StringIO(table_csv(UNITS))))
     assert len(lines) == sum(len(u.cases) for u in UNITS)

@@ -76,11 +76,16 @@ def test_worse_supports_beside_the_true_ones(folders, weights, tmp_path):
     record = tmp_path / "r.json"
     command = ["--data", str(folders[0]), "--seeds", "1", "--supports", "1", "--json", str(record), "--no-dense-proxy"]
     command += ["--weights", str(weights), "--methods", "proxyprompt", "--mask-quality", "0.6", "0", "--inverted"]
+    command += ["--unrelated", str(folders[1])]
     assert evaluate.main(command) == 0
     content = json.loads(record.read_text())
-    names = ["proxyprompt", *(f"proxyprompt, masks {how}" for how in ("at Dice 0.6", "at Dice 0", "inverted"))]
+    changes = ("masks at Dice 0.6", "masks at Dice 0", "masks inverted", "supports of stacks")
+    names = ["proxyprompt", *(f"proxyprompt, {change}" for change in changes)]
     assert [row["method"] for row in content["means"]] == names
     assert content["mean_dice_of"]["method"] == "proxyprompt"
+    notes = {unit["method"]: unit["notes"] for unit in content["units"]}
+    assert notes[names[-1]]["drawn_instead"][0].startswith("v")
+    assert all(0 < mse < 255**2 for note in notes.values() for mse in note["support_mse"])
 
 
 def test_structures_from_a_file(folders, tmp_path):
@@ -98,7 +103,7 @@ def test_structures_from_a_file(folders, tmp_path):
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "nowhere: no such folder"),
-        (["--data", "{rings}", "--structures", "eyes:disc=1"], "no --data folder is called 'eyes'"),
+        (["--data", "{rings}", "--structures", "eyes:disc=1"], "no folder is called 'eyes'"),
         (["--data", "{rings}", "--structures", "disc"], "expected name=value"),
         (["--data", "{rings}", "--structures", "missing.json"], "missing.json"),
         (["--data", "{rings}", "--weights", "{rings}"], "no atto-N.safetensors"),

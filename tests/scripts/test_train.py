@@ -98,3 +98,13 @@ def test_two_processes_train_one_model(bench, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("published: mean Dice") == 1
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
+
+
+def test_a_peer_starts_anew_and_has_a_folder_of_its_own(bench, tmp_path, capsys):
+    given = arguments(bench, tmp_path / "out", "--peer", "samed-like")
+    assert train.main(given) in (0, 1)
+    (version,) = (tmp_path / "out").glob("*.safetensors")
+    assert str(version) in capsys.readouterr().out
+    assert train.config_of(train.parse(given), cases=9).trainable == "lora"
+    assert train.config_of(train.parse([*given, "--trainable", "generator"]), cases=9).trainable == "generator"
+    assert train.config_of(train.parse([*given, "--peer", "autosam-like", "--paper"]), cases=9).trainable == "generator"

@@ -49,13 +49,14 @@ def run(segmenter, cache, study, selection, **options):
 
 def by_hand(segmenter, study, index, selection):
     foundation = segmenter.foundation
-    features, contexts = [], []
+    features, contexts, masks = [], [], []
     for image, mask in zip(selection.images, selection.masks, strict=True):
         prepared, geometry = foundation.preprocess(torch.from_numpy(image)[None])
-        features.append(segmenter.encode(prepared).embedding)
-        prepared_mask = foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry)
-        contexts.append(segmenter.encode_pair(prepared, prepared_mask)[0])
-    memory = segmenter.remember(Features(torch.cat(features)), torch.stack(contexts), torch.from_numpy(selection.valid))
+        features.append(segmenter.encode(prepared))
+        masks.append(foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry))
+        contexts.append(segmenter.encode_pair(prepared, masks[-1])[0])
+    valid = torch.from_numpy(selection.valid)
+    memory = segmenter.remember(Features.join(features), torch.stack(contexts), valid, torch.cat(masks))
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([index])))
     decoded = segmenter.segment(segmenter.encode(prepared), memory)
     return foundation.postprocess(decoded.mask_logits, geometry)[0].numpy(), decoded.presence_logit[0].sigmoid().numpy()

@@ -27,7 +27,7 @@ CONFIG = PretrainConfig(
     phases=(Phase("foundation", 64, 2, 1, 3), Phase("proxy", 64, 2, 1, 3), Phase("proxy", 128, 2, 1, 3)),
     warmup=2,
     foundation=FOUNDATION,
-    generator={"grid": 4, "width": 16, "depth": 1, "heads": 4, "dense_proxy": True},
+    generator={"grid": 4, "width": 16, "depth": 1, "heads": 4, "dense_proxy": True, "readout": 8},
 )
 
 
@@ -128,7 +128,7 @@ def test_every_kind_of_step_says_something_of_every_image():
     for name, kind in tasks.KINDS.items():
         graded = kind(tasks.begin(segmenter, data, torch.Generator().manual_seed(1), sloppy=0.5)).answers
         decoded, masks = graded[-1]
-        assert decoded.mask_logits.shape == (*masks.shape[:2], 16, 16), name
+        assert decoded.mask_logits.shape == (*masks.shape[:2], 32, 32), name
         seen = sum(len(masks) for _, masks in graded)
         assert seen == {"correction": 12, "proxy_points": 12}.get(name, 6), name
 
@@ -179,7 +179,7 @@ def test_it_resumes_bit_for_bit_and_what_it_writes_can_be_served(tmp_path):
 
     scores = resumed.validate(size=64, groups=2)
     kinds = {"mask", "box", "points", "correction", "clip", "proxy_points", "proxy_clip"}
-    assert set(scores) == kinds | {"proxy_1", "proxy_3", "held_back_3", "presence"}
+    assert set(scores) == kinds | {"proxy_1", "proxy_3", "prior_3", "held_back_3", "presence"}
     path = resumed.export(tmp_path / "atto-7.safetensors", scores=scores)
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["config"])

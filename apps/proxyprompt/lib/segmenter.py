@@ -27,7 +27,8 @@ from lib.foundation.adapted import adapt
 from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
-from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
+from lib.prompt.readout import Pyramid
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -62,6 +63,10 @@ class Segmenter(nn.Module):
     def dense_proxy(self) -> bool:
         return self.generator.dense is not None
 
+    def options(self) -> dict[str, object]:
+        """What the generator must be built with again."""
+        return self.generator.config.to_dict() | {"dense_proxy": self.dense_proxy}
+
     def encode(self, images: Tensor) -> Features:
         """images: (B, 3, S, S), from ``foundation.preprocess``."""
         return self.foundation.encode(images)
@@ -70,13 +75,20 @@ class Segmenter(nn.Module):
         """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
         return self.generator.encode_pair(images, masks)
 
-    def remember(self, features: Features, contexts: Tensor, valid: Tensor) -> SupportMemory:
-        """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool.
+    def remember(self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor) -> SupportMemory:
+        """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool. masks:
+        (K, N, S, S) in [0, 1], those that the contexts were made of.
 
         Raises ValueError when an object is declared by no support.
         """
+        moments = None
+        if (readout := self.generator.readout) is not None:
+            maps = Pyramid(*features.high_res, features.embedding)
+            moments = readout.moments(maps, masks, features.padding)[None]
         padding = None if features.padding is None else features.padding[None]
-        return self.generator.remember(features.embedding[None], contexts[None], valid[None], padding=padding)
+        return self.generator.remember(
+            features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
+        )
 
     def segment(
         self,
@@ -92,10 +104,13 @@ class Segmenter(nn.Module):
         """
         if memory is None:
             return self.foundation.decode(features, Prompts(points=points), memory=bank)
-        proxy = self.generator(features.embedding, memory)
-        return self.foundation.decode(
-            features, Prompts(proxy=proxy.tokens, dense=proxy.dense, points=points), memory=bank
-        )
+        proxy = self.generator(features.embedding, memory, features.high_res)
+        return self.foundation.decode(features, as_prompts(proxy, points), memory=bank)
+
+
+def as_prompts(proxy: ProxyPrompt, points: Points | None = None) -> Prompts:
+    """A proxy prompt in the foundation's terms, with clicks beside it."""
+    return Prompts(proxy=proxy.tokens, dense=proxy.dense, prior=proxy.prior, points=points)
 
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
@@ -143,6 +158,8 @@ def build_segmenter(
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
+        if "peer" in options:
+            raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         generator = ProxyPromptGenerator(GeneratorConfig(**options))

@@ -117,9 +117,10 @@ class Scene:
             features = self.segmenter.encode(prepared)
         self.segmenter.generator.requires_grad_(True)
         try:
-            contexts = self.segmenter.encode_pair(prepared, self.foundation.preprocess_masks(masks, geometry))
+            masks = self.foundation.preprocess_masks(masks, geometry)
+            contexts = self.segmenter.encode_pair(prepared, masks)
             valid = torch.ones(pairs, self.objects, dtype=torch.bool, device=self.device)
-            memory = self.segmenter.remember(features, contexts, valid)
+            memory = self.segmenter.remember(features, contexts, valid, masks)
             decoded = self.segmenter.segment(features[:1], memory)
             segmentation_loss(decoded, masks[:1, :, :size, :size]).total.backward()
         finally:

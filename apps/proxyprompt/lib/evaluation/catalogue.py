@@ -8,28 +8,32 @@ from pathlib import Path
 
 import torch
 
+from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
 from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
-from lib.evaluation.quality import with_inverted_masks, with_masks_of
+from lib.evaluation.quality import with_inverted_masks, with_masks_of, with_supports_of
 from lib.foundation import build_foundation, weights_identity
 from lib.foundation.base import Foundation
 from lib.segmenter import Segmenter, build_segmenter
 from lib.studies.cache import ContentCache
-from lib.training.adapters import AdapterStore
+from lib.training.adapters import AdapterHeader, AdapterStore
 from lib.training.baselines import nearest_feature, prototype
 from lib.training.groups import FILE as GROUPS_FILE
 from lib.training.groups import GroupSplit
 
-METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, "dynunet")
+FINETUNED = ("finetuned", "finetuned_paper")
+METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, "dynunet")
 
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version.
+    """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version;
+    peers: those of its rivals, which become methods of their own.
 
     image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
     foundation the methods without a generator use; their names then tell it. mask_quality, inverted: proxyprompt once
-    more with each of these support masks, see :mod:`lib.evaluation.quality`. unet_*: see
+    more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and with supports from
+    there. train_minutes: for each draw of a fine-tuned method. unet_*: see
     :class:`lib.evaluation.unet.UNetConfig`. cache_bytes, cache: memory, and a folder or None, for encoded images.
     """
 
@@ -37,11 +41,14 @@ class MethodOptions:
     foundation: str = "atto"
     weights: Path = Path()
     adapter: Path | None = None
+    peers: tuple[Path, ...] = ()
     image_size: int | None = None
     dense_proxy: bool = True
     other: Path | None = None
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
+    unrelated: Episodes | None = None
+    train_minutes: float = 10.0
     unet_minutes: float = 10.0
     unet_size: int = 256
     unet_width: int = 32
@@ -51,12 +58,13 @@ class MethodOptions:
 
 
 _LABELS = {"nearest": nearest_feature, "prototype": prototype}
+ENDLESS = 1_000_000  # epochs, where minutes decide
 _DISK_BYTES = 50 * 2**30
 
 
 def build_methods(options: MethodOptions) -> list[Method]:
-    """In the order of METHODS. Raises what ``build_segmenter`` and ``build_foundation`` do; ValueError for an unknown
-    name, and for an adapter of which nobody can tell what trained it."""
+    """In the order of METHODS, then the peers. Raises what ``build_segmenter``, ``build_foundation`` and ``load_peer``
+    do; ValueError for an unknown name, and for a version of which nobody can tell what trained it."""
     if unknown := sorted(set(options.names) - set(METHODS)):
         raise ValueError(f"unknown method {', '.join(unknown)}; valid: {', '.join(METHODS)}")
     cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)
@@ -64,12 +72,14 @@ def build_methods(options: MethodOptions) -> list[Method]:
     foundation: Foundation | None = None
     if "proxyprompt" in options.names:
         segmenter, seen = _segmenter(options)
-        segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache)
+        weights = segmenter.weights_sha256 if options.adapter else ""
+        segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
         ours = ProxyPrompt(segmenter, seen=seen)
         methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
         methods += [with_inverted_masks(ours)] * options.inverted
+        methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
     others = [name for name in METHODS if name in options.names and name != "proxyprompt"]
-    if set(others) - {"copy", "dynunet"} and (foundation is None or options.other or options.adapter):
+    if set(others) - {"copy", "dynunet", *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
         built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
         foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)
@@ -78,26 +88,44 @@ def build_methods(options: MethodOptions) -> list[Method]:
         if options.other and isinstance(method.settings.get("foundation"), str):
             method.name = f"{name}:{options.other.stem}"
         methods.append(method)
-    return methods
+    return methods + [_peer(path, options, cache) for path in options.peers]
+
+
+def _peer(path: Path, options: MethodOptions, cache: ContentCache) -> Method:
+    from lib.evaluation.peers import PeerMethod
+    from lib.training.peers import load_peer
+
+    store = _store(path, options)
+    peer, header = load_peer(
+        path.stem, store, weights_dir=options.weights, image_size=options.image_size, device=options.device
+    )
+    peer.foundation = EncodeOnce(peer.foundation, cache, weights=peer.weights_sha256)
+    return PeerMethod(peer, seen=_has_trained(path, header))
+
+
+def _store(path: Path, options: MethodOptions) -> AdapterStore:
+    """The folder of a version, for the weights that are measured."""
+    name, sha256 = weights_identity(options.foundation, options.weights)
+    return AdapterStore(path.parent, foundation=name, foundation_sha256=sha256)
+
+
+def _has_trained(path: Path, header: AdapterHeader) -> Callable[[str], bool]:
+    """Whether a group trained the version; ValueError when nobody can tell."""
+    if header.training_groups and not (path.parent / GROUPS_FILE).is_file():
+        raise ValueError(
+            f"{path.parent / GROUPS_FILE} is missing: without it nobody can tell which groups trained {path.stem}, "
+            "and a score on those would mean nothing; put it back beside the version"
+        )
+    split, trained = GroupSplit(path.parent), frozenset(header.training_groups)
+    return lambda group: split.hash_of(group) in trained
 
 
 def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]]:
     """The model, and whether it was trained on a group."""
     store, seen = None, lambda group: False
     if options.adapter is not None:
-        name, sha256 = weights_identity(options.foundation, options.weights)
-        store = AdapterStore(options.adapter.parent, foundation=name, foundation_sha256=sha256)
-        header = store.header(options.adapter.stem)
-        if header.training_groups and not (options.adapter.parent / GROUPS_FILE).is_file():
-            raise ValueError(
-                f"{options.adapter.parent / GROUPS_FILE} is missing: without it nobody can tell which groups trained "
-                f"{options.adapter.stem}, and a score on those would mean nothing; put it back beside the version"
-            )
-        split, trained = GroupSplit(options.adapter.parent), frozenset(header.training_groups)
-
-        def seen(group: str) -> bool:
-            return split.hash_of(group) in trained
-
+        store = _store(options.adapter, options)
+        seen = _has_trained(options.adapter, store.header(options.adapter.stem))
     segmenter = build_segmenter(
         foundation=options.foundation,
         weights_dir=options.weights,
@@ -110,9 +138,35 @@ def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]
     return segmenter, seen
 
 
+def _finetuned(name: str, options: MethodOptions) -> Method:
+    from lib.evaluation.finetuned import FineTuned
+    from lib.training.finetune_config import FinetuneConfig
+
+    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes}
+    foundation, weights = options.foundation, options.weights
+    config = FinetuneConfig.defaults(foundation, **limits)
+    if name == "finetuned_paper":
+        config = FinetuneConfig.paper(**limits)
+        if options.other:  # the foundation before any generator was trained with it
+            foundation, weights = options.other.stem, options.other
+
+    def start() -> Segmenter:
+        return build_segmenter(
+            foundation=foundation,
+            weights_dir=weights,
+            image_size=options.image_size,
+            device=options.device,
+            merge=False,
+        )
+
+    return FineTuned(name, start, config)
+
+
 def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> Method:
     if name == "copy":
         return Copy()
+    if name in FINETUNED:
+        return _finetuned(name, options)
     if name == "dynunet":
         from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
 

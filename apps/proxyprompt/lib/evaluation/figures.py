@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 
 from lib.evaluation.record import Unit
 from lib.evaluation.summary import Row
+from lib.files import replacing
 
 COLUMNS = 4
 
@@ -48,10 +48,9 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
         axis.set_title(f"training loss from scratch, {len(curves)} draws", fontsize=9)
         axis.set_xlabel("steps")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, dpi=110, format=path.suffix.lstrip(".") or "png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=110, format=path.suffix.lstrip(".") or "png")
     plt.close(figure)
-    os.replace(beside, path)
     return path
 
 

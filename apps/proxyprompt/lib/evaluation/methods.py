@@ -131,12 +131,13 @@ class FeatureMethod(Method):
 class EncodeOnce(nn.Module):
     """A foundation that keeps what it encoded, by content: targets and supports return in many episodes.
 
-    Everything but ``encode`` is the foundation's own.
+    Everything but ``encode`` is the foundation's own. weights: what tells its features from others; by default the hash
+    of the published weights, which says nothing of what fine-tuning made of them.
     """
 
-    def __init__(self, foundation: Foundation, cache: ContentCache) -> None:
+    def __init__(self, foundation: Foundation, cache: ContentCache, *, weights: str = "") -> None:
         super().__init__()
-        self.inner, self._cache = foundation, cache
+        self.inner, self._cache, self._weights = foundation, cache, weights or foundation.weights_sha256
 
     def __getattr__(self, name: str):
         try:
@@ -145,7 +146,7 @@ class EncodeOnce(nn.Module):
             return getattr(super().__getattr__("inner"), name)
 
     def encode(self, images: Tensor) -> Features:
-        keys = [content_key("features", self.inner.weights_sha256, self.inner.image_size, image) for image in images]
+        keys = [content_key("features", self._weights, self.inner.image_size, image) for image in images]
         entries = [self._cache.get(key) for key in keys]
         missing = [row for row, entry in enumerate(entries) if entry is None]
         if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
 from lib.evaluation.record import Unit
 from lib.evaluation.run import Plan, episodes_of
+from lib.files import replacing
 from lib.training.metrics import overlap
 
 
@@ -36,11 +36,11 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
             if first is None or all(score.dice is None for score in first.scores):
                 continue
             path = folder / f"{collection.name}-{structure}.png"
-            figure = _figure(episodes, structure, first, shown)
-            beside = path.with_name(f".{path.name}.part")
-            figure.savefig(beside, dpi=90, format="png")
+            measured = {unit.method for unit in units_here}
+            figure = _figure(episodes, structure, first, [method for method in shown if method.name in measured])
+            with replacing(path) as beside:
+                figure.savefig(beside, dpi=90, format="png")
             plt.close(figure)
-            os.replace(beside, path)
             written.append(path)
     return written
 

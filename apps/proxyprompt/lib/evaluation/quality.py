@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Learned, Method
 from lib.studies.selection import Selection
 from lib.training.metrics import overlap
@@ -59,6 +60,23 @@ def with_inverted_masks(method: Method) -> Method:
     return WithOther(
         method, "masks inverted", lambda supports, seed: (replace(supports, masks=[~m for m in supports.masks]), {})
     )
+
+
+def with_supports_of(method: Method, episodes: Episodes) -> Method:
+    """Supports of another collection, of its first structure, in the place of the right ones: another organ, another
+    machine. What is left of the Dice is what the method does without a support that means anything.
+
+    notes: ``drawn_instead``. learn raises SupportError when the other collection has not so many.
+    """
+    name = episodes.collection.name
+    structure = next(iter(episodes.collection.structures))
+
+    def change(supports: Selection, seed: int) -> tuple[Selection, dict[str, object]]:
+        others = episodes.supports(structure, len(supports), seed)
+        drawn = [f"{chosen.study_id}:{chosen.index}" for chosen in others.slices]
+        return replace(others, structures=supports.structures), {"drawn_instead": drawn}
+
+    return WithOther(method, f"supports of {name}", change)
 
 
 def degrade(mask: np.ndarray, quality: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from lib.evaluation.episodes import EpisodeConfig, Episodes
 from lib.evaluation.methods import Method
 from lib.evaluation.record import Record, Unit
-from lib.evaluation.scoring import score
+from lib.evaluation.scoring import image_difference, score
 from lib.studies.cache import content_key
 from lib.studies.collections import Collection
 from lib.studies.errors import StudyError
@@ -107,7 +107,11 @@ def evaluate(
                 report(item, len(keys), total)
                 keys.append(item.key)
                 if not record.has(item.key, item.decides):
-                    record.add(measure(item))
+                    try:
+                        record.add(measure(item))
+                    except SupportError as error:  # the method knows no such structure
+                        skipped[f"{collection.name} {item.structure} {item.method.name}"] = str(error)
+                        keys.pop()
     finally:
         record.save()
     if not keys:
@@ -125,17 +129,21 @@ def episodes_of(plan: Plan, collection: Collection, methods: Sequence[Method]) -
 
 
 def measure(work: Work) -> Unit:
-    """One unit. LeakError before anything is learnt."""
+    """One unit; with one support the notes hold ``support_mse``, how much it differs from the slice of each target that
+    shows most. LeakError before anything is learnt."""
     episodes, start = work.episodes, time.perf_counter()
     cases = episodes.targets_of(work.structure)
     _keep_apart(work, {case.group for case in cases})
     learned = work.method.learn(work.supports, seed=work.seed)
-    scores = []
+    scores, differences = [], []
     for case in cases:
         slices, truth = episodes.target(case, work.structure)
         whole = len(slices) == len(slices.study) and slices.study.spacing_known
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
         scores.append(score(learned.segment(slices, truth), truth, spacing))
+        if work.count == 1:
+            largest = int(truth.sum(axis=(1, 2)).argmax())
+            differences.append(round(image_difference(work.supports.images[0], slices.images([largest])[0]), 1))
     return Unit(
         *work.key,
         decides=work.decides,
@@ -144,7 +152,7 @@ def measure(work: Work) -> Unit:
         groups=[case.group for case in cases],
         scores=scores,
         seconds=round(time.perf_counter() - start, 3),
-        notes=learned.notes,
+        notes={**learned.notes, **({"support_mse": differences} if differences else {})},
     )
 
 

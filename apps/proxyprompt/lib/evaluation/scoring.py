@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from lib.training.metrics import overlap
 
@@ -55,6 +56,13 @@ def score(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
         absent_slices=int((~there).sum()),
         false_slices=int((drawn & ~there).sum()),
     )
+
+
+def image_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean square error of two images (3, h, w) in [0, 1], as the paper counts it: in gray levels, 0 to 255. Both are
+    brought to 128 x 128 pixels."""
+    small = [F.interpolate(torch.from_numpy(image)[None], (128, 128), mode="area") for image in (one, other)]
+    return float((255 * (small[0] - small[1])).square().mean())
 
 
 def _surface(

@@ -35,7 +35,7 @@ class Row:
     dice: Interval | None
     spread: float | None
     lowest: float | None
-    iou: float | None
+    iou: Interval | None
     hd95: float | None
     nsd: float | None
     missed_slices: float | None
@@ -48,9 +48,9 @@ def rows(units: Sequence[Unit]) -> list[Row]:
     return [_row(key, draws) for key, draws in _by_row(units).items()]
 
 
-def means(table: Sequence[Row]) -> dict[tuple[str, int], float]:
-    """(method, K) -> mean Dice over collections of the mean over structures."""
-    return {key: _mean(_over_structures(dice).values()) for key, dice in _by_method(table).items()}
+def means(table: Sequence[Row], measure: str = "dice") -> dict[tuple[str, int], float]:
+    """(method, K) -> mean over collections of the mean over structures. measure: "dice" or "iou"."""
+    return {key: _mean(_over_structures(values).values()) for key, values in _by_method(table, measure).items()}
 
 
 def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Interval]:
@@ -65,12 +65,13 @@ def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Inter
     return found
 
 
-def _by_method(table: Sequence[Row]) -> dict[tuple[str, int], dict[tuple[str, str], float]]:
-    """(method, K) -> (collection, structure) -> mean Dice."""
+def _by_method(table: Sequence[Row], measure: str = "dice") -> dict[tuple[str, int], dict[tuple[str, str], float]]:
+    """(method, K) -> (collection, structure) -> mean."""
     found: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
     for row in table:
-        if row.dice is not None:
-            found.setdefault((row.method, row.supports), {})[row.collection, row.structure] = row.dice.mean
+        value: Interval | None = getattr(row, measure)
+        if value is not None:
+            found.setdefault((row.method, row.supports), {})[row.collection, row.structure] = value.mean
     return found
 
 
@@ -84,7 +85,7 @@ def _over_structures(values: Mapping[tuple[str, str], float]) -> dict[str, float
 
 def gains(units: Sequence[Unit], method: str) -> list[dict[str, object]]:
     """What ``method`` gains over each other one, by structure and K: paired by case, groups drawn."""
-    of_case = {key: _dice_by_case(draws) for key, draws in _by_row(units).items()}
+    of_case = {key: _by_case(draws, "dice") for key, draws in _by_row(units).items()}
     groups = {
         (unit.collection, case): group for unit in units for case, group in zip(unit.cases, unit.groups, strict=True)
     }
@@ -106,18 +107,22 @@ def gains(units: Sequence[Unit], method: str) -> list[dict[str, object]]:
 
 
 def summarise(units: Sequence[Unit], *, method: str = "proxyprompt") -> dict[str, object]:
-    """For the record. mean_dice: of ``method`` (of the first one, if it was not measured) at the first K."""
+    """For the record. mean_dice, mean_iou: of ``method`` (of the first one, if it was not measured) at the first K."""
     table = rows(units)
-    mean = means(table)
+    mean, iou = means(table), means(table, "iou")
     first = next((key for key in mean if key[0] == method), next(iter(mean), None))
     return {
         "mean_dice": mean.get(first),
+        "mean_iou": iou.get(first),
         "mean_dice_of": first and {"method": first[0], "supports": first[1]},
-        "means": [{"method": name, "supports": count, "dice": dice} for (name, count), dice in mean.items()],
+        "means": [
+            {"method": name, "supports": count, "dice": dice, "iou": iou[name, count]}
+            for (name, count), dice in mean.items()
+        ],
         "mean_gains": [
             {"over": name, "supports": count, **_of(gain)} for (name, count), gain in mean_gains(table, method).items()
         ],
-        "rows": [{**asdict(row), "dice": row.dice and _of(row.dice)} for row in table],
+        "rows": [{**asdict(row), "dice": row.dice and _of(row.dice), "iou": row.iou and _of(row.iou)} for row in table],
         "gains": gains(units, method),
     }
 
@@ -136,7 +141,7 @@ def _by_row(units: Sequence[Unit]) -> dict[tuple[str, str, str, int], list[Unit]
 def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
     first = draws[0]
     of_group = dict(zip(first.cases, first.groups, strict=True))
-    by_case = _dice_by_case(draws)
+    by_case = _by_case(draws, "dice")
     of_draw = [value for unit in draws if (value := _mean(s.dice for s in unit.scores)) is not None]
     scores = [s for unit in draws for s in unit.scores]
     return Row(
@@ -144,10 +149,10 @@ def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
         cases=len(by_case),
         groups=len({of_group[case] for case in by_case}),
         draws=len(draws),
-        dice=bootstrap_mean(list(by_case.values()), groups=[of_group[c] for c in by_case]) if by_case else None,
+        dice=_interval(by_case, of_group),
         spread=float(np.std(of_draw, ddof=1)) if len(of_draw) > 1 else None,
         lowest=min(of_draw, default=None),
-        iou=_mean(s.iou for s in scores),
+        iou=_interval(_by_case(draws, "iou"), of_group),
         hd95=_mean(s.hd95 for s in scores),
         nsd=_mean(s.nsd for s in scores),
         missed_slices=_share([(s.missed_slices, s.present_slices) for s in scores]),
@@ -156,14 +161,18 @@ def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
     )
 
 
-def _dice_by_case(draws: Sequence[Unit]) -> Mapping[str, float]:
+def _by_case(draws: Sequence[Unit], measure: str) -> Mapping[str, float]:
     """Case -> mean over the draws; cases without the structure are left out."""
     values: dict[str, list[float]] = {}
     for unit in draws:
         for case, score in zip(unit.cases, unit.scores, strict=True):
-            if score.dice is not None:
-                values.setdefault(case, []).append(score.dice)
-    return {case: float(np.mean(dice)) for case, dice in values.items()}
+            if (value := getattr(score, measure)) is not None:
+                values.setdefault(case, []).append(value)
+    return {case: float(np.mean(some)) for case, some in values.items()}
+
+
+def _interval(by_case: Mapping[str, float], of_group: Mapping[str, str]) -> Interval | None:
+    return bootstrap_mean(list(by_case.values()), groups=[of_group[c] for c in by_case]) if by_case else None
 
 
 def _mean(values) -> float | None:

@@ -19,7 +19,7 @@ def markdown(
     methods: Mapping[str, Mapping[str, object]] | None = None,
     skipped: Mapping[str, str] | None = None,
 ) -> str:
-    """Mean Dice of all methods and what ``method`` gains over them; then the structures K by K, presence, distances.
+    """Mean Dice and IoU of all methods, and what ``method`` gains; then the structures K by K, presence, distances.
 
     methods: the settings of each, to be told at the end. skipped: what could not be measured, and why.
     """
@@ -30,9 +30,14 @@ def markdown(
     cells = {(name, k): _number(mean.get((name, k))) + _gain(gain.get((name, k))) for name in names for k in counts}
     lines = [[name, *(cells[name, k] for k in counts)] for name in names]
     parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
+    iou = means(table, "iou")
+    parts.append("IoU, mean over collections.")
+    lines = [[name, *(_number(iou.get((name, k))) for k in counts)] for name in names]
+    parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
     for count in counts:
         for title, cell in (
             ("Dice: mean [95 % interval over groups] ± spread over support draws.", _dice),
+            ("IoU: mean [95 % interval over groups].", _iou),
             ("Share of slices without the structure on which something is drawn.", _false),
             ("Share of slices with the structure that stay empty, in volumes that also have slices without.", _missed),
             ("HD95 in mm / normalised surface Dice at 2 mm, where spacing is known.", _distance),
@@ -80,10 +85,15 @@ def _gain(interval: Interval | None) -> str:
 
 
 def _dice(row: Row) -> str:
-    if row.dice is None:
-        return "-"
-    spread = "" if row.spread is None else f" ± {row.spread:.2f}"
-    return f"{row.dice.mean:.2f} [{row.dice.low:.2f}, {row.dice.high:.2f}]{spread}"
+    return _bounded(row.dice) + ("" if row.spread is None else f" ± {row.spread:.2f}")
+
+
+def _iou(row: Row) -> str:
+    return _bounded(row.iou)
+
+
+def _bounded(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _false(row: Row) -> str:

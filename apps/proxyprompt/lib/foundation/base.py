@@ -74,7 +74,9 @@ class Prompts:
     """Everything a request can say about N objects in B images; all fields may stand together.
 
     proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding.
-    points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, S/4, S/4) logits.
+    points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits, resized to the S/4 that
+    decoders take. prior: (B, N, S/2, S/2) logits, a fine first guess for a foundation with a mask refiner; others take
+    none.
     """
 
     proxy: Tensor | None = None
@@ -82,6 +84,7 @@ class Prompts:
     points: Points | None = None
     boxes: Tensor | None = None
     masks: Tensor | None = None
+    prior: Tensor | None = None
 
     def batch(self) -> tuple[int, int]:
         """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
@@ -91,10 +94,11 @@ class Prompts:
             "points": None if self.points is None else self.points.coords,
             "boxes": self.boxes,
             "masks": self.masks,
+            "prior": self.prior,
         }
         shapes = {name: tuple(t.shape[:2]) for name, t in given.items() if t is not None}
         if not shapes:
-            raise ValueError("no prompt given: expected at least one of proxy, dense, points, boxes, masks")
+            raise ValueError(f"no prompt given: expected at least one of {', '.join(given)}")
         if len(set(shapes.values())) > 1:
             raise ValueError(f"prompts disagree on (images, objects): {shapes}; give every prompt for the same B and N")
         return next(iter(shapes.values()))
@@ -104,7 +108,8 @@ class Prompts:
 class Decoded:
     """What the mask decoder says of N objects in B images.
 
-    mask_logits: (B, N, S/4, S/4), never gated by presence. presence_logit, iou: (B, N). object_pointer: (B, N, C).
+    mask_logits: (B, N, s, s), never gated by presence; s is S/4, with a mask refiner S/2. presence_logit, iou: (B, N).
+    object_pointer: (B, N, C).
     """
 
     mask_logits: Tensor
@@ -166,7 +171,7 @@ class Foundation(nn.Module):
         raise NotImplementedError
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
-        """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) logits on the original pixels."""
+        """mask_logits: (B, N, s, s) -> (B, N, h, w) logits on the original pixels."""
         raise NotImplementedError
 
     def to_input(self, coords: Tensor, geometry: Geometry) -> Tensor:
@@ -187,7 +192,7 @@ class Foundation(nn.Module):
         raise NotImplementedError
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
-        """What later frames may attend to. mask_logits: (B, N, S/4, S/4)."""
+        """What later frames may attend to. mask_logits: (B, N, s, s)."""
         raise NotImplementedError(
             f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video"
         )

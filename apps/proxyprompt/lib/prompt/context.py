@@ -21,16 +21,35 @@ class SupportMemory:
     """What is kept of a support set; depends on nothing of the target.
 
     keys: (E, C, M), the support features. values: (E, N, C, M), A_agg. valid: (E, N, M) bool, False where a position
-    is padding or its support does not declare the object.
+    is padding or its support does not declare the object. moments: (E, K, N, R, D), what
+    :class:`lib.prompt.readout.FineReadout` knows of each pair, or None without one.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
+    moments: Tensor | None = None
 
     def only(self, index: int) -> SupportMemory:
         """What is kept for one of the N objects; from here on, objects know nothing of each other."""
-        return SupportMemory(self.keys, self.values[:, index : index + 1], self.valid[:, index : index + 1])
+        one = slice(index, index + 1)
+        moments = None if self.moments is None else self.moments[:, :, one]
+        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments)
+
+    def repeated(self, times: int) -> SupportMemory:
+        """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
+
+        def repeat(x: Tensor) -> Tensor:
+            return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
+
+        moments = None if self.moments is None else repeat(self.moments)
+        return SupportMemory(repeat(self.keys), repeat(self.values), repeat(self.valid), moments)
+
+    def declared_moments(self) -> Tensor:
+        """(E, N, R, D), the moments added over the pairs whose support declares the object."""
+        pairs = self.moments.shape[1]
+        declared = self.valid.unflatten(2, (pairs, -1)).any(-1)  # (E, N, K)
+        return torch.einsum("enk,eknrd->enrd", declared.to(self.moments.dtype), self.moments)
 
 
 class ResBlock(nn.Module):

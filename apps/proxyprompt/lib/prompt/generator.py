@@ -6,6 +6,7 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lib.prompt.colorization import ContextualColorization
 from lib.prompt.context import BridgeUnit, SupportMemory, select_context
+from lib.prompt.readout import FineReadout, Pyramid
 from lib.prompt.vision_mamba import VisionMamba
 
 
@@ -21,7 +23,8 @@ class GeneratorConfig:
     """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
 
     The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. dense_proxy adds a projection
-    of the selected context as a dense prompt (not in the paper; zero at initialisation).
+    of the selected context as a dense prompt (not in the paper; zero at initialisation). readout: features of the fine
+    readout, 0 for none (not in the paper; for foundations with maps at strides 4 and 8 whose decoder takes a prior).
     """
 
     dim: int = 256
@@ -31,6 +34,7 @@ class GeneratorConfig:
     depth: int = 24
     heads: int = 8
     dense_proxy: bool = False
+    readout: int = 0
 
     def to_dict(self) -> dict[str, int | bool]:
         return asdict(self)
@@ -39,12 +43,14 @@ class GeneratorConfig:
 class ProxyPrompt(NamedTuple):
     """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy.
 
-    context: (B, N, C, H, W), the selected context E_ctx that both are made of.
+    context: (B, N, C, H, W), the selected context E_ctx that both are made of. prior: (B, N, S/2, S/2), logits of the
+    fine readout, or None without one.
     """
 
     tokens: Tensor
     dense: Tensor | None
     context: Tensor
+    prior: Tensor | None = None
 
 
 class ProxyPromptGenerator(nn.Module):
@@ -63,6 +69,7 @@ class ProxyPromptGenerator(nn.Module):
             self.dense = nn.Conv2d(config.dim, config.dim, 1)
             nn.init.zeros_(self.dense.weight)
             nn.init.zeros_(self.dense.bias)
+        self.readout = FineReadout(config.dim, config.readout) if config.readout else None
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
         """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
@@ -71,13 +78,19 @@ class ProxyPromptGenerator(nn.Module):
         return self.vision_mamba(repeated, masks.flatten(0, 1)).unflatten(0, (pairs, objects))
 
     def remember(
-        self, features: Tensor, contexts: Tensor, valid: Tensor, *, padding: Tensor | None = None
+        self,
+        features: Tensor,
+        contexts: Tensor,
+        valid: Tensor,
+        *,
+        padding: Tensor | None = None,
+        moments: Tensor | None = None,
     ) -> SupportMemory:
         """Everything that depends only on the support.
 
         features: (E, K, C, H, W). contexts: (E, K, N, D, H, W), from :meth:`encode_pair`. valid: (E, K, N) bool, which
-        support declares which object. padding: (E, K, H, W) bool, or None. Raises ValueError when a set declares some
-        object in none of its supports.
+        support declares which object. padding: (E, K, H, W) bool, or None. moments: (E, K, N, R, D), those of the fine
+        readout where there is one. Raises ValueError when a set declares some object in none of its supports.
         """
         sets, pairs, objects = valid.shape
         expected = (sets, pairs, objects, self.config.width, *features.shape[-2:])
@@ -95,10 +108,14 @@ class ProxyPromptGenerator(nn.Module):
             keys=features.transpose(1, 2).flatten(2),
             values=values.permute(0, 2, 3, 1, 4, 5).flatten(3),
             valid=counts.transpose(1, 2).flatten(2),
+            moments=moments,
         )
 
-    def forward(self, target: Tensor, memory: SupportMemory) -> ProxyPrompt:
-        """target: (B, C, H, W), the foundation's embedding. memory: one support set, or one for each target."""
+    def forward(self, target: Tensor, memory: SupportMemory, high_res: Sequence[Tensor] = ()) -> ProxyPrompt:
+        """target: (B, C, H, W), the foundation's embedding. memory: one support set, or one for each target.
+
+        high_res: the foundation's maps at strides 4 and 8, for the fine readout.
+        """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
         context = select_context(target, memory)
@@ -107,4 +124,7 @@ class ProxyPromptGenerator(nn.Module):
         if self.dense is not None:
             batch, objects = context.shape[:2]
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        return ProxyPrompt(tokens, dense, context)
+        prior = None
+        if self.readout is not None:
+            prior = self.readout(Pyramid(*high_res, target), self.readout.solve(memory.declared_moments()))
+        return ProxyPrompt(tokens, dense, context, prior)

@@ -193,14 +193,18 @@ class Pipeline:
         found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(valid)}
         missing = [n for n, entry in found.items() if entry is None]
         if missing:
-            prepared, geometry = self._foundation.preprocess(image.to(self._device))
-            wanted = torch.from_numpy(masks[missing])[None].to(self._device)
-            made = self._segmenter.encode_pair(prepared, self._foundation.preprocess_masks(wanted, geometry))[0]
+            prepared, _ = self._foundation.preprocess(image.to(self._device))
+            made = self._segmenter.encode_pair(prepared, self._lay(masks[missing]))[0]
             for row, n in enumerate(missing):
                 found[n] = self._cache.put(keys[n], {"context": made[row]}, tags=chosen.tags)
         known = {n: entry.tensors["context"] for n, entry in found.items()}
         empty = torch.zeros_like(next(iter(known.values())))
         return torch.stack([known.get(n, empty) for n in range(len(masks))])
+
+    def _lay(self, masks: np.ndarray) -> Tensor:
+        """(N, h, w) bool as the foundation takes them: (1, N, S, S)."""
+        geometry = self._foundation.preprocess(torch.zeros(1, 3, *masks.shape[1:], device=self._device))[1]
+        return self._foundation.preprocess_masks(torch.from_numpy(masks)[None].to(self._device), geometry)
 
     def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
@@ -211,8 +215,10 @@ class Pipeline:
 
     def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
         def compute() -> dict[str, Tensor]:
-            memory = self._segmenter.remember(features, contexts, torch.from_numpy(selection.valid).to(self._device))
-            return {"keys": memory.keys, "values": memory.values, "valid": memory.valid}
+            valid = torch.from_numpy(selection.valid).to(self._device)
+            masks = torch.cat([self._lay(mask) for mask in selection.masks])
+            memory = self._segmenter.remember(features, contexts, valid, masks)
+            return {name: tensor for name, tensor in vars(memory).items() if tensor is not None}
 
         entry = self._cache.get_or_compute(self.memory_key(selection), selection.tags, compute)
         return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})

@@ -48,6 +48,11 @@ class Cases:
         return iter(self._cases)
 
     @property
+    def structures(self) -> list[str]:
+        """Names of all that any case declares, sorted: the order of the masks and indices of a training."""
+        return sorted({name for case in self for name in case.structures})
+
+    @property
     def content(self) -> str:
         """Tells that all images, labels and groups are the same."""
         return content_key([[case.id, case.group, case.content] for case in self])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from cachetools import LRUCache
@@ -40,8 +41,15 @@ class EpisodeModel(nn.Module):
         # what no support declares is not asked for; but a softmax over nothing would spoil the whole step
         valid = valid | ~valid.any(-1, keepdim=True)
         members = len(supports)
-        chosen = SupportMemory(memory.keys.expand(members, -1, -1), memory.values.expand(members, -1, -1, -1), valid)
-        return self.segmenter.segment(features, chosen)
+        chosen = replace(memory.repeated(members), valid=valid)
+        return self.segment(features, chosen, episodes.pictures, episodes.structures)
+
+    def segment(
+        self, features: Features, memory: SupportMemory, pictures: Sequence[Picture], structures: Sequence[int]
+    ) -> Decoded:
+        """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
+        are told where they are; see :mod:`lib.training.peers`."""
+        return self.segmenter.segment(features, memory)
 
     def features(self, pictures: Sequence[Picture]) -> Features:
         """Of all pictures, with their padding."""
@@ -62,7 +70,7 @@ class EpisodeModel(nn.Module):
     def remember(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportMemory:
         """All pictures as one support set. declared: (M, N) bool, no column without a True."""
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
-        return self.segmenter.remember(features, self.segmenter.encode_pair(images, masks), declared)
+        return self.segmenter.remember(features, self.segmenter.encode_pair(images, masks), declared, masks)
 
     def _encode(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.segmenter.encode(images)

@@ -18,6 +18,7 @@ from lib.foundation.base import Foundation, Geometry
 from lib.training.augmentation import augment
 from lib.training.cases import LabelledSlice
 from lib.training.errors import TrainingError
+from lib.training.finetune_config import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Episodes:
-    """M targets. pictures: their M images, masks of the structures asked for only.
+    """M targets. pictures: their M images, masks of the structures asked for only: ``structures``, their N indices.
 
     declared: (M, N) bool, by the images' studies. supports: (M, M) bool, row: target; never on the diagonal. asked:
     (M, N) bool, whether the target's study declares the structure and one of its supports shows it.
     """
 
     pictures: tuple[Picture, ...]
+    structures: tuple[int, ...]
     declared: Tensor
     supports: Tensor
     asked: Tensor
@@ -112,6 +114,21 @@ class EpisodeSource:
                 "label the same structure in another one"
             )
 
+    @classmethod
+    def configured(cls, slices: Sequence[LabelledSlice], names: Sequence[str], config: FinetuneConfig) -> EpisodeSource:
+        """As the options of a fine-tuning say."""
+        return cls(
+            slices,
+            names,
+            members=config.members,
+            supports=config.supports,
+            objects=config.objects,
+            absent=config.absent,
+            augmented=config.augment,
+            views=config.views,
+            seed=config.seed,
+        )
+
     def _split(self, slices: Sequence[LabelledSlice]) -> dict[str, list[LabelledSlice]]:
         """Slices that must not support each other, under one key."""
         grouped = len({s.case.group for s in slices}) > 1
@@ -133,7 +150,7 @@ class EpisodeSource:
         held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in pictures]).cpu() & declared
         supports = self._choose_supports(rng, keys, held[:, 0].numpy())
         asked = declared & (supports.float() @ held.float() > 0)
-        return Episodes(pictures, declared, supports, asked)
+        return Episodes(pictures, tuple(structures), declared, supports, asked)
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[LabelledSlice], list[str], list[int]]:
         """Slices, their keys, and structures. The first two slices, of different keys, show the first structure,

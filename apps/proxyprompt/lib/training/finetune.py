@@ -84,12 +84,13 @@ def finetune(
     run_folder: str | Path,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
+    model: type[EpisodeModel] = EpisodeModel,
 ) -> Outcome:
     """Train ``segmenter`` (in place) on the cases and write what came of it as a new version.
 
     segmenter: the parent, from ``build_segmenter(..., merge=False)``. run_folder: checkpoint and TensorBoard;
     a training that was killed goes on from there when called again with the same parent, cases and options (it may take
-    longer), else it starts anew. stop: asked before every step.
+    longer), else it starts anew. stop: asked before every step. model: how episodes are answered.
 
     Raises TrainingError when there is nothing to train on, another training runs in this store, or the loss is not
     finite before the first epoch ends; TrainingStopped when ``stop`` said so (the checkpoint is written, nothing is
@@ -107,11 +108,11 @@ def finetune(
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
         kind = make_trainable(segmenter, config, parent)
-        model = EpisodeModel(
+        episode_model = model(
             segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory
         )
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
-        run = Run(model, material, config, run_folder, fingerprint=fingerprint)
+        run = Run(episode_model, material, config, run_folder, fingerprint=fingerprint)
         with _log(run_folder) as log:
             ended = run.train(lambda loss, dice: _tell(run, loss, dice, report, log), stop)
         decision = judge(run.state.parent, run.state.scores)

@@ -32,7 +32,9 @@ def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: Adapter
         merge_lora(foundation).requires_grad_(True)
         return WHOLE
     if config.trainable == "lora" and not has_lora(foundation):
-        add_lora(foundation, rank=config.rank, alpha=config.alpha, encoder=config.adapt_encoder)
+        with torch.random.fork_rng(devices=[]):  # the same training starts from the same adapters
+            torch.manual_seed(config.seed)
+            add_lora(foundation, rank=config.rank, alpha=config.alpha, encoder=config.adapt_encoder)
     train_only_lora(foundation)
     if config.trainable == "generator":
         for name, parameter in foundation.named_parameters():
@@ -71,7 +73,7 @@ def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[st
     state |= {GENERATOR_PREFIX + name: value for name, value in generator.items()}
     config = {
         "foundation": options,
-        "generator": segmenter.generator.config.to_dict() | {"dense_proxy": segmenter.dense_proxy},
+        "generator": segmenter.options(),
         "image_size": segmenter.foundation.image_size,
     }
     return config, state

@@ -8,6 +8,7 @@ training studies support as well. Masks are compared on the studies' own pixels,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain, zip_longest
 
@@ -83,10 +84,12 @@ class Validation:
                 Features.join([features[i] for i in supports]),
                 torch.stack([context(i) for i in supports])[:, asked],
                 declared[:, asked].to(device),
+                torch.stack([pictures[i].masks for i in supports])[:, asked],
             )
             masks, truth = [], []
             for i in targets:
-                decoded = model.segmenter.segment(features[i], memory)
+                picture = replace(pictures[i], masks=pictures[i].masks[asked])
+                decoded = model.segment(features[i], memory, [picture], [self._structures[n] for n in asked])
                 logits = model.segmenter.foundation.postprocess(decoded.mask_logits, pictures[i].geometry)[0]
                 masks.append(((logits > 0) & (decoded.presence_logit[0] > 0)[:, None, None]).cpu().numpy())
                 truth.append((self._pool[i].masks[self._structures][asked] > 127).numpy())

@@ -35,8 +35,8 @@ class PretrainConfig:
     foundation_kinds, proxy_kinds: how often each kind of step is drawn in a stage; see
     ``lib.training.pretraining.tasks``. Rough masks to refine are many at first: a young decoder learns to draw from
     them, long before it can read a structure out of a box or a point.
-    sloppy: share of support masks that are drawn too large or too small. context_weight: of the loss on the
-    selected context itself. frozen_foundation: the second stage trains the
+    sloppy: share of support masks that are drawn too large or too small. context_weight: of the losses on the
+    selected context and on the fine readout themselves. frozen_foundation: the second stage trains the
     generator alone, as the paper does (with LoRA on the foundation, which is left to fine-tuning).
     """
 
@@ -58,17 +58,20 @@ class PretrainConfig:
     )
     proxy_kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "proxy": 0.6,
-            "proxy_points": 0.1,
-            "proxy_clip": 0.03,
-            "mask": 0.15,
-            "box": 0.05,
-            "points": 0.03,
-            "correction": 0.04,
+            "proxy": 0.56,
+            "proxy_points": 0.16,
+            "proxy_clip": 0.02,
+            "mask": 0.05,
+            "box": 0.08,
+            "points": 0.05,
+            "correction": 0.05,
+            "clip": 0.03,
         }
     )
     foundation: dict = field(default_factory=lambda: dict(ATTO))
-    generator: dict = field(default_factory=lambda: {"grid": 16, "width": 96, "depth": 4, "dense_proxy": True})
+    generator: dict = field(
+        default_factory=lambda: {"grid": 16, "width": 96, "depth": 4, "dense_proxy": True, "readout": 48}
+    )
 
     @property
     def steps(self) -> int:

@@ -10,15 +10,15 @@ Axes: ``G`` groups of ``M`` members, ``N`` objects.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts
-from lib.prompt.context import SupportMemory
 from lib.prompt.generator import ProxyPrompt
-from lib.segmenter import Segmenter
+from lib.prompt.readout import Pyramid
+from lib.segmenter import Segmenter, as_prompts
 from lib.training.pretraining.prompts import (
     boxes_of,
     draw_clicks,
@@ -37,12 +37,12 @@ from lib.training.procedural import Groups
 class Graded:
     """What one step has to answer for.
 
-    answers: what was decoded, and the (B, N, S, S) masks it should be. context: E_ctx (B, N, C, H, W) and the masks of
-    its targets, where there was a proxy.
+    answers: what was decoded, and the (B, N, S, S) masks it should be. proxy: of all images of the episode, where there
+    was one.
     """
 
     answers: list[tuple[Decoded, Tensor]]
-    context: tuple[Tensor, Tensor] | None = None
+    proxy: ProxyPrompt | None = None
 
 
 @dataclass(frozen=True)
@@ -112,32 +112,29 @@ def clip(episode: Episode) -> Graded:
 
 def proxy(episode: Episode) -> Graded:
     made = _proxy(episode)
-    decoded = episode.decode(Prompts(proxy=made.tokens, dense=made.dense))
-    return Graded([(decoded, episode.masks)], (made.context, episode.masks))
+    decoded = episode.decode(as_prompts(made))
+    return Graded([(decoded, episode.masks)], made)
 
 
 def proxy_points(episode: Episode) -> Graded:
     """The proxy, then the proxy and clicks, of which the last lies where the proxy alone was wrong."""
     made = _proxy(episode)
-    first = episode.decode(Prompts(proxy=made.tokens, dense=made.dense))
+    first = episode.decode(as_prompts(made))
     clicks = draw_correction(first.mask_logits.detach(), episode.masks, episode.choices)
     if torch.rand(1, generator=episode.choices).item() < 0.5:
         clicks = join(draw_clicks(episode.masks, episode.choices, most=2), clicks)
-    second = episode.decode(Prompts(proxy=made.tokens, dense=made.dense, points=clicks))
-    return Graded([(first, episode.masks), (second, episode.masks)], (made.context, episode.masks))
+    second = episode.decode(as_prompts(made, clicks))
+    return Graded([(first, episode.masks), (second, episode.masks)], made)
 
 
 def proxy_clip(episode: Episode) -> Graded:
     made = _proxy(episode)
-    tokens, dense = (
-        None if t is None else t.unflatten(0, (episode.groups, episode.members)) for t in (made.tokens, made.dense)
-    )
-    answers = _track(
-        episode,
-        lambda frame: Prompts(proxy=tokens[:, frame], dense=None if dense is None else dense[:, frame]),
-        every=True,
-    )
-    return Graded(answers, (made.context, episode.masks))
+    rows = torch.arange(episode.groups) * episode.members
+
+    def prompt(frame: int) -> Prompts:
+        return as_prompts(ProxyPrompt(*(None if part is None else part[rows + frame] for part in made)))
+
+    return Graded(_track(episode, prompt, every=True), made)
 
 
 KINDS: dict[str, Callable[[Episode], Graded]] = {
@@ -154,11 +151,16 @@ def _proxy(episode: Episode) -> ProxyPrompt:
     shown = sloppy(episode.masks, episode.sloppy, episode.choices) if episode.sloppy else episode.masks
     contexts = generator.encode_pair(episode.images, shown).unflatten(0, (groups, members))
     declared = torch.ones(groups, members, shown.shape[1], dtype=torch.bool, device=shown.device)
-    memory = generator.remember(episode.features.embedding.unflatten(0, (groups, members)), contexts, declared)
+    moments = None
+    if generator.readout is not None:
+        maps = Pyramid(*episode.features.high_res, episode.features.embedding)
+        moments = generator.readout.moments(maps, shown).unflatten(0, (groups, members))
+    embedding = episode.features.embedding.unflatten(0, (groups, members))
+    memory = generator.remember(embedding, contexts, declared, moments=moments)
     each = memory.valid.unflatten(2, (members, -1))[:, None]  # (G, 1, N, M, HW)
     valid = (each & supports.to(shown.device)[:, :, None, :, None]).flatten(3).flatten(0, 1)
-    keys, values = (t.repeat_interleave(members, 0) for t in (memory.keys, memory.values))
-    return generator(episode.features.embedding, SupportMemory(keys, values, valid))
+    memory = replace(memory.repeated(members), valid=valid)
+    return generator(episode.features.embedding, memory, episode.features.high_res)
 
 
 def _track(episode: Episode, prompt: Callable[[int], Prompts], *, every: bool = False) -> list[tuple[Decoded, Tensor]]:
