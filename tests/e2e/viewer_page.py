@@ -178,7 +178,7 @@ class Viewer:
         """Until the panel offers to train again; what it says then about the training that has ended."""
         self.page.get_by_text("Stop Training", exact=True).wait_for()
         self.page.get_by_text("Update Model", exact=True).wait_for(timeout=TRAINING)
-        said = self.page.locator("#proxyprompt-training").inner_text()
+        said = self.page.locator("#proxyprompt-training p").first.inner_text()
         self.page.locator("[data-sonner-toast]", has_text=said).wait_for()
         return said
 

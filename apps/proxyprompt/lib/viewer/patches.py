@@ -212,10 +212,18 @@ PATCHES = (
         PANEL,
         "how far a training is, and what became of it",
         "}, accuracy))))))));",
-        """}, accuracy)))))), react.createElement("p", {
+        """}, accuracy)))))), react.createElement("div", {
       id: "proxyprompt-training",
-      style: { userSelect: "text" }
-    }, window.proxyprompt.story(this.props.info.data, this.state.training))));""",
+      style: { fontSize: "smaller", userSelect: "text" }
+    }, ...window.proxyprompt.story(this.props.info.data, this.state.training).map(
+      line => react.createElement("p", null, line)
+    ))));""",
+    ),
+    Patch(
+        PANEL,
+        "a training that has not begun is not at its end",
+        "ts.total_time ? 0 : ts.epoch ? ts.epoch : 1 : 0;",
+        "ts.total_time ? 0 : ts.epoch ?? 0 : 0;",
     ),
     Patch(PANEL, "it is the Dice on held-out patients", '"Train Acc:"', '"Held out:"'),
     Patch(

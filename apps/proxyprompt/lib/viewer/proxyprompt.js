@@ -281,7 +281,7 @@ window.proxyprompt = (() => {
       await refresh(panel);
       if (task && turn === watching && !['SUBMITTED', 'RUNNING'].includes(task.status)) {
         const failed = task.status === 'ERROR' && task.details.at(-1);
-        const message = failed || story(panel.state.info.data, false);
+        const message = failed || story(panel.state.info.data, false)[0];
         panel.notification.show({ title: 'Training', message, type: failed ? 'error' : 'info', duration: 60000 });
         tab.setState({ training: false });
         return;

@@ -1,15 +1,15 @@
 /* What the panel says, in words: about trainings, about failures, about what a result rests on. */
 window.proxyprompt = (() => {
-  /* What is known of the training that runs, or of the last one. */
+  /* What is known of the training that runs, or of the last one; below it, line by line, the warnings. */
   function story(info, running) {
     const [stats] = Object.values(info.train_stats ?? {});
     if (running) {
       const far = `${stats?.message}, epoch ${stats?.epoch} of ${stats?.total_epochs}`;
-      return stats?.status === 'running' ? far : 'starting';
+      return [stats?.status === 'running' ? far : 'starting'];
     }
     const fate = { published: 'is used from now on', refused: 'is not used', unproven: 'is not used yet' };
     const said = stats?.version ? `${stats.version} ${fate[stats.status]}: ${stats.message}` : (stats?.message ?? '');
-    return [said, ...(stats?.warnings ?? [])].join('. ');
+    return [said, ...(stats?.warnings ?? [])];
   }
 
   /* Why a request failed, in the server's words. */
