@@ -94,6 +94,8 @@ def traversals(server):
         where = {"image": "s0", "tag": "final"}
         yield f"label {name}", ask(server, "PUT", "/datastore/label", where, files={"label": (name, b"{}")})
     yield "reload", ask(server, "POST", "/reload")
+    yield "other weights", ask(server, "PUT", "/model/proxyprompt", files=file)
+    yield "no weights", ask(server, "DELETE", "/model/proxyprompt")
     yield "no model", ask(server, "POST", "/train/spleen", json_body={})
     yield "no strategy", ask(server, "POST", "/activelearning/spleen", json_body={})
 

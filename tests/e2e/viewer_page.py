@@ -45,26 +45,19 @@ class Viewer:
 
     def shot(self, name: str) -> Path:
         self.pictures.mkdir(parents=True, exist_ok=True)
+        self.page.wait_for_timeout(1000)  # notices and panels slide in
         path = self.pictures / f"{len(list(self.pictures.iterdir())):02d}_{name}.png"
         self.page.screenshot(path=path)
         return path
 
     def open(self, study: str) -> None:
+        """Until the image is there and the panel has connected."""
         self.page.goto(f"{self.url}/ohif/monai-label?StudyInstanceUIDs={study}", wait_until="domcontentloaded")
-        self.wait_for_image()
-
-    def wait_for_image(self) -> None:
-        """Until the panel stands and an image has been drawn."""
-        self.page.wait_for_selector("#monailabelServerURL")
         self.page.wait_for_selector(".cornerstone-canvas")
         self.page.wait_for_function(_LIT)
         notice = self.page.locator('[data-cy="confirm-and-hide-button"]')
         if notice.is_visible():
             notice.click()
-
-    def connect(self) -> None:
-        with self.page.expect_response(lambda r: r.url.endswith("/info/") and r.request.method == "GET"):
-            self.page.locator(".settingsTable button.actionButton").click()
         self.page.wait_for_selector("#proxyprompt-submit")
         self.page.wait_for_timeout(2000)  # the label map is being made
 
@@ -125,6 +118,10 @@ class Viewer:
         """Makes the viewport that shows the series of this description the active one."""
         self.page.locator('[data-cy="viewport-pane"]', has_text=series).first.click()
 
+    def _open_active_learning(self) -> None:
+        if not self.page.locator("#tab-1").is_checked():
+            self.page.locator("label[for=tab-1]").click()
+
     def _run(self, button: str, address: str) -> int:
         with self.page.expect_response(lambda r: address in r.url and r.request.method != "GET") as answered:
             self.page.get_by_text(button, exact=True).first.click()
@@ -160,7 +157,7 @@ class Viewer:
 
     def next_sample(self, strategy: str) -> tuple[str, dict]:
         """Asks for the next sample and goes there; the address that was asked, and its answer."""
-        self.page.locator("label[for=tab-1]").click()
+        self._open_active_learning()
         self.page.locator("select.actionInput").select_option(strategy)
         with self.page.expect_response(lambda r: "/activelearning/" in r.url) as answered:
             self.page.get_by_text("Next Sample", exact=True).click()
@@ -174,15 +171,14 @@ class Viewer:
 
     def update_model(self, button: str) -> int:
         """Presses "Update Model" or "Stop Training"; the status of the answer."""
-        if not self.page.get_by_text(button, exact=True).is_visible():
-            self.page.locator("label[for=tab-1]").click()
+        self._open_active_learning()
         return self._run(button, "/train/")
 
     def wait_for_training(self) -> str:
         """Until the panel offers to train again; what it says then about the training that has ended."""
         self.page.get_by_text("Stop Training", exact=True).wait_for()
         self.page.get_by_text("Update Model", exact=True).wait_for(timeout=TRAINING)
-        said = self.page.locator("#proxyprompt-training").inner_text()
+        said = self.page.locator("#proxyprompt-training p").first.inner_text()
         self.page.locator("[data-sonner-toast]", has_text=said).wait_for()
         return said
 

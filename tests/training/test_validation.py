@@ -1,5 +1,7 @@
 """The score by which versions are judged: held-out studies support each other, a perfect model scores 1."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_training import STRUCTURES, make_bench
@@ -75,6 +77,16 @@ def test_training_studies_support_where_too_few_are_held_out(bench, slices):
     scores = validation(slices[:1], slices[1:], supports=2).scores(model)
     assert set(scores["core"]) == {"#p0"} and model.segmenter.supported == [(2, 2, True)]
     assert validation([], slices).scores(model) == {}
+
+
+def test_held_out_studies_of_different_kinds_are_scored_too(bench, slices):
+    def only(n, s):
+        kind = torch.tensor([n == 0, n == 1])
+        return replace(s, masks=s.masks * kind[:, None, None], declared=kind, shown=s.shown & kind)
+
+    held = [only(0, slices[0]), *(only(1, s) for s in slices[1:4])]
+    scores = validation(held, slices[4:]).scores(oracle(bench))
+    assert set(scores["ring"]) == {"#p0"} and set(scores["core"]) == {"#p1", "#p2", "#p3"}
 
 
 def test_supports_are_of_many_groups_and_show_each_structure(slices):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from lib.viewer.bundle import SCRIPT, ViewerError, prepare_viewer
+from lib.viewer.bundle import SCRIPTS, ViewerError, prepare_viewer
 from lib.viewer.patches import PATCHES, SHA256, Patch
 from lib.viewer.serve import STOCK
 
@@ -27,7 +27,7 @@ def sums(folder):
 
 def test_the_installed_bundle_is_patched_and_stays_as_it_is(tmp_path):
     made = prepare_viewer(STOCK, tmp_path / "viewer")
-    assert {f.name for f in made.iterdir()} == {*SHA256, SCRIPT.name}
+    assert {f.name for f in made.iterdir()} == {*SHA256, *(script.name for script in SCRIPTS)}
     assert {name: sums(STOCK)[name] for name in SHA256} == SHA256
     for patch in PATCHES:
         text = (made / patch.file).read_text()
@@ -44,8 +44,7 @@ def test_what_comes_out_is_javascript(tmp_path):
 
 
 def test_every_function_that_the_patches_call_exists():
-    script = SCRIPT.read_text()
-    offered = script[script.rindex("return {") :]
+    offered = "".join(text[text.rindex("return {") :] for text in (script.read_text() for script in SCRIPTS))
     called = {word.split("(")[0] for patch in PATCHES for word in patch.new.split("window.proxyprompt.")[1:]}
     assert called and all(name in offered for name in called)
 

@@ -42,7 +42,7 @@ def judge(parent: Scores, child: Scores) -> Decision:
     differences = {s: {g: child[s][g] - parent[s][g] for g in child[s]} for s in child if child[s]}
     groups = {g for by_group in differences.values() for g in by_group}
     if not groups:
-        return Decision(UNPROVEN, "no group of studies was held out, so nothing is known about it", None, {}, 0)
+        return Decision(UNPROVEN, "no held-out group could be scored, so nothing is known about it", None, {}, 0)
     gains = {s: float(np.mean(list(by_group.values()))) for s, by_group in differences.items()}
     gain = float(np.mean([np.mean([d[g] for d in differences.values() if g in d]) for g in groups]))
     lost = {s: -g for s, g in gains.items() if not -g <= MOST_LOST}

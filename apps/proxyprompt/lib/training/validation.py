@@ -1,8 +1,9 @@
 """How well a segmenter does on the held-out groups: what early stopping and the gate look at.
 
 The held-out studies support each other, never their own group: none of them trained any version, so the supports favour
-no version, and a wrong label among the training studies cannot spoil the measure. Where they are too few, slices of
-training studies support as well. Masks are compared on the studies' own pixels, gated by presence as served ones are.
+no version, and a wrong label among the training studies cannot spoil the measure. Where too few of them show a
+structure, as in an archive of many kinds of studies, slices of training studies support as well. Masks are compared on
+the studies' own pixels, gated by presence as served ones are.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class Validation:
     ) -> None:
         self._held, self._names, self._structures = list(held), list(names), list(structures)
         self._supports, self._hash_of = supports, hash_of
-        self.groups = len({s.case.group for s in self._held})
         self._pool = list(self._held)
-        if 0 < self.groups < LEAST_GROUPS:
-            self._pool += [spare[i] for i in choose_supports(spare, self._structures, supports)]
+        showing = {n: len({s.case.group for s in self._held if s.shown[n]}) for n in self._structures}
+        if lacking := [n for n, groups in showing.items() if self._held and groups < LEAST_GROUPS]:
+            self._pool += [spare[i] for i in choose_supports(spare, lacking, supports)]
 
     @torch.inference_mode()
     def scores(self, model: EpisodeModel) -> dict[str, dict[str, float]]:

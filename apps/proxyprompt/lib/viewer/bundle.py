@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib.viewer.patches import MADE_FOR, PATCHES, SHA256, Patch
 
-SCRIPT = Path(__file__).with_name("proxyprompt.js")
+SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("texts.js", "proxyprompt.js"))
 
 
 class ViewerError(Exception):
@@ -20,7 +20,7 @@ class ViewerError(Exception):
 def prepare_viewer(
     stock: Path, folder: Path, *, patches: Sequence[Patch] = PATCHES, sha256: Mapping[str, str] = SHA256
 ) -> Path:
-    """A folder below ``folder`` with our script and the patched copies of files of ``stock``, which stays as it is.
+    """A folder below ``folder`` with our scripts and the patched copies of files of ``stock``, which stays as it is.
 
     It is named by what it was made of, so it is made once; it appears when it is whole. Raises ViewerError when a file
     is missing or another one than was patched when ``sha256`` was written.
@@ -31,7 +31,7 @@ def prepare_viewer(
         if found != 1:
             raise ViewerError(f"{patch.file}: what to patch ({patch.why}) occurs {found} times, expected once")
         texts[patch.file] = texts[patch.file].replace(patch.old, patch.new)
-    texts[SCRIPT.name] = SCRIPT.read_text(encoding="utf-8")
+    texts |= {script.name: script.read_text(encoding="utf-8") for script in SCRIPTS}
     digest = hashlib.sha256("".join(f"{name}\0{text}\0" for name, text in sorted(texts.items())).encode()).hexdigest()
     made = folder / digest[:16]
     if made.is_dir():

@@ -1,6 +1,7 @@
 """How MONAI Label's bundled OHIF differs here: each change as the text it replaces, which occurs exactly once.
 
-The bundle is un-minified JavaScript. What is more than a hook is in ``proxyprompt.js``, which these call.
+The bundle is un-minified JavaScript. What is more than a hook is in ``texts.js`` and ``proxyprompt.js``, which these
+call.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ PATCHES = (
         INDEX,
         "the functions that the other patches call",
         '<script defer="defer" src="/ohif/app.bundle',
-        '<script src="/ohif/proxyprompt.js"></script><script defer="defer" src="/ohif/app.bundle',
+        '<script src="/ohif/texts.js"></script><script src="/ohif/proxyprompt.js"></script>'
+        '<script defer="defer" src="/ohif/app.bundle',
     ),
     # One mode for everything: OHIF's "Segmentation" mode takes the place of "MONAI Label". It shows single images and
     # clips too, and its label maps work on them. Of two modes with one id, OHIF keeps the first, which this is.
@@ -68,6 +70,12 @@ PATCHES = (
         "CookieUtils.getCookieString('MONAILABEL_SERVER_URL', "
         "'http://' + window.location.host.split(':')[0] + ':8000/');",
         "window.location.origin + '/';",
+    ),
+    Patch(
+        PANEL,
+        "connects without a click, which every next sample would ask for",
+        "// await this.onInfo();",
+        "await window.proxyprompt.ready(this);\n    await this.onInfo(this.serverURI);",
     ),
     Patch(
         PANEL,
@@ -204,10 +212,18 @@ PATCHES = (
         PANEL,
         "how far a training is, and what became of it",
         "}, accuracy))))))));",
-        """}, accuracy)))))), react.createElement("p", {
+        """}, accuracy)))))), react.createElement("div", {
       id: "proxyprompt-training",
-      style: { userSelect: "text" }
-    }, window.proxyprompt.story(this.props.info.data, this.state.training))));""",
+      style: { fontSize: "smaller", userSelect: "text" }
+    }, ...window.proxyprompt.story(this.props.info.data, this.state.training).map(
+      line => react.createElement("p", null, line)
+    ))));""",
+    ),
+    Patch(
+        PANEL,
+        "a training that has not begun is not at its end",
+        "ts.total_time ? 0 : ts.epoch ? ts.epoch : 1 : 0;",
+        "ts.total_time ? 0 : ts.epoch ?? 0 : 0;",
     ),
     Patch(PANEL, "it is the Dice on held-out patients", '"Train Acc:"', '"Held out:"'),
     Patch(
@@ -221,12 +237,6 @@ PATCHES = (
         "studies have names in the drop-downs, not only UIDs",
         "      name: a,\n      value: b\n    }, b)))",
         "      name: a,\n      value: b\n    }, window.proxyprompt.nameOf(b))))",
-    ),
-    Patch(
-        PANEL,
-        "all of the panel can be reached in a low window",
-        'className: "monaiLabelPanel"\n',
-        'className: "monaiLabelPanel",\n      style: { overflowY: "auto" }\n',
     ),
     Patch(
         PANEL,

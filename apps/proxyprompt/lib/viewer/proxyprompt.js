@@ -4,6 +4,7 @@
  * clip. Server and viewer name slices by SOPInstanceUID and frame, so neither depends on the other's order.
  */
 window.proxyprompt = (() => {
+  const { story, tell } = window.proxyprompt;
   let core; // @cornerstonejs/core
   let tools; // @cornerstonejs/tools
   let names = {}; // of studies, for the drop-downs
@@ -12,6 +13,10 @@ window.proxyprompt = (() => {
   const slices = new Map(); // series -> [[SOPInstanceUID, frame], ...] in the server's order
   const sought = new Map(); // series -> names of the structures that were looked for
   const previous = new Map(); // label map -> its pixels before the last result was drawn
+
+  // All of the panel can be reached in a low window; the figures in its white bars are not white.
+  const style = '.monaiLabelPanel { overflow-y: auto } .monaiLabelPanel .w3-container { color: black }';
+  document.head.append(Object.assign(document.createElement('style'), { textContent: style }));
 
   const attach = (cornerstone, cornerstoneTools) => {
     core = cornerstone;
@@ -68,6 +73,24 @@ window.proxyprompt = (() => {
       return Math.round(255 * (0.6 - 0.35 * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
     };
     return [channel(0), channel(8), channel(4), 255];
+  }
+
+  const pause = ms => new Promise(done => setTimeout(done, ms));
+
+  /* Until the active viewport shows an image, so that a label map can be made for it; a minute at most. */
+  async function ready(panel) {
+    const { cornerstoneViewportService } = panel.props.servicesManager.services;
+    for (let tries = 0; tries < 300; tries++) {
+      try {
+        const { viewport } = panel.getActiveViewportInfo();
+        if (cornerstoneViewportService.getCornerstoneViewport(viewport.viewportId).getCurrentImageId()) {
+          return;
+        }
+      } catch {
+        // not there yet
+      }
+      await pause(200);
+    }
   }
 
   /* After "connect": names for the drop-downs, and the known structures in the segment list. */
@@ -157,7 +180,7 @@ window.proxyprompt = (() => {
     if (!wanted.includes(Object.values(segmentation.segments).find(segment => segment.active)?.label)) {
       service(panel).setActiveSegment(segmentationId, indexOf(segmentation, wanted[0])); // what the brush paints
     }
-    tell(answer, images.length);
+    tell(answer, images.length, nameOf);
   }
 
   const copies = images => images.map(image => image.getPixelData().slice());
@@ -252,13 +275,13 @@ window.proxyprompt = (() => {
     const turn = ++watching;
     await refresh(panel);
     while (tab.state.training && turn === watching) {
-      await new Promise(done => setTimeout(done, 3000));
+      await pause(3000);
       const answer = await fetch(new URL('train/', panel.client().server_url)).catch(() => null);
       const task = answer && (await answer.json());
       await refresh(panel);
       if (task && turn === watching && !['SUBMITTED', 'RUNNING'].includes(task.status)) {
         const failed = task.status === 'ERROR' && task.details.at(-1);
-        const message = failed || story(panel.state.info.data, false);
+        const message = failed || story(panel.state.info.data, false)[0];
         panel.notification.show({ title: 'Training', message, type: failed ? 'error' : 'info', duration: 60000 });
         tab.setState({ training: false });
         return;
@@ -266,64 +289,5 @@ window.proxyprompt = (() => {
     }
   }
 
-  /* What is known of the training that runs, or of the last one. */
-  function story(info, running) {
-    const [stats] = Object.values(info.train_stats ?? {});
-    if (running) {
-      const far = `${stats?.message}, epoch ${stats?.epoch} of ${stats?.total_epochs}`;
-      return stats?.status === 'running' ? far : 'starting';
-    }
-    const fate = { published: 'is used from now on', refused: 'is not used', unproven: 'is not used yet' };
-    return stats?.version ? `${stats.version} ${fate[stats.status]}: ${stats.message}` : (stats?.message ?? '');
-  }
-
-  /* Why a request failed, in the server's words. */
-  function reason(error) {
-    try {
-      const { data } = error.response;
-      return (data instanceof ArrayBuffer ? JSON.parse(new TextDecoder().decode(data)) : data).detail;
-    } catch {
-      return `The server did not answer as expected: ${error.message ?? error.status}`;
-    }
-  }
-
-  /* What the result rests on, under the panel's buttons. */
-  function tell(answer, slices) {
-    const percent = value => (value === null || value === undefined ? '–' : `${Math.round(100 * value)} %`);
-    const row = (tag, cells) => {
-      const made = document.createElement('tr');
-      made.append(...cells.map(text => Object.assign(document.createElement(tag), { textContent: text })));
-      return made;
-    };
-    const table = (head, rows) => {
-      const made = document.createElement('table');
-      made.append(row('th', head), ...rows.map(cells => row('td', cells)));
-      made.style.cssText = 'width: 100%; text-align: left; margin-top: 6px';
-      return made;
-    };
-    const where = found => (slices > 1 ? `, ${found.slices} of ${slices} slices` : '');
-    const structures = Object.entries(answer.structures ?? {}).map(([name, found]) => [
-      name,
-      found.voxels ? percent(found.presence_max) + where(found) : 'not found',
-      percent(found.agreement),
-    ]);
-    const used = answer.supports ?? [];
-    const supports = [...new Set(used.map(one => one.id))].map(id => {
-      const own = used.filter(one => one.id === id);
-      const which = own.map(one => one.slice + 1).sort((a, b) => a - b);
-      const similarity = Math.max(...own.map(one => one.similarity));
-      return [`${nameOf(id)}, slice ${which.join(', ')}`, percent(similarity)];
-    });
-    const lines = [...(answer.warnings ?? []), `${answer.adapter ?? ''} · ${answer.disclaimer ?? ''}`].map(text =>
-      Object.assign(document.createElement('p'), { textContent: text }));
-    document
-      .getElementById('proxyprompt-answer')
-      .replaceChildren(
-        table(['Structure', 'Present', 'Supports agree'], structures),
-        table(['Support', 'Similarity'], supports),
-        ...lines
-      );
-  }
-
-  return { attach, connected, nameOf, reason, segments, show, story, submit, undo, voxelOf, watch };
+  return { ...window.proxyprompt, attach, connected, nameOf, ready, segments, show, submit, undo, voxelOf, watch };
 })();
