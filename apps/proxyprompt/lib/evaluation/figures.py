@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from lib.evaluation.drawing import save
 from lib.evaluation.record import Unit
 from lib.evaluation.summary import Row
 
@@ -47,12 +43,7 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
             axis.plot(steps, unit.notes["curve"], linewidth=0.8, alpha=0.7)
         axis.set_title(f"training loss from scratch, {len(curves)} draws", fontsize=9)
         axis.set_xlabel("steps")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, dpi=110, format=path.suffix.lstrip(".") or "png")
-    plt.close(figure)
-    os.replace(beside, path)
-    return path
+    return save(figure, path, dpi=110)
 
 
 def _over_supports(axis: Axes, some: Sequence[Row]) -> None:

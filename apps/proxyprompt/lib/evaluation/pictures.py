@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 
-from lib.evaluation.drawing import COLOURS, outline, show
+from lib.evaluation.drawing import COLOURS, outline, save, show
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
 from lib.evaluation.record import Unit
@@ -25,7 +20,6 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
 
     DynUNet would have to be trained again and is left out. Written beside, then renamed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shown = [method for method in methods if method.name != "dynunet"]
     written = []
     for collection in plan.collections:
@@ -38,11 +32,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
             path = folder / f"{collection.name}-{structure}.png"
             measured = {unit.method for unit in units_here}
             figure = _figure(episodes, structure, first, [method for method in shown if method.name in measured])
-            beside = path.with_name(f".{path.name}.part")
-            figure.savefig(beside, dpi=90, format="png")
-            plt.close(figure)
-            os.replace(beside, path)
-            written.append(path)
+            written.append(save(figure, path, dpi=90))
     return written
 
 
