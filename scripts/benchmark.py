@@ -84,14 +84,18 @@ def main(arguments: list[str] | None = None) -> int:
     from rich.console import Console
 
     from lib.benchmark.measure import machine
-    from lib.benchmark.report import screen_table, write_json, write_page, write_plot
+    from lib.benchmark.report import screen_table, write_page, write_plot
+    from lib.files import write_json
     from lib.foundation import FOUNDATIONS
+    from lib.settings import usable_device
 
     if unknown := sorted(set(options.foundation or []) - set(FOUNDATIONS)):
         print(f"benchmark: unknown foundation {', '.join(unknown)}; valid: {', '.join(FOUNDATIONS)}", file=sys.stderr)
         return 2
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        print("benchmark: no CUDA device here; use --device cpu", file=sys.stderr)
+    try:
+        usable_device(options.device)
+    except ValueError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
         return 2
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -105,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
                 break
     Console(width=None if sys.stdout.isatty() else 160).print(screen_table(measured))
     if options.json:
-        write_json(options.json, measured, described)
+        write_json(options.json, {"machine": described, "rows": [row.to_dict() for row in measured]}, indent=2)
     if options.plot:
         write_plot(options.plot, measured)
     if options.page:

@@ -17,6 +17,8 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   memory        the supports as earlier frames of a video: plain SAM 2 (or atto), no generator
   persam        clicks where the target looks most and least like the structure, refined by the mask they give
   point, box, everything   the foundation prompted by the target's own truth: what a user's prompt would give
+  finetuned     proxyprompt after --train-minutes of training on those K supports
+  finetuned_paper   the paper's setting: frozen foundation, low-rank adapters, a generator from scratch, SGD
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
   --peers FILE  SAMed-, AutoSAM- and Med-SA-like rivals, trained by scripts/train.py --peer; they take no supports
 
@@ -96,6 +98,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument(
         "--unrelated", type=Path, metavar="DIR", help="proxyprompt also with supports of this other collection"
     )
+    model.add_argument("--train-minutes", type=float, default=10.0, help="fine-tuning of each draw (default 10)")
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
     model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
@@ -148,6 +151,7 @@ def method_options(options: argparse.Namespace, unrelated):
         mask_quality=tuple(options.mask_quality),
         inverted=options.inverted,
         unrelated=unrelated,
+        train_minutes=options.train_minutes,
         unet_minutes=options.unet_minutes,
         unet_size=options.unet_size,
         unet_width=options.unet_width,
@@ -173,6 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.evaluation.summary import rows, summarise
     from lib.evaluation.tables import markdown, table_csv
     from lib.foundation import CheckpointError
+    from lib.settings import usable_device
     from lib.studies.collections import read_collection
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
@@ -182,8 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("no CUDA device here; use --device cpu")
+        usable_device(options.device)
         folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
         structures = named_structures(options.structures, [folder.resolve().name for folder in folders])
         collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]

@@ -24,6 +24,7 @@ from matplotlib.lines import Line2D
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
 
 from lib.evaluation.drawing import COLOURS, outline, show
+from lib.files import replacing
 from lib.studies.errors import StudyError
 from lib.studies.label_files import suffix_of
 from lib.studies.study import Study, read_study
@@ -98,10 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"overlay: {error}", file=sys.stderr)
         return 2
     figure = draw(study, labels, names, count=max(1, options.slices), plain=options.plain)
-    beside = options.out.with_name(options.out.name + ".part")
-    figure.savefig(beside, dpi=110, format="png")
+    with replacing(options.out) as beside:
+        figure.savefig(beside, dpi=110, format="png")
     plt.close(figure)
-    beside.replace(options.out)
     return 0
 
 

@@ -10,7 +10,6 @@ how well it does on patients.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
 
 from lib.evaluation.client import Client, ServerError
+from lib.files import write_json
 from lib.foundation import CheckpointError, build_foundation
 from lib.studies.errors import StudyError
 from lib.studies.samples.folder import SampleFolder
@@ -113,9 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(error, style="red", markup=False)
     if options.json:
         content = {"server": options.server, "samples": str(options.samples), **summary}
-        beside = options.json.with_name(options.json.name + ".part")
-        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        beside.replace(options.json)
+        write_json(options.json, content, indent=2)
     return 0
 
 

@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from lib.evaluation.labelling import STRATEGIES, Plan, Run, Simulation, compare
+    from lib.files import write_json
     from lib.foundation import build_foundation
     from lib.segmenter import build_segmenter
     from lib.studies.cache import ContentCache
@@ -88,7 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{strategy:>13} seed {seed}: {count:3d} labels, Dice {dice:.4f}", flush=True)
 
             runs.append(simulation.run(strategy, seed, progress=told))
-            _write(options.json, {**about, **compare(runs, plan), "runs": [run.to_json() for run in runs]})
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            content = {**about, **compare(runs, plan), "runs": [run.to_json() for run in runs]}
+            write_json(options.json, content, indent=1)
     found = compare(runs, plan)
     if options.plot:
         _plot(options.plot, collection.name, found)
@@ -107,18 +110,13 @@ def _known(path: Path, about: dict) -> list[dict]:
     return content["runs"]
 
 
-def _write(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(beside, path)
-
-
 def _plot(path: Path, name: str, found: dict) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+
+    from lib.files import replacing
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for strategy, colour in (("disagreement", "#1f77b4"), ("random", "#7f7f7f")):
@@ -130,10 +128,9 @@ def _plot(path: Path, name: str, found: dict) -> None:
     axes.legend()
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, dpi=120, format="png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")
     plt.close(figure)
-    os.replace(beside, path)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from lib.foundation import CheckpointError
+    from lib.settings import usable_device
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
     from lib.training.distributed import process_group
@@ -213,9 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        if options.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("no CUDA device here; use --device cpu")
-        with process_group(options.device) as device:
+        with process_group(usable_device(options.device)) as device:
             return train(options, device)
     except TrainingStopped as stopped:
         print(f"train: {stopped}; the same command goes on", file=sys.stderr)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprom
 
 from lib.evaluation.client import Client, ServerError
 from lib.evaluation.training_loop import Report, TrainingLoop, plan_of
+from lib.files import write_json
 from lib.studies.collections import read_collection
 from lib.studies.errors import StudyError
 from lib.training.metrics import Interval
@@ -105,9 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if options.json:
         content = {"data": options.data.name, "seed": options.seed, "train": options.train, **report.to_json()}
-        beside = options.json.with_name(options.json.name + ".part")
-        beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        beside.replace(options.json)
+        write_json(options.json, content, indent=2)
     return 0
 
 

@@ -6,6 +6,11 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from lib.studies.samples import sonogram
+
+SONOGRAM_NAMES = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
+"""The structures of :func:`write_sonograms`, as ``read_collection`` takes them."""
+
 
 def _disc(rng, shape):
     rows, columns = np.ogrid[: shape[0], : shape[1]]
@@ -52,4 +57,15 @@ def write_volumes(
         )
         nib.save(nib.Nifti1Image(labels, affine), folder / "labelsTr" / f"v{n}.nii.gz")
     (folder / "dataset.json").write_text('{"labels": {"background": 0, "ring": [1, 2], "core": 2}}')
+    return folder
+
+
+def write_sonograms(folder: Path, *, count: int) -> Path:
+    """images/ and masks/ with drawn sonograms 00, 01 ..."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for n in range(count):
+        image, mask = sonogram.draw(np.random.default_rng(n))
+        Image.fromarray(image).save(folder / "images" / f"{n:02d}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{n:02d}.png")
     return folder

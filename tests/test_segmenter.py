@@ -52,7 +52,7 @@ def test_masks_for_several_targets_and_objects():
     segmenter = small_segmenter("sam2")
     images, masks = draw(segmenter, pairs=3, objects=2, targets=2)
     decoded = run(segmenter, images, masks, pairs=3)
-    assert decoded.mask_logits.shape == (2, 2, 16, 16)
+    assert decoded.mask_logits.shape == (2, 2, 32, 32)
     assert decoded.presence_logit.shape == decoded.iou.shape == (2, 2)
     assert decoded.mask_logits.isfinite().all()
 
@@ -124,14 +124,18 @@ def test_the_prompt_stays_in_front_of_the_memory_of_earlier_slices():
     segmenter = small_segmenter("sam2")
     images, masks = draw(segmenter, targets=3)
     features = segmenter.encode(images)
-    memory = segmenter.remember(features[:2], segmenter.encode_pair(images[:2], masks[:2]), torch.ones(2, 2).bool(), masks[:2])
+    memory = segmenter.remember(
+        features[:2], segmenter.encode_pair(images[:2], masks[:2]), torch.ones(2, 2).bool(), masks[:2]
+    )
     first = segmenter.segment(features[2:3], memory)
     frame = segmenter.foundation.remember_frame(features[2:3], first.mask_logits, first)
     assert frame.maps.shape == (1, 2, 16, 4, 4) and frame.pointer.shape == (1, 2, 32)
     alone = segmenter.segment(features[3:4], memory)
     after = segmenter.segment(features[3:4], memory, bank=MemoryBank((frame,), (1,), (False,)))
     assert (alone.mask_logits - after.mask_logits).abs().max() > 1e-5
-    other = segmenter.remember(features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool(), 1 - masks[:2])
+    other = segmenter.remember(
+        features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool(), 1 - masks[:2]
+    )
     changed = segmenter.segment(features[3:4], other, bank=MemoryBank((frame,), (1,), (False,)))
     assert (changed.mask_logits - after.mask_logits).abs().max() > 1e-6
 

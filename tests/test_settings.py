@@ -3,9 +3,10 @@
 from dataclasses import fields
 
 import pytest
+import torch
 
 from lib.foundation import FOUNDATIONS
-from lib.settings import Settings, SettingsError
+from lib.settings import Settings, SettingsError, usable_device
 
 
 def test_text_becomes_values():
@@ -95,3 +96,12 @@ def test_the_description_names_every_option_and_default():
     described = Settings.describe().splitlines()
     assert [line.split()[1] for line in described] == [f.name for f in fields(Settings)]
     assert "(default: atto)" in described[0]
+
+
+def test_the_device_is_one_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device("auto") == usable_device("cpu") == "cpu"
+    with pytest.raises(SettingsError, match=r"device cuda:1.*no CUDA device"):
+        Settings.from_conf({"device": "cuda:1"}).torch_device()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [usable_device(name) for name in ("auto", "cpu", "cuda:1")] == ["cuda", "cpu", "cuda:1"]

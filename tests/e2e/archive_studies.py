@@ -22,7 +22,8 @@ from lib.studies.samples.store import FAMILIES
 FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL_SERIES = {"t2": "dicom_brain_mr/T2_reg", "flair": "dicom_brain_mr/FLAIR_reg", "ct": "dicom_ct_liver_seg/ct"}
-LABELLED = ("us_01", "us_02", "us_03", "rgb_01", "rgb_02", "rgb_03", "mr_01", "mr_02")
+LABELLED = tuple(f"us_{n:02d}" for n in range(1, 7)) + ("rgb_01", "rgb_02", "rgb_03", "mr_01", "mr_02")
+"""Patients enough for a training to hold out three."""
 UNLABELLED = tuple(f"us_{n:02d}" for n in (7, 8, 9, 10)) + tuple(f"rgb_{n:02d}" for n in (7, 8, 9, 10))
 UNLABELLED += tuple(f"mr_{n:02d}" for n in (5, 6, 7, 8))
 DRAWN = {family.prefix: family for family in FAMILIES}

@@ -84,15 +84,22 @@ def test_choose_a_support_segment_correct_submit_and_go_on(
         viewer.shot(f"{following}_with_the_new_support")
 
 
-def test_a_click_corrects_one_structure(archived, viewer):
+def test_a_click_corrects_one_structure_and_is_taken_back(archived, viewer):
     viewer.open(archived.studies["us_10"].study)
     viewer.connect()
     viewer.segment()
+    before = viewer.painted()
     answer = viewer.click_prompt("head", (0.5, 0.5))
     clicks = answer["clicks"]["head"]
     assert (clicks["inside"], clicks["outside"], clicks["slices"]) == (1, 0, [0])
     assert set(answer["label_names"]) == {"head"}
     viewer.shot("click")
+    clicked = viewer.painted()
+    assert clicked["head"] == answer["structures"]["head"]["voxels"] != before["head"]
+    viewer.undo()
+    assert viewer.painted() == before
+    viewer.undo()
+    assert viewer.painted() == clicked
 
 
 def test_two_real_series_side_by_side(archived, viewer, tmp_path):
@@ -130,6 +137,22 @@ def test_update_model_starts_and_stops_a_training(archived, viewer):
     assert viewer.update_model("Update Model") == 200
     viewer.shot("training")
     assert viewer.update_model("Stop Training") == 200
+
+
+def test_what_a_training_made_is_used_until_it_is_rolled_back(archived, viewer):
+    viewer.open(archived.studies["us_08"].study)
+    viewer.connect()
+    viewer.choose("train", max_minutes="0.05", learning_rate="0.000001")  # hardly changes it: not worse, so published
+    assert viewer.update_model("Update Model") == 200
+    said = viewer.wait_for_training()
+    viewer.shot("trained")
+    version, _, fate = said.partition(" ")
+    assert fate.startswith("is used from now on: mean Dice"), said
+    told = viewer.segment()
+    assert version in told and "atto-2" not in told
+    viewer.shot("new_version")
+    viewer.choose(adapter="atto-2")
+    assert "atto-2" in viewer.segment()
 
 
 def test_why_a_request_failed_is_said(archived, viewer):

@@ -4,19 +4,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import requests
-from PIL import Image
 
 from lib.benchmark.server import running_server
 from lib.evaluation.client import Client, ServerError
 from lib.evaluation.training_loop import TrainingLoop, plan_of
 from lib.studies.collections import read_collection
-from lib.studies.samples import sonogram
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from labelled_folders import SONOGRAM_NAMES, write_sonograms
 from tiny_atto import write_tiny_atto
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -27,15 +25,8 @@ CASES, FIRST, MORE, TARGETS = 20, 3, 11, 3
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     """Drawn sonograms, each a group of its own."""
-    folder = tmp_path_factory.mktemp("collection")
-    for part in ("images", "masks"):
-        (folder / part).mkdir()
-    for n in range(CASES):
-        image, mask = sonogram.draw(np.random.default_rng(n))
-        Image.fromarray(image).save(folder / "images" / f"{n:02d}.png")
-        Image.fromarray(mask).save(folder / "masks" / f"{n:02d}.png")
-    names = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
-    return read_collection(folder, structures=names)
+    folder = write_sonograms(tmp_path_factory.mktemp("collection"), count=CASES)
+    return read_collection(folder, structures=SONOGRAM_NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PATIENCE = 240_000  # ms: software rendering on a busy machine
+TRAINING = 1_500_000  # ms
 WINDOW = {"width": 1500, "height": 850}
 FLAGS = [
     *("--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update"),
@@ -67,11 +68,16 @@ class Viewer:
         self.page.wait_for_selector("#proxyprompt-submit")
         self.page.wait_for_timeout(2000)  # the label map is being made
 
-    def choose(self, **options: str) -> None:
-        """In the dialog of options: each one's entry by its value."""
+    def choose(self, section: str = "infer", /, **options: str) -> None:
+        """In the dialog of options: each one's entry by its value, or its text where there is nothing to choose."""
         self.page.get_by_text("Options / Configurations").first.click()
+        self.page.locator("select[name=selectSection]").select_option(section)
         for name, value in options.items():
-            self.page.locator(f"#inferproxyprompt{name}").select_option(value)
+            field = self.page.locator(f"#{section}proxyprompt{name}")
+            if field.evaluate("field => field.tagName") == "SELECT":
+                field.select_option(value)
+            else:
+                field.fill(value)
         self.page.get_by_text("Confirm", exact=True).click()
 
     def offered(self, option: str) -> dict[str, str]:
@@ -139,6 +145,13 @@ class Viewer:
         self.page.mouse.up()
         self.page.wait_for_timeout(1000)
 
+    def undo(self) -> None:
+        self.page.locator("#proxyprompt-undo").click()
+
+    def painted(self) -> dict[str, int]:
+        """name -> pixels that have it, of the first label map."""
+        return self.page.evaluate(_PAINTED)
+
     def submit(self) -> None:
         with self.page.expect_response(lambda r: "/datastore/label" in r.url) as answered:
             self.page.locator("#proxyprompt-submit").click()
@@ -165,6 +178,14 @@ class Viewer:
             self.page.locator("label[for=tab-1]").click()
         return self._run(button, "/train/")
 
+    def wait_for_training(self) -> str:
+        """Until the panel offers to train again; what it says then about the training that has ended."""
+        self.page.get_by_text("Stop Training", exact=True).wait_for()
+        self.page.get_by_text("Update Model", exact=True).wait_for(timeout=TRAINING)
+        said = self.page.locator("#proxyprompt-training").inner_text()
+        self.page.locator("[data-sonner-toast]", has_text=said).wait_for()
+        return said
+
 
 _LIT = """() => [...document.querySelectorAll('.cornerstone-canvas')].some(canvas => {
   const small = document.createElement('canvas');
@@ -173,6 +194,18 @@ _LIT = """() => [...document.querySelectorAll('.cornerstone-canvas')].some(canva
   context.drawImage(canvas, 0, 0, 32, 32);
   return context.getImageData(0, 0, 32, 32).data.some((value, n) => n % 4 < 3 && value > 40);
 })"""
+
+_PAINTED = """() => {
+  const [{ segments, representationData }] = window.services.segmentationService.getSegmentations();
+  const names = new Map(Object.values(segments).map(segment => [segment.segmentIndex, segment.label]));
+  const pixels = {};
+  for (const id of representationData.Labelmap.imageIds) {
+    for (const index of window.cornerstone.cache.getImage(id).getPixelData().filter(index => index)) {
+      pixels[names.get(index)] = (pixels[names.get(index)] ?? 0) + 1;
+    }
+  }
+  return pixels;
+}"""
 
 
 @contextmanager

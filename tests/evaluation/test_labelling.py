@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,27 +12,20 @@ from lib.foundation import build_foundation
 from lib.segmenter import build_segmenter
 from lib.studies.cache import ContentCache
 from lib.studies.collections import read_collection
-from lib.studies.samples import sonogram
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import simulate_active_learning
+from labelled_folders import SONOGRAM_NAMES, write_sonograms
 from tiny_atto import write_tiny_atto
 
 CASES = 10
-NAMES = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Drawn sonograms; each two of them are one patient."""
-    folder = tmp_path_factory.mktemp("sonograms")
-    for part in ("images", "masks"):
-        (folder / part).mkdir()
-    for n in range(CASES):
-        image, mask = sonogram.draw(np.random.default_rng(n))
-        Image.fromarray(image).save(folder / "images" / f"{n:02d}.png")
-        Image.fromarray(mask).save(folder / "masks" / f"{n:02d}.png")
+    folder = write_sonograms(tmp_path_factory.mktemp("sonograms"), count=CASES)
     rows = "".join(f"{n:02d},patient{n // 2}\n" for n in range(CASES))
     (folder / "groups.csv").write_text("case,group\n" + rows)
     return folder
@@ -50,7 +42,7 @@ def simulation(folder, weights):
     cache = ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
     describer = build_foundation("atto", image_size=128, weights_dir=weights)
     return Simulation(
-        read_collection(folder, structures=NAMES), build_segmenter(weights_dir=weights), describer, plan, cache
+        read_collection(folder, structures=SONOGRAM_NAMES), build_segmenter(weights_dir=weights), describer, plan, cache
     )
 
 
@@ -69,7 +61,7 @@ def test_readers_begin_alike_and_label_what_is_not_held_out(simulation):
 
 def test_too_few_cases_are_refused(folder, weights):
     with pytest.raises(ValueError, match="6 cases to label"):
-        Simulation(read_collection(folder, structures=NAMES), None, None, Plan(last=16), ContentCache(
+        Simulation(read_collection(folder, structures=SONOGRAM_NAMES), None, None, Plan(last=16), ContentCache(
             None, memory_bytes=0, disk_bytes=0))  # fmt: skip
 
 
@@ -89,7 +81,7 @@ def test_readers_are_compared_seed_by_seed():
 
 def test_the_script_goes_on_where_it_stopped(folder, weights, tmp_path, capsys):
     out, plot = tmp_path / "out" / "curve.json", tmp_path / "curve.png"
-    command = ["--data", str(folder), "--structures", NAMES, "--weights", str(weights), "--json", str(out)]
+    command = ["--data", str(folder), "--structures", SONOGRAM_NAMES, "--weights", str(weights), "--json", str(out)]
     command += ["--last", "3", "--targets", "2", "--supports", "2", "--image-size", "128"]
     assert simulate_active_learning.main([*command, "--seeds", "1"]) == 0
     first = json.loads(out.read_text())

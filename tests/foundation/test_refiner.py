@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.foundation.base import Points, Prompts
-from lib.foundation.refiner import MaskRefiner
+from lib.foundation.refiner import CLICK_RADIUS, MaskRefiner, draw_marks
 from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
 
 NARROW = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
@@ -13,26 +13,29 @@ NARROW = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1
 
 def test_until_trained_it_only_interpolates_between_the_positions_of_the_grid():
     torch.manual_seed(0)
-    refiner = MaskRefiner(masks=4, fine=4, middle=8, width=8)
+    refiner = MaskRefiner(masks=4, fine=4, middle=8, dim=16, width=8)
     cells = torch.randn(3, 4, 4, 4)
     blocks = cells.repeat_interleave(4, 2).repeat_interleave(4, 3)
     fine, middle = torch.randn(3, 4, 16, 16), torch.randn(3, 8, 8, 8)
-    prior = torch.randn(3, 1, 32, 32)
+    prior, marks = torch.randn(3, 1, 32, 32), torch.zeros(3, 3, 16, 16)
+    assert not refiner.dense(marks + 1).any()
     smooth = F.interpolate(cells[:, :1], (32, 32), mode="bilinear", align_corners=False)
-    drawn, evidence = refiner(blocks, fine, middle, prior)
+    drawn, evidence = refiner(blocks, fine, middle, marks, prior)
     torch.testing.assert_close(drawn, smooth)
     assert evidence.shape == (3, 1) and not evidence.any()
     torch.nn.init.normal_(refiner.leave.weight)
     torch.nn.init.normal_(refiner.evidence.weight)
-    refined, evidence = refiner(blocks, fine, middle, prior)
+    refined, evidence = refiner(blocks, fine, middle, marks, prior)
     assert refined.shape == smooth.shape and not torch.allclose(refined, smooth) and evidence.all()
-    assert not torch.allclose(refined, refiner(blocks, fine, middle)[0])
-    torch.testing.assert_close(refiner(blocks, fine, middle)[0], refiner(blocks, fine, middle, 0 * prior)[0])
+    assert not torch.allclose(refined, refiner(blocks, fine, middle, marks)[0])
+    torch.testing.assert_close(
+        refiner(blocks, fine, middle, marks)[0], refiner(blocks, fine, middle, marks, 0 * prior)[0]
+    )
 
 
 def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
     torch.manual_seed(0)
-    refiner = MaskRefiner(masks=1, fine=2, middle=2, width=8)
+    refiner = MaskRefiner(masks=1, fine=2, middle=2, dim=16, width=8)
     optimiser = torch.optim.Adam(refiner.parameters(), 1e-2)
 
     def scene(seed):
@@ -46,7 +49,7 @@ def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
 
     def error(seed):
         coarse, fine, middle, disc = scene(seed)
-        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle)[0], disc)
+        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle, torch.zeros(8, 3, 32, 32))[0], disc)
 
     with torch.no_grad():
         before = error(1000).item()
@@ -77,3 +80,20 @@ def test_atto_has_one_official_models_have_none():
 @pytest.mark.parametrize("name", ["sam2.1_hiera_tiny"])
 def test_official_models_stay_as_they_are(name):
     assert Sam2(name=name, model=build_sam2_model(name, 128), image_size=128).refiner is None
+
+
+def test_marks_lie_where_clicks_and_boxes_do():
+    coords = torch.tensor(
+        [[[20.0, 40.0], [50.0, 8.0], [8.0, 16.0], [30.0, 60.0]], [[3.0, 3.0], [9.0, 9.0], [0.0, 0.0], [0.0, 0.0]]]
+    )
+    labels = torch.tensor([[1, 0, 2, 3], [1, 1, -1, -1]])
+    marks = draw_marks(coords, labels, 64)
+    assert marks.shape == (2, 3, 16, 16)
+    for row in range(16):
+        for column in range(16):
+            x, y = 4 * column + 1.5, 4 * row + 1.5
+            inside = ((x - 20) ** 2 + (y - 40) ** 2) ** 0.5 < CLICK_RADIUS
+            outside = ((x - 50) ** 2 + (y - 8) ** 2) ** 0.5 < CLICK_RADIUS
+            boxed = 8 <= x <= 30 and 16 <= y <= 60
+            assert marks[0, :, row, column].tolist() == [inside, outside, boxed]
+    assert marks[1, 0].any() and not marks[1, 1:].any()

@@ -13,6 +13,7 @@ from filelock import FileLock
 from tiny_atto import write_tiny_atto
 from tiny_training import QUICK, SIDE, Bench, make_bench
 
+from lib.files import TEMPORARY
 from lib.segmenter import available_versions, build_segmenter
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune import finetune
@@ -189,4 +190,4 @@ def test_a_full_disk_loses_nothing_that_was_there(bench):
     process.join()
     assert process.exitcode == 0
     assert [h.name for h in bench.store.all()] == [good.header.name]
-    assert not list(bench.folder.rglob("*.part"))
+    assert not [*bench.folder.rglob("*.part"), *bench.folder.rglob(f"*{TEMPORARY}")]

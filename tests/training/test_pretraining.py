@@ -179,7 +179,7 @@ def test_it_resumes_bit_for_bit_and_what_it_writes_can_be_served(tmp_path):
 
     scores = resumed.validate(size=64, groups=2)
     kinds = {"mask", "box", "points", "correction", "clip", "proxy_points", "proxy_clip"}
-    assert set(scores) == kinds | {"proxy_1", "proxy_3", "held_back_3", "presence"}
+    assert set(scores) == kinds | {"proxy_1", "proxy_3", "prior_3", "held_back_3", "presence"}
     path = resumed.export(tmp_path / "atto-7.safetensors", scores=scores)
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["config"])

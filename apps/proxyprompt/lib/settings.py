@@ -216,13 +216,21 @@ class Settings:
 
     def torch_device(self) -> str:
         """The device to serve on. SettingsError when CUDA was asked for and there is none."""
-        import torch
+        try:
+            return usable_device(self.device)
+        except ValueError as error:
+            raise SettingsError(f"'--conf device {self.device}': {error}") from None
 
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise SettingsError(f"'--conf device {self.device}': no CUDA device was found; use cpu or auto")
-        return self.device
+
+def usable_device(wanted: str) -> str:
+    """The device for PyTorch; ``auto`` is CUDA where there is one. ValueError when CUDA is wanted and there is none."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("no CUDA device was found; use cpu")
+    return wanted
 
 
 if __name__ == "__main__":

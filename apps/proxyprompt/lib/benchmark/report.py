@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from lib.benchmark.measure import Row
+from lib.files import replacing, write_text
 
 
 def screen_table(rows: Sequence[Row]) -> Table:
@@ -23,11 +22,6 @@ def screen_table(rows: Sequence[Row]) -> Table:
         table.add_row("" if row.part == part else row.part, row.name, _value(row), _aim(row), _verdict(row), row.note)
         part = row.part
     return table
-
-
-def write_json(path: Path, rows: Sequence[Row], machine: dict[str, object]) -> None:
-    content = {"machine": machine, "rows": [row.to_dict() for row in rows]}
-    _write(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_page(path: Path, rows: Sequence[Row], machine: dict[str, object], *, plot: Path) -> None:
@@ -51,7 +45,7 @@ def write_page(path: Path, rows: Sequence[Row], machine: dict[str, object], *, p
         "| --- | --- | ---: | ---: | --- | --- |",
     ]
     lines += [f"| {r.part} | {r.name} | {_value(r)} | {_aim(r)} | {_verdict(r)} | {r.note} |" for r in rows]
-    _write(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def write_plot(path: Path, rows: Sequence[Row]) -> None:
@@ -78,9 +72,8 @@ def write_plot(path: Path, rows: Sequence[Row]) -> None:
     growth.set(xscale="log", yscale="log", xlabel="times as many", ylabel="times as long")
     if groups:
         growth.legend()
-    beside = path.with_name(f"{path.stem}.part{path.suffix}")
-    figure.savefig(beside, dpi=120)
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=120, format=path.suffix.lstrip(".") or "png")
 
 
 def _value(row: Row) -> str:
@@ -93,9 +86,3 @@ def _aim(row: Row) -> str:
 
 def _verdict(row: Row) -> str:
     return {None: "", True: "yes", False: "no"}[row.reached]
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -21,7 +21,8 @@ from lib.training.baselines import nearest_feature, prototype
 from lib.training.groups import FILE as GROUPS_FILE
 from lib.training.groups import GroupSplit
 
-METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, "dynunet")
+FINETUNED = ("finetuned", "finetuned_paper")
+METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, "dynunet")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class MethodOptions:
     image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
     foundation the methods without a generator use; their names then tell it. mask_quality, inverted: proxyprompt once
     more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and with supports from
-    there. unet_*: see
+    there. train_minutes: for each draw of a fine-tuned method. unet_*: see
     :class:`lib.evaluation.unet.UNetConfig`. cache_bytes, cache: memory, and a folder or None, for encoded images.
     """
 
@@ -47,6 +48,7 @@ class MethodOptions:
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
     unrelated: Episodes | None = None
+    train_minutes: float = 10.0
     unet_minutes: float = 10.0
     unet_size: int = 256
     unet_width: int = 32
@@ -56,6 +58,7 @@ class MethodOptions:
 
 
 _LABELS = {"nearest": nearest_feature, "prototype": prototype}
+ENDLESS = 1_000_000  # epochs, where minutes decide
 _DISK_BYTES = 50 * 2**30
 
 
@@ -76,7 +79,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
         methods += [with_inverted_masks(ours)] * options.inverted
         methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
     others = [name for name in METHODS if name in options.names and name != "proxyprompt"]
-    if set(others) - {"copy", "dynunet"} and (foundation is None or options.other or options.adapter):
+    if set(others) - {"copy", "dynunet", *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
         built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
         foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)
@@ -135,9 +138,35 @@ def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]
     return segmenter, seen
 
 
+def _finetuned(name: str, options: MethodOptions) -> Method:
+    from lib.evaluation.finetuned import FineTuned
+    from lib.training.finetune_config import FinetuneConfig
+
+    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes}
+    foundation, weights = options.foundation, options.weights
+    config = FinetuneConfig.defaults(foundation, **limits)
+    if name == "finetuned_paper":
+        config = FinetuneConfig.paper(**limits)
+        if options.other:  # the foundation before any generator was trained with it
+            foundation, weights = options.other.stem, options.other
+
+    def start() -> Segmenter:
+        return build_segmenter(
+            foundation=foundation,
+            weights_dir=weights,
+            image_size=options.image_size,
+            device=options.device,
+            merge=False,
+        )
+
+    return FineTuned(name, start, config)
+
+
 def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> Method:
     if name == "copy":
         return Copy()
+    if name in FINETUNED:
+        return _finetuned(name, options)
     if name == "dynunet":
         from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +12,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lib.files import replacing
 
 COLOURS = ("#ffe119", "#42d4f4", "#f032e6", "#3cb44b", "#f58231", "#4363d8", "#e6194b", "#bfef45", "#fabed4", "#ffffff")
 
@@ -33,8 +34,7 @@ def outline(axis: Axes, mask: np.ndarray, colour: str, *, width: float = 1.2) ->
 def save(figure: Figure, path: Path, *, dpi: int) -> Path:
     """Written beside, then renamed, and closed. The suffix decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, dpi=dpi, format=path.suffix.lstrip(".") or "png")
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=dpi, format=path.suffix.lstrip(".") or "png")
     plt.close(figure)
-    os.replace(beside, path)
     return path

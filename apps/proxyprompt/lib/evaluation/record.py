@@ -7,13 +7,13 @@ that decided it is the same: other weights measure that method anew and leave th
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lib.evaluation.scoring import Score
+from lib.files import write_json
 
 FORMAT = 1
 SAVE_SECONDS = 10.0  # what an interruption may cost at most, besides the unit under way
@@ -108,12 +108,7 @@ class Record:
             "units": [unit.to_json() for unit in self._units.values()],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.part")
-        try:
-            beside.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(beside, self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_json(self.path, content, allow_nan=False)
 
 
 def _short(value: float | int | None) -> float | int | None:

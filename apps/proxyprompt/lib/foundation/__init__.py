@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib.files import replacing
 from lib.foundation.checkpoints import (
     CHECKPOINTS,
     CheckpointError,
@@ -181,7 +181,6 @@ def write_random_checkpoint(name: str, path: str | Path, *, seed: int = 0) -> Pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = _random_model(name).state_dict()
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    torch.save({"model": state} if CHECKPOINTS[name].family == "sam2" else state, beside)
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        torch.save({"model": state} if CHECKPOINTS[name].family == "sam2" else state, beside)
     return path

@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from lib.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -122,10 +123,8 @@ def remember_digest(path: Path, sha256: str, *, first_use: str | None = None) ->
     record = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
     if first_use is not None:
         record["first_use"] = first_use
-    beside = sidecar(path).with_name(f"{sidecar(path).name}.{os.getpid()}.part")
     try:
-        beside.write_text(json.dumps(record) + "\n")
-        os.replace(beside, sidecar(path))
+        write_json(sidecar(path), record)
     except OSError as error:
         logger.info("the hash of %s could not be stored (%s); it is computed again at the next start", path, error)
 

@@ -17,7 +17,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
-from lib.foundation.refiner import MaskRefiner
+from lib.foundation.refiner import MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -89,9 +89,13 @@ class Sam2(Foundation):
             embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
         else:
             embedding = self._attend(embedding, prompts.proxy, memory)
-        sparse, dense = self._embed_prompts(prompts, embedding)
+        coords, labels = _clicks_and_corners(prompts, embedding)
+        sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
-        decoder = self.model.sam_mask_decoder
+        decoder, marks = self.model.sam_mask_decoder, None
+        if self.refiner is not None:
+            marks = draw_marks(coords, labels, self.image_size)
+            dense = dense + self.refiner.dense(marks)
         masks, iou, tokens, presence = decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.model.sam_prompt_encoder.pe_layer(tuple(embedding.shape[-2:]))[None].to(embedding.dtype),
@@ -102,7 +106,7 @@ class Sam2(Foundation):
         )
         if self.refiner is not None:
             prior = None if prompts.prior is None else prompts.prior.flatten(0, 1)[:, None]
-            masks, evidence = self.refiner(masks, *high_res, prior)
+            masks, evidence = self.refiner(masks, *high_res, marks, prior)
             presence = presence + evidence
         learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
         if decoder.dynamic_multimask_via_stability and not learned:
@@ -172,10 +176,11 @@ class Sam2(Foundation):
         tokens = tokens.unflatten(2, (-1, self.mem_dim))
         return tokens.permute(0, 2, 1, 3).flatten(0, 1)
 
-    def _embed_prompts(self, prompts: Prompts, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed_prompts(
+        self, prompts: Prompts, coords: Tensor, labels: Tensor, embedding: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Sparse (B*N, P, C) and dense (B*N, C, H, W) prompt embeddings."""
         encoder = self.model.sam_prompt_encoder
-        coords, labels = _clicks_and_corners(prompts, embedding)
         built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
         coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
         masks = None
@@ -286,7 +291,7 @@ def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256
     model, refiner = _instantiate(config), None
     if c["refiner"]:
         masks, fine, middle = model.sam_mask_decoder.num_mask_tokens, dim // 8, dim // 4
-        refiner = MaskRefiner(masks=masks, fine=fine, middle=middle, width=c["refiner"])
+        refiner = MaskRefiner(masks=masks, fine=fine, middle=middle, dim=dim, width=c["refiner"])
     return Sam2(name="atto", model=model, image_size=image_size, refiner=refiner)
 
 

@@ -20,7 +20,6 @@ import os
 import re
 import threading
 import time
-import uuid
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +32,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
+
+from lib.files import TEMPORARY, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -237,15 +238,13 @@ class ContentCache:
             "crc32": str(_checksum(entry.tensors)),
         }
         path = self._path(key)
-        beside = path.with_name(f".{key}.{uuid.uuid4().hex}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(dict(entry.tensors), beside, metadata=header)
-            size = beside.stat().st_size
-            os.replace(beside, path)
+            with replacing(path) as beside:
+                save_file(dict(entry.tensors), beside, metadata=header)
+                size = beside.stat().st_size
         except OSError as error:  # a full or read-only disk must not fail the request that filled the cache
             logger.warning("cache: could not write %s: %s; going on without", path, error)
-            _remove(beside)
             return None
         with self._lock:
             self._disk_bytes += size
@@ -287,7 +286,7 @@ class ContentCache:
                     status = item.stat()
                     if item.name.endswith(_SUFFIX):
                         found.append((Path(item.path), status.st_mtime, status.st_size))
-                    elif item.name.endswith(".tmp") and time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                    elif item.name.endswith(TEMPORARY) and time.time() - status.st_mtime > _ABANDONED_SECONDS:
                         _remove(Path(item.path))
         return found
 

@@ -7,8 +7,6 @@ say both where they lie, if that is known, and which frame of the image they wer
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -19,6 +17,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.codedict import Code, codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from lib.files import replacing
 from lib.studies.dicom import Frame, read_frames
 from lib.studies.errors import StudyError
 from lib.studies.registry import name_key
@@ -61,10 +60,8 @@ def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path
     _describe_frames(seg, frames, [(number, k) for number, k, _ in drawn])
     bits = np.packbits(np.stack([plane.T for _, _, plane in drawn]).ravel(), bitorder="little").tobytes()
     seg.PixelData = bits + b"\0" * (len(bits) % 2)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".seg-") as folder:
-        beside = Path(folder) / "seg.dcm"
+    with replacing(path) as beside:
         seg.save_as(beside, write_like_original=False)
-        os.replace(beside, path)
     return path
 
 

@@ -10,9 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.files import replacing
 from lib.studies.library import LabelledStudy
 
 logger = logging.getLogger(__name__)
@@ -68,10 +67,8 @@ class Proposals:
         told = {"names": dict(proposal.names), "made_by": dict(proposal.made_by), "content_hash": proposal.content_hash}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._folder, prefix=".keeping-") as beside:
-                path = Path(beside) / "proposal.npz"
-                np.savez_compressed(path, labels=proposal.labels, told=np.array(json.dumps(told)))
-                os.replace(path, self._path(image_id))
+            with replacing(self._path(image_id)) as beside, open(beside, "wb") as file:
+                np.savez_compressed(file, labels=proposal.labels, told=np.array(json.dumps(told)))
         except OSError as error:
             logger.warning("the proposal for %s could not be kept: %s", image_id, error)
 

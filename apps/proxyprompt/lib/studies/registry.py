@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lib.files import replacing
 from lib.studies.errors import StudyError
 
 LARGEST_ID = 255  # a label map holds one byte a voxel
@@ -141,16 +141,10 @@ class StructureRegistry:
                 {"id": s.id, "name": s.name, "aliases": list(s.aliases)} for _, s in sorted(structures.items())
             ],
         }
-        handle, beside = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as f:
-                json.dump(content, f, indent=1, ensure_ascii=False)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(beside, self.path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        with replacing(self.path) as beside, open(beside, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
         self._refresh(force=True)
 
     def _refresh(self, *, force: bool = False) -> None:

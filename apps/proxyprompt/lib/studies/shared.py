@@ -9,13 +9,11 @@ change of it has its turn, a change starts from what is on the disk, and files a
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 import tempfile
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +24,8 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException
+
+from lib.files import write_json
 
 
 def _in_turn(method: Callable) -> Callable:
@@ -134,12 +134,7 @@ class SharedDatastore(LocalDatastore):
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         path = Path(self._datastore_config_path)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            beside.write_text(json.dumps(LocalDatastore.json(self), indent=2, default=str), encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_json(path, LocalDatastore.json(self), indent=2, default=str)
         self._config_ts = path.stat().st_mtime
 
     def _on_moved(self, event) -> None:

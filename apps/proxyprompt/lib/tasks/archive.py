@@ -17,6 +17,7 @@ from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from pydicom.dataset import Dataset
 from requests.exceptions import RequestException
 
+from lib.files import replacing
 from lib.studies.dicom import NOT_IMAGES
 
 logger = logging.getLogger(__name__)
@@ -95,11 +96,8 @@ class Archive:
 
     def fetch_seg(self, seg: Seg, path: Path) -> None:
         """Writes a SEG, beside and then renamed."""
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
-            beside = Path(temporary) / path.name
-            with self._asked():
-                self.client.retrieve_instance(seg.study, seg.series, seg.instance).save_as(beside)
-            beside.replace(path)
+        with replacing(path) as beside, self._asked():
+            self.client.retrieve_instance(seg.study, seg.series, seg.instance).save_as(beside)
 
     def store(self, instance: Dataset) -> None:
         with self._asked():

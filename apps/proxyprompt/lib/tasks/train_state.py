@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from lib.files import write_json
 from lib.training.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -134,10 +135,8 @@ class TrainingState:
         """Nobody's training ends because the disk takes no more statistics."""
         self._written = time.monotonic()
         content = {"epoch": 0, "best_metric": 0.0, **stats, "total_epochs": max(1, epochs)}
-        beside = self._stats.with_name(f".{self._stats.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
-            beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            os.replace(beside, self._stats)
+            write_json(self._stats, content, indent=1)
 
     def _runs(self) -> bool:
         lock = FileLock(self._lock)

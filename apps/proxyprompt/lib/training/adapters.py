@@ -9,11 +9,9 @@ Versions get shared, so they name no study and no patient: groups are salted has
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -25,6 +23,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from lib.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -171,15 +171,12 @@ class AdapterStore:
         return self.folder / f"{name}{_SUFFIX}"
 
     def _write(self, path: Path, header: AdapterHeader, state: Mapping[str, Tensor]) -> None:
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(dict(state), beside, metadata={"header": header.to_json()})
-            beside.chmod(0o644)  # safetensors writes for the owner only
-            os.replace(beside, path)
+            with replacing(path) as beside:
+                save_file(dict(state), beside, metadata={"header": header.to_json()})
+                beside.chmod(0o644)  # safetensors writes for the owner only
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
             size = sum(value.nbytes for value in state.values())
             raise AdapterError(
                 f"{path} could not be written ({error}); nothing was changed. It takes {size / 1e6:.0f} MB: make room, "

@@ -18,6 +18,7 @@ from lib.foundation.base import Foundation, Geometry
 from lib.training.augmentation import augment
 from lib.training.cases import LabelledSlice
 from lib.training.errors import TrainingError
+from lib.training.finetune_config import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,21 @@ class EpisodeSource:
                 f"none of {', '.join(names)} is labelled in two of the {len(self._by_key)} {self._unit} to train on; "
                 "label the same structure in another one"
             )
+
+    @classmethod
+    def configured(cls, slices: Sequence[LabelledSlice], names: Sequence[str], config: FinetuneConfig) -> EpisodeSource:
+        """As the options of a fine-tuning say."""
+        return cls(
+            slices,
+            names,
+            members=config.members,
+            supports=config.supports,
+            objects=config.objects,
+            absent=config.absent,
+            augmented=config.augment,
+            views=config.views,
+            seed=config.seed,
+        )
 
     def _split(self, slices: Sequence[LabelledSlice]) -> dict[str, list[LabelledSlice]]:
         """Slices that must not support each other, under one key."""

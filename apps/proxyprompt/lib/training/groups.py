@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from lib.files import write_json
 from lib.training.errors import TrainingError
 
 FILE = "groups.json"
@@ -66,12 +66,9 @@ class GroupSplit:
         return held
 
     def _save(self) -> None:
-        text = json.dumps({"salt": self._salt, "training": self.training, "validation": self.validation}, indent=1)
-        beside = self._path.with_name(f".{FILE}.{os.getpid()}.part")
+        decisions = {"salt": self._salt, "training": self.training, "validation": self.validation}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, self._path)
+            write_json(self._path, decisions, indent=1)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise TrainingError(f"{self._path} could not be written ({error}); nothing was trained") from error

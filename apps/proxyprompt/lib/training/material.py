@@ -40,17 +40,7 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         if case.group not in held
         for labelled in read_slices(case, names, most=SLICES, size=size)
     ]
-    source = EpisodeSource(
-        slices,
-        names,
-        members=config.members,
-        supports=config.supports,
-        objects=config.objects,
-        absent=config.absent,
-        augmented=config.augment,
-        views=config.views,
-        seed=config.seed,
-    )
+    source = EpisodeSource.configured(slices, names, config)
     warnings = list(source.warnings)
     if config.validation and not held:
         warnings.append(

@@ -120,6 +120,12 @@ PATCHES = (
     ),
     Patch(
         PANEL,
+        "says that it computes for as long as it does",
+        "message: 'Running Auto-Segmentation...',\n        type: 'info',\n        duration: 7000",
+        "message: 'Running Auto-Segmentation...',\n        type: 'info',\n        duration: Infinity",
+    ),
+    Patch(
+        PANEL,
         "says why a segmentation failed",
         "message: 'Failed to Run Segmentation',",
         "message: window.proxyprompt.reason(response),",
@@ -148,6 +154,64 @@ PATCHES = (
     ),
     Patch(
         PANEL,
+        "what a request adds to its options stays out of the next one's, such as points that were taken back",
+        "return this.state.options;",
+        "return structuredClone(this.state.options);",
+    ),
+    Patch(
+        PANEL,
+        "no tab for models that this app does not have",
+        "    return models;\n  }\n  getModelOrgans(model) {",
+        "    return models.filter(m => info.data.models[m].type === 'vista3d');\n  }\n  getModelOrgans(model) {",
+    ),
+    Patch(
+        PANEL,
+        "says why there is no next sample",
+        """      if (response.status !== 200) {
+        this.notification.show({
+          title: 'MONAI Label',
+          message: 'Failed to Fetch Next Sample',""",
+        """      if (response.status !== 200 || !response.data.id) {
+        this.notification.show({
+          title: 'MONAI Label',
+          message: response.status === 200 ? 'Every study has a label' : window.proxyprompt.reason(response),""",
+    ),
+    Patch(
+        PANEL,
+        "says why a training did not start",
+        "message: 'Failed to ' + (training ? 'STOP' : 'RUN') + ' training',",
+        "message: window.proxyprompt.reason(response),",
+    ),
+    Patch(
+        PANEL,
+        "a training is followed",
+        "  async componentDidMount() {\n    const training = await",
+        """  componentDidUpdate(props, before) {
+    if (this.state.training !== before.training) {
+      this.props.onTraining();
+    }
+  }
+  async componentDidMount() {
+    const training = await""",
+    ),
+    Patch(
+        PANEL,
+        "what follows it may refresh the panel",
+        "      ref: this.actions['activelearning'],\n",
+        "      ref: this.actions['activelearning'],\n      onTraining: () => window.proxyprompt.watch(this),\n",
+    ),
+    Patch(
+        PANEL,
+        "how far a training is, and what became of it",
+        "}, accuracy))))))));",
+        """}, accuracy)))))), react.createElement("p", {
+      id: "proxyprompt-training",
+      style: { userSelect: "text" }
+    }, window.proxyprompt.story(this.props.info.data, this.state.training))));""",
+    ),
+    Patch(PANEL, "it is the Dice on held-out patients", '"Train Acc:"', '"Held out:"'),
+    Patch(
+        PANEL,
         "the chosen strategy is used",
         "onChange: this.onChangeStrategy,",
         "onChange: evt => this.setState({ strategy: evt.target.value }),",
@@ -160,7 +224,13 @@ PATCHES = (
     ),
     Patch(
         PANEL,
-        "submit, and what the last answer rests on",
+        "all of the panel can be reached in a low window",
+        'className: "monaiLabelPanel"\n',
+        'className: "monaiLabelPanel",\n      style: { overflowY: "auto" }\n',
+    ),
+    Patch(
+        PANEL,
+        "submit, undo, and what the last answer rests on",
         """      onClick: this.openConfigurations
     }, "Options / Configurations"), /*#__PURE__*/react.createElement("hr", {
       className: "separator"
@@ -173,7 +243,12 @@ PATCHES = (
       className: "actionButton",
       title: "Store the segmentation of this series as its final label",
       onClick: () => window.proxyprompt.submit(this)
-    }, "Submit"), react.createElement("div", {
+    }, "Submit"), react.createElement("button", {
+      id: "proxyprompt-undo",
+      className: "actionButton",
+      title: "Take back the last result, and what was painted after it; once more brings both back",
+      onClick: () => window.proxyprompt.undo(this)
+    }, "Undo"), react.createElement("div", {
       id: "proxyprompt-answer",
       style: { fontSize: "smaller", userSelect: "text" }
     })), isDataReady""",

@@ -7,8 +7,11 @@ window.proxyprompt = (() => {
   let core; // @cornerstonejs/core
   let tools; // @cornerstonejs/tools
   let names = {}; // of studies, for the drop-downs
+  const ids = {}; // structure -> the server's number of it
+  let watching = 0; // which look at a training is the latest
   const slices = new Map(); // series -> [[SOPInstanceUID, frame], ...] in the server's order
   const sought = new Map(); // series -> names of the structures that were looked for
+  const previous = new Map(); // label map -> its pixels before the last result was drawn
 
   const attach = (cornerstone, cornerstoneTools) => {
     core = cornerstone;
@@ -32,7 +35,7 @@ window.proxyprompt = (() => {
   /* The same, made if there is none, with a segment of each name. */
   async function labelMap(panel, wanted) {
     const { viewport, displaySet } = panel.getActiveViewportInfo();
-    const color = label => panel.segmentColor(label);
+    const color = label => colorOf(label) ?? panel.segmentColor(label);
     if (!current(panel)) {
       const [first] = wanted;
       const segmentationId = await service(panel).createLabelmapForDisplaySet(displaySet, {
@@ -54,11 +57,34 @@ window.proxyprompt = (() => {
   const indexOf = (segmentation, name) =>
     Object.values(segmentation.segments).find(segment => segment.label === name).segmentIndex;
 
+  /* A structure's colour: the same in every study, and far from those of its neighbours in the list of all. */
+  function colorOf(label) {
+    if (!ids[label]) {
+      return null;
+    }
+    const hue = (ids[label] * 137.5) % 360; // the golden angle
+    const channel = n => {
+      const k = (n + hue / 30) % 12;
+      return Math.round(255 * (0.6 - 0.35 * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
+    };
+    return [channel(0), channel(8), channel(4), 255];
+  }
+
   /* After "connect": names for the drop-downs, and the known structures in the segment list. */
   async function connected(panel, info, labels) {
     names = Object.assign({}, ...Object.values(info.models).map(model => model.names ?? {}));
+    Object.assign(ids, ...Object.values(info.models).map(model => model.labels));
     if (labels.length && !current(panel)) {
       await labelMap(panel, labels);
+    }
+  }
+
+  /* What the server says about itself, once more. */
+  async function refresh(panel) {
+    const { data } = await panel.client().info();
+    if (data) {
+      await connected(panel, data, []);
+      panel.setState({ info: { ...panel.state.info, data } });
     }
   }
 
@@ -107,7 +133,10 @@ window.proxyprompt = (() => {
     }
     const wanted = Object.keys(answer.label_names);
     sought.set(series, new Set([...(sought.get(series) ?? []), ...wanted]));
+    Object.assign(ids, answer.label_names);
     const { segmentation, images } = await labelMap(panel, wanted);
+    const { segmentationId } = segmentation;
+    previous.set(segmentationId, copies(images));
     const drawn = new Uint8Array(256);
     for (const [name, id] of Object.entries(answer.label_names)) {
       drawn[id] = indexOf(segmentation, name);
@@ -124,9 +153,29 @@ window.proxyprompt = (() => {
         }
       }
     });
-    const { segmentationId } = segmentation;
+    modified(segmentationId);
+    if (!wanted.includes(Object.values(segmentation.segments).find(segment => segment.active)?.label)) {
+      service(panel).setActiveSegment(segmentationId, indexOf(segmentation, wanted[0])); // what the brush paints
+    }
+    tell(answer, images.length);
+  }
+
+  const copies = images => images.map(image => image.getPixelData().slice());
+  const modified = segmentationId =>
     core.triggerEvent(core.eventTarget, tools.Enums.Events.SEGMENTATION_DATA_MODIFIED, { segmentationId });
-    tell(answer);
+
+  /* Takes back the last result, and what was painted after it; once more brings both back. */
+  function undo(panel) {
+    const map = current(panel);
+    const kept = map && previous.get(map.segmentation.segmentationId);
+    if (!kept) {
+      panel.notification.show({ title: 'MONAI Label', message: 'No result to take back', type: 'error' });
+      return;
+    }
+    const { segmentationId } = map.segmentation;
+    previous.set(segmentationId, copies(map.images));
+    map.images.forEach((image, n) => image.getPixelData().set(kept[n]));
+    modified(segmentationId);
   }
 
   /* The voxels of a raw NRRD: all that follows its first empty line. */
@@ -172,7 +221,7 @@ window.proxyprompt = (() => {
       return;
     }
     const { displaySet } = panel.getActiveViewportInfo();
-    const planes = map.images.map(image => image.getPixelData());
+    const planes = copies(map.images);
     const seen = new Set();
     planes.forEach(plane => plane.forEach(index => seen.add(index)));
     const looked = sought.get(displaySet.SeriesInstanceUID) ?? new Set();
@@ -194,22 +243,52 @@ window.proxyprompt = (() => {
       return;
     }
     say('success', `Submitted: ${declared.map(segment => segment.label).join(', ')}`);
-    const { data } = await panel.client().info();
-    await connected(panel, data, []);
-    panel.setState({ info: { ...panel.state.info, data } });
+    await refresh(panel);
+  }
+
+  /* From the press of "Update Model" to its end: how far it is, in the panel, then what became of it. */
+  async function watch(panel) {
+    const tab = panel.actions.activelearning.current;
+    const turn = ++watching;
+    await refresh(panel);
+    while (tab.state.training && turn === watching) {
+      await new Promise(done => setTimeout(done, 3000));
+      const answer = await fetch(new URL('train/', panel.client().server_url)).catch(() => null);
+      const task = answer && (await answer.json());
+      await refresh(panel);
+      if (task && turn === watching && !['SUBMITTED', 'RUNNING'].includes(task.status)) {
+        const failed = task.status === 'ERROR' && task.details.at(-1);
+        const message = failed || story(panel.state.info.data, false);
+        panel.notification.show({ title: 'Training', message, type: failed ? 'error' : 'info', duration: 60000 });
+        tab.setState({ training: false });
+        return;
+      }
+    }
+  }
+
+  /* What is known of the training that runs, or of the last one. */
+  function story(info, running) {
+    const [stats] = Object.values(info.train_stats ?? {});
+    if (running) {
+      const far = `${stats?.message}, epoch ${stats?.epoch} of ${stats?.total_epochs}`;
+      return stats?.status === 'running' ? far : 'starting';
+    }
+    const fate = { published: 'is used from now on', refused: 'is not used', unproven: 'is not used yet' };
+    return stats?.version ? `${stats.version} ${fate[stats.status]}: ${stats.message}` : (stats?.message ?? '');
   }
 
   /* Why a request failed, in the server's words. */
   function reason(error) {
     try {
-      return JSON.parse(new TextDecoder().decode(error.response.data)).detail;
+      const { data } = error.response;
+      return (data instanceof ArrayBuffer ? JSON.parse(new TextDecoder().decode(data)) : data).detail;
     } catch {
       return `The server did not answer as expected: ${error.message ?? error.status}`;
     }
   }
 
   /* What the result rests on, under the panel's buttons. */
-  function tell(answer) {
+  function tell(answer, slices) {
     const percent = value => (value === null || value === undefined ? '–' : `${Math.round(100 * value)} %`);
     const row = (tag, cells) => {
       const made = document.createElement('tr');
@@ -222,9 +301,10 @@ window.proxyprompt = (() => {
       made.style.cssText = 'width: 100%; text-align: left; margin-top: 6px';
       return made;
     };
+    const where = found => (slices > 1 ? `, ${found.slices} of ${slices} slices` : '');
     const structures = Object.entries(answer.structures ?? {}).map(([name, found]) => [
       name,
-      percent(found.presence_max),
+      found.voxels ? percent(found.presence_max) + where(found) : 'not found',
       percent(found.agreement),
     ]);
     const used = answer.supports ?? [];
@@ -245,5 +325,5 @@ window.proxyprompt = (() => {
       );
   }
 
-  return { attach, connected, nameOf, reason, segments, show, submit, voxelOf };
+  return { attach, connected, nameOf, reason, segments, show, story, submit, undo, voxelOf, watch };
 })();

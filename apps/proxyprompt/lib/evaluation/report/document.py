@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lib.evaluation.report.findings import QUALITY, findings, qualities
 from lib.evaluation.report.sheets import OURS, Sheet
 from lib.evaluation.summary import means, rows
 from lib.evaluation.tables import grid
+from lib.files import write_text
 from lib.training.metrics import Interval
 
 _ABOUT = """# Results beside the paper's
@@ -50,9 +50,7 @@ def write_results(sheets: Sequence[Sheet], path: Path, *, command: str) -> Path:
         *_records(sheets),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 

@@ -58,13 +58,14 @@ class PretrainConfig:
     )
     proxy_kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "proxy": 0.6,
-            "proxy_points": 0.1,
-            "proxy_clip": 0.03,
-            "mask": 0.15,
-            "box": 0.05,
-            "points": 0.03,
-            "correction": 0.04,
+            "proxy": 0.56,
+            "proxy_points": 0.16,
+            "proxy_clip": 0.02,
+            "mask": 0.05,
+            "box": 0.08,
+            "points": 0.05,
+            "correction": 0.05,
+            "clip": 0.03,
         }
     )
     foundation: dict = field(default_factory=lambda: dict(ATTO))

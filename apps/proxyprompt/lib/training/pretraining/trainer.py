@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lib.files import replacing
 from lib.foundation import FOUNDATION_PREFIX
 from lib.foundation.sam2 import build_atto
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
@@ -26,8 +25,6 @@ from lib.training.pretraining import tasks
 from lib.training.pretraining.config import PretrainConfig
 from lib.training.procedural import draw_groups
 from lib.training.procedural.catalogue import ANATOMIES
-
-logger = logging.getLogger(__name__)
 
 HELD_BACK = ("layers",)  # anatomies that only validation sees
 SHOWN = tuple(name for name in ANATOMIES if name not in HELD_BACK)
@@ -164,49 +161,55 @@ class Pretrainer:
         """Mean Dice of the averaged weights on groups of a seed that training never uses.
 
         By kind of prompt, and for the proxy by number of supports, also on anatomies that training never draws
-        (``held_back_3``); ``presence`` is the share of structures that are rightly said to be there or not.
+        (``held_back_3``); ``prior_3`` is that of the fine readout by itself; ``presence`` is the share of structures
+        that are rightly said to be there or not.
         """
-        segmenter, members = self.average.module, 4
-        segmenter.foundation.image_size = size
-        scores: dict[str, float] = {}
-
-        def episode(anatomies: tuple[str, ...], supports: int = 3) -> tuple[tasks.Episode, Tensor]:
-            random = torch.Generator(device=self.device).manual_seed(seed)
-            data = draw_groups(
-                groups,
-                members,
-                size,
-                objects=self.config.objects,
-                generator=random,
-                device=self.device,
-                ease=0.5,
-                anatomies=anatomies,
-            )
-            order = torch.stack([torch.roll(torch.arange(members), -1 - i) for i in range(members)])[:, :supports]
-            chosen = torch.zeros(groups, members, members, dtype=torch.bool).scatter_(
-                2, order.expand(groups, -1, -1), 1
-            )
-            choices = torch.Generator().manual_seed(seed)
-            with self._precision():
-                return tasks.begin(segmenter, data, choices, supports=chosen), data.present.flatten(0, 1)
+        self.average.module.foundation.image_size = size
+        draw = partial(self._held_back_episode, size=size, groups=groups, seed=seed)
 
         def mean_dice(kind: str, given: tasks.Episode) -> float:
             return self._grade(kind, given).dice.nanmean().item()
 
+        kinds = ["mask", "box", "points", "correction", "clip"]
         proxied = self.step > self.config.span("proxy")[0]
-        for kind in ("mask", "box", "points", "correction", "clip") + (
-            ("proxy_points", "proxy_clip") if proxied else ()
-        ):
-            scores[kind] = mean_dice(kind, episode(SHOWN)[0])
         if proxied:
-            scores["proxy_1"] = mean_dice("proxy", episode(SHOWN, 1)[0])
-            given, present = episode(SHOWN, 3)
+            kinds += ["proxy_points", "proxy_clip"]
+        scores = {kind: mean_dice(kind, draw(SHOWN)[0]) for kind in kinds}
+        if proxied:
+            scores["proxy_1"] = mean_dice("proxy", draw(SHOWN, supports=1)[0])
+            given, present = draw(SHOWN)
             with self._precision():
-                ((decoded, masks),) = tasks.proxy(given).answers
+                graded = tasks.proxy(given)
+            ((decoded, masks),) = graded.answers
             scores["proxy_3"] = segmentation_loss(decoded, masks).dice.nanmean().item()
+            if graded.proxy.prior is not None:
+                prior = replace(decoded, mask_logits=graded.proxy.prior)
+                scores["prior_3"] = segmentation_loss(prior, masks).dice.nanmean().item()
             scores["presence"] = ((decoded.presence_logit > 0) == present).float().mean().item()
-            scores["held_back_3"] = mean_dice("proxy", episode(HELD_BACK, 3)[0])
+            scores["held_back_3"] = mean_dice("proxy", draw(HELD_BACK)[0])
         return scores
+
+    def _held_back_episode(
+        self, anatomies: tuple[str, ...], *, size: int, groups: int, seed: int, supports: int = 3, members: int = 4
+    ) -> tuple[tasks.Episode, Tensor]:
+        """Encoded groups in which each member is supported by the next ones, and where each structure is present."""
+        random = torch.Generator(device=self.device).manual_seed(seed)
+        data = draw_groups(
+            groups,
+            members,
+            size,
+            objects=self.config.objects,
+            generator=random,
+            device=self.device,
+            ease=0.5,
+            anatomies=anatomies,
+        )
+        order = torch.stack([torch.roll(torch.arange(members), -1 - i) for i in range(members)])[:, :supports]
+        chosen = torch.zeros(groups, members, members, dtype=torch.bool).scatter_(2, order.expand(groups, -1, -1), 1)
+        choices = torch.Generator().manual_seed(seed)
+        with self._precision():
+            episode = tasks.begin(self.average.module, data, choices, supports=chosen)
+        return episode, data.present.flatten(0, 1)
 
     def save(self) -> None:
         """Write the checkpoint beside, then rename it."""
@@ -220,9 +223,8 @@ class Pretrainer:
             "random": self.random.get_state(),
             "choices": self.choices.get_state(),
         }
-        beside = self.checkpoint.with_suffix(".part")
-        torch.save(state, beside)
-        os.replace(beside, self.checkpoint)
+        with replacing(self.checkpoint) as beside:
+            torch.save(state, beside)
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one. The schedule may have changed, the architecture not."""
@@ -263,10 +265,9 @@ class Pretrainer:
             "synthetic_dice": scores or {},
             "licence": "Apache-2.0",
         }
-        beside = path.with_name(path.name + ".part")
-        save_file(half, beside, metadata={"config": json.dumps(header)})
-        beside.chmod(0o644)  # safetensors writes for the owner only
-        os.replace(beside, path)
+        with replacing(path) as beside:
+            save_file(half, beside, metadata={"config": json.dumps(header)})
+            beside.chmod(0o644)  # safetensors writes for the owner only
         return path
 
     def run(

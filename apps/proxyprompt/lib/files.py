@@ -1,0 +1,42 @@
+"""Files that are there whole or not at all: written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp"
+"""How the names end of files that are being written; one that is old was left by a process that was killed."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write a file to. It becomes ``path`` when the block ends, and goes when it raises.
+
+    Readers find the old file or the new one. Nobody else writes to the path that this gives, in whatever thread or
+    process; of several who replace the same file, the last one wins. Its name is hidden and has not the suffix of
+    ``path``, so that no folder of studies takes it for one; libraries that go by the suffix must be told the format.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        with suppress(OSError):  # what went wrong before says more
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """As :func:`write_text`. options: of json.dumps."""
+    write_text(path, json.dumps(content, **options) + "\n")

@@ -1,0 +1,58 @@
+"""Fine-tuned on the supports themselves: it learns them, and leaves the weights that it started from alone."""
+
+import numpy as np
+import pytest
+from labelled_folders import write_pictures
+from tiny_atto import write_tiny_atto
+
+from lib.evaluation.catalogue import MethodOptions, build_methods
+from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.evaluation.finetuned import FineTuned
+from lib.evaluation.methods import ProxyPrompt
+from lib.segmenter import build_segmenter
+from lib.studies.collections import read_collection
+from lib.training.finetune_config import FinetuneConfig
+
+SHORT = FinetuneConfig(learning_rate=1e-3, warmup=2, members=3, steps_per_epoch=40, max_epochs=1, augment=False)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_tiny_atto(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def episode(tmp_path_factory):
+    collection = read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", size=(64, 64), groups=12))
+    episodes = Episodes(collection, EpisodeConfig())
+    slices, truth = episodes.target(episodes.targets[0], "label_2")
+    return episodes.supports("label_2", 4, 0), slices, truth
+
+
+def test_it_learns_the_supports_and_leaves_the_start_as_it_was(weights, episode):
+    supports, slices, truth = episode
+    before = ProxyPrompt(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=weights, image_size=64, merge=False), SHORT)
+    learned = method.learn(supports, seed=0)
+    assert learned.notes["steps"] == 40 and learned.notes["stopped"] == "epochs"
+    assert learned.notes["training_dice"][-1] > learned.notes["training_dice"][0]
+    after = learned.predict(slices)
+    assert after.shape == truth.shape and not np.array_equal(after, before)
+    again = ProxyPrompt(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    assert np.array_equal(again, before)
+
+
+def test_a_seed_repeats_it(weights, episode):
+    supports, _, _ = episode
+    quick = SHORT.with_options(steps_per_epoch=4)
+    method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=weights, image_size=64, merge=False), quick)
+    one, same, other = (method.learn(supports, seed=seed).notes["training_dice"] for seed in (1, 1, 2))
+    assert one == same != other
+
+
+def test_both_settings_by_name(weights):
+    whole, paper = build_methods(MethodOptions(("finetuned", "finetuned_paper"), weights=weights, train_minutes=0.5))
+    assert (whole.name, paper.name) == ("finetuned", "finetuned_paper")
+    training = [method.settings["training"] for method in (whole, paper)]
+    assert [t["trainable"] for t in training] == ["all", "lora"] and [t["max_minutes"] for t in training] == [0.5, 0.5]
+    assert training[1]["optimiser"] == "sgd" and whole.identity != paper.identity
