@@ -4,13 +4,15 @@
     python scripts/train.py --data DIR --shots 16 --minutes 10
     python scripts/train.py --data DIR --structures disc=1+2,cup=2 --foundation sam_vit_h --paper --device cuda
     python scripts/train.py --data DIR --shots 16 --peer samed-like
+    python scripts/train.py --data DIR --shots 16 --without ccm --out runs/without-ccm
     torchrun --nproc-per-node 4 scripts/train.py --data DIR --device cuda
 
 The folder is a MONAI Label folder, one with images/ and masks/ (and groups.csv), or nnU-Net's or the Decathlon's. Some
 groups (patients, cases) are held out: the new version and the one it came from are both scored on them. Interrupt it
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
---peer trains one of the paper's rivals instead, for `scripts/evaluate.py --peers FILE`; see lib/training/peers.py.
+--without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
+FILE`; see lib/training/peers.py.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ sys.path.insert(0, str(APP))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    from lib.prompt.context_encoders import CONTEXTS
+    from lib.prompt.generator import WITHOUT
     from lib.training.finetune_config import OPTIMISERS, TRAINABLE
     from lib.training.peers import PEERS
 
@@ -57,6 +61,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--trainable", choices=TRAINABLE, help="default: all of atto, lora for official models")
     model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
+    parts = parser.add_argument_group("ablations: the generator then starts untrained, the foundation as shipped")
+    parts.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")
+    parts.add_argument("--context-encoder", choices=CONTEXTS, help="in the place of Vision Mamba")
+    parts.add_argument("--untrained-generator", action="store_true", help="whole, to compare the others with")
     model.add_argument("--rank", type=int, help="of low-rank adapters")
     model.add_argument(
         "--decoder-only",
@@ -117,6 +125,15 @@ def config_of(options: argparse.Namespace, cases: int):
     return FinetuneConfig.defaults(options.foundation, **given)
 
 
+def generator_of(options: argparse.Namespace) -> dict[str, object] | None:
+    """What an ablation changes of the generator; None where the shipped one is trained on."""
+    from lib.prompt.generator import ablation
+
+    full_size = not options.foundation.startswith("atto")
+    changes = ablation(options.without, options.context_encoder, full_size=full_size)
+    return changes if changes or options.untrained_generator else None
+
+
 @contextmanager
 def interruptible() -> Iterator[Event]:
     """The event is set by the first Ctrl-C, so that a step is never cut in two; the second one ends it at once."""
@@ -163,6 +180,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             adapter=options.start_from,
             adapters=store,
             dense_proxy=False if options.paper else None,
+            generator=generator_of(options),
             device=device,
             merge=False,
             **where,

@@ -126,3 +126,11 @@ def test_help_teaches(capsys):
         evaluate.main(["--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("masks/", "groups", "mean_dice", "dynunet", "--supports 1 2 4 8"))
+
+
+def test_the_papers_protocol_and_options_on_top_of_it():
+    paper = evaluate.parse(["--data", "x", "--paper", "--seeds", "5"])
+    assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
+    assert "everything" in paper.methods and 0.816 in paper.mask_quality
+    plain = evaluate.parse(["--data", "x"])
+    assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)

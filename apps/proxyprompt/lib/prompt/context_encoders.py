@@ -10,13 +10,12 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from lib.prompt.vision_mamba import VisionMamba
 
 VIM, VIT, RESNET, NONE = "vim", "vit", "resnet50", "none"
 CONTEXTS = (VIM, VIT, RESNET, NONE)
-PAPER_SIZES = {VIM: {"width": 192, "depth": 24}, VIT: {"width": 768, "depth": 12, "heads": 12}}
+PAPER_SIZES = {VIM: {"width": 192, "depth": 24}, VIT: {"width": 768, "depth": 12}}
 """The options of :class:`lib.prompt.generator.GeneratorConfig` that make 7.9 and 89 million parameters at 1024 pixels;
 ResNet-50 without its last stage has one size, 8.5 million."""
 
@@ -24,9 +23,9 @@ ResNet-50 without its last stage has one size, 8.5 million."""
 class ContextViT(nn.Module):
     """A plain Vision Transformer without a class token; normalisation first, as in ViT."""
 
-    def __init__(self, *, width: int, depth: int, heads: int, patch: int, grid: int) -> None:
+    def __init__(self, *, width: int, depth: int, patch: int, grid: int) -> None:
         super().__init__()
-        self.width = width
+        self.width, heads = width, max(1, width // 64)
         self.patch_embed = nn.Conv2d(4, width, patch, stride=patch)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, width, grid, grid), std=0.02))
         layer = nn.TransformerEncoderLayer(
@@ -48,6 +47,8 @@ class ContextResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import resnet50  # slow to import, and only an ablation needs it
+
         whole = resnet50(weights=None, norm_layer=partial(nn.GroupNorm, 32))
         enter = nn.Conv2d(4, 64, 7, stride=2, padding=3, bias=False)
         self.stages = nn.Sequential(
@@ -73,12 +74,12 @@ class MaskAlone(nn.Module):
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 
-def build_context_encoder(name: str, *, width: int, depth: int, heads: int, patch: int, grid: int) -> nn.Module:
+def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int) -> nn.Module:
     """One of CONTEXTS; its ``width`` says how many channels it gives. ValueError for another name."""
     if name == VIM:
         return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4)
     if name == VIT:
-        return ContextViT(width=width, depth=depth, heads=heads, patch=patch, grid=grid)
+        return ContextViT(width=width, depth=depth, patch=patch, grid=grid)
     if name == RESNET:
         return ContextResNet()
     if name == NONE:
