@@ -30,7 +30,6 @@ over structures, then over collections), means, rows, gains and every case's sco
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -141,24 +140,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def named_structures(given: list[str], names: list[str]) -> dict[str, object]:
-    """Collection -> what ``read_collection`` takes as structures. ValueError for a collection that is not measured."""
-    found: dict[str, object] = {}
-    for text in given:
-        if text.lower().endswith(".json"):
-            try:
-                content = json.loads(Path(text).read_text(encoding="utf-8"))
-                found.update({name: content[name] for name in names if name in content})
-            except (OSError, ValueError, TypeError) as error:
-                raise ValueError(f"--structures {text}: {error}; expected a JSON file by collection") from error
-            continue
-        collection, colon, rest = text.partition(":")
-        if colon and collection not in names:
-            raise ValueError(f"--structures {text}: no folder is called {collection!r}; {', '.join(names)} are")
-        found.update({collection: rest} if colon else dict.fromkeys(names, text))
-    return found
-
-
 def method_options(options: argparse.Namespace, unrelated):
     from lib.evaluation.catalogue import MethodOptions
 
@@ -201,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.evaluation.tables import markdown, table_csv
     from lib.foundation import CheckpointError
     from lib.settings import usable_device
-    from lib.studies.collections import read_collection
+    from lib.studies.collections import read_collection, structures_of
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
     from lib.training.errors import TrainingError
@@ -212,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         usable_device(options.device)
         folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
-        structures = named_structures(options.structures, [folder.resolve().name for folder in folders])
+        structures = structures_of(options.structures, [folder.resolve().name for folder in folders])
         collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]
         episodes = EpisodeConfig(
             options.supports_share,

@@ -5,6 +5,7 @@
     python scripts/train.py --data DIR --structures disc=1+2,cup=2 --foundation sam_vit_h --paper --device cuda
     python scripts/train.py --data DIR --shots 16 --peer samed-like
     python scripts/train.py --data DIR --shots 16 --without ccm --out runs/without-ccm
+    python scripts/train.py --data STARE --data REFUGE2 --shots 16
     torchrun --nproc-per-node 4 scripts/train.py --data DIR --device cuda
 
 The folder is a MONAI Label folder, one with images/ and masks/ (and groups.csv), or nnU-Net's or the Decathlon's. Some
@@ -40,10 +41,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what it learns from")
-    data.add_argument("--data", required=True, type=Path, metavar="DIR")
-    data.add_argument("--structures", metavar="TEXT", help="names of label values: disc=1+2,cup=2 (or a .json file)")
+    data.add_argument("--data", action="append", required=True, type=Path, metavar="DIR", help="more than once")
+    data.add_argument(
+        "--structures",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="names of label values: disc=1+2,cup=2 (or a .json file); for one of several folders eyes:disc=1+2",
+    )
     data.add_argument("--groups-from", type=Path, metavar="CSV", help="case,group; default: groups.csv in the folder")
-    data.add_argument("--shots", type=int, metavar="M", help="cases, drawn from evaluate.py's support pool; else all")
+    data.add_argument(
+        "--shots", type=int, metavar="M", help="cases of each folder, drawn from evaluate.py's support pool; else all"
+    )
     data.add_argument("--supports-share", type=float, default=0.4, help="of the groups, for that pool (default 0.4)")
     data.add_argument("--split-seed", type=int, default=0, help="another split into pool and targets")
     data.add_argument(
@@ -96,19 +105,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def read_cases(options: argparse.Namespace):
     """The cases to train on. StudyError or ValueError when there are not so many."""
     from lib.evaluation.episodes import EpisodeConfig, Episodes, interleave
-    from lib.studies.collections import read_collection
+    from lib.studies.collections import read_collection, structures_of
     from lib.training.cases import Cases
 
-    collection = read_collection(options.data, structures=options.structures, groups_from=options.groups_from)
-    if options.shots is None:
-        return Cases.from_collection(collection)
-    pool = interleave(Episodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
-    if not 1 <= options.shots <= len(pool):
-        raise ValueError(
-            f"--shots {options.shots}: {options.supports_share} of the groups hold {len(pool)} of the "
-            f"{len(collection.cases)} cases; ask for fewer, or raise --supports-share"
-        )
-    return Cases.from_collection(collection, only={case.id for case in pool[: options.shots]})
+    names = [folder.resolve().name for folder in options.data]
+    structures = structures_of(options.structures, names)
+    parts = []
+    for folder, name in zip(options.data, names, strict=True):
+        collection = read_collection(folder, structures=structures.get(name), groups_from=options.groups_from)
+        if options.shots is None:
+            parts.append(Cases.from_collection(collection))
+            continue
+        pool = interleave(Episodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
+        if not 1 <= options.shots <= len(pool):
+            raise ValueError(
+                f"--shots {options.shots}: {options.supports_share} of the groups of {name} hold {len(pool)} of the "
+                f"{len(collection.cases)} cases; ask for fewer, or raise --supports-share"
+            )
+        parts.append(Cases.from_collection(collection, only={case.id for case in pool[: options.shots]}))
+    return Cases.joined(parts)
 
 
 def config_of(options: argparse.Namespace, cases: int):
@@ -166,7 +181,7 @@ def train(options: argparse.Namespace, device: str) -> int:
     torch.set_flush_denormal(True)  # only now: numpy would warn about it while it is imported
     verify = not options.allow_unverified_weights
     name, sha256 = weights_identity(options.foundation, options.weights, verify=verify)
-    folder = options.data.resolve().name + (f"-{options.peer}" if options.peer else "")
+    folder = "-".join([*(data.resolve().name for data in options.data), *([options.peer] if options.peer else [])])
     out = options.out or ROOT / "runs" / "train" / folder
     store = AdapterStore(out, foundation=name, foundation_sha256=sha256)
     cases = read_cases(options)

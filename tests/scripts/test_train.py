@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import train
+from labelled_folders import write_volumes
 from PIL import Image
 from tiny_training import SIDE, make_bench
 
@@ -50,6 +51,16 @@ def test_shots_come_from_the_support_pool_of_the_evaluation(bench, tmp_path):
     assert {case.id for group in measured.pool for case in group} == drawn
     assert measured.targets == episodes.targets
     assert train.main(arguments(bench, tmp_path, "--shots", "7", "--supports-share", "0.5")) == 2
+
+
+def test_several_folders_are_one_training(bench, tmp_path):
+    stacks = write_volumes(tmp_path / "stacks")
+    given = arguments(bench, tmp_path, "--data", str(stacks), "--shots", "2")
+    given[given.index("ring=1+2,core=2")] = "data:disc=1+2"
+    cases = train.read_cases(train.parse(given))
+    assert len(cases) == 4 and cases.structures == ["core", "disc", "ring"]
+    declared = {tuple(sorted(case.structures)) for case in cases}
+    assert declared == {("disc",), ("core", "ring")}
 
 
 def test_groups_from_another_file(bench, tmp_path):

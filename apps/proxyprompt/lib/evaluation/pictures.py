@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
+from lib.evaluation.catalogue import FINETUNED
 from lib.evaluation.drawing import COLOURS, outline, save, show
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
@@ -18,9 +19,9 @@ from lib.training.metrics import overlap
 def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], folder: Path) -> list[Path]:
     """One PNG for each collection and structure, at the first K and the first draw of the first method.
 
-    DynUNet would have to be trained again and is left out. Written beside, then renamed.
+    What would have to be trained again is left out. Written beside, then renamed.
     """
-    shown = [method for method in methods if method.name != "dynunet"]
+    shown = [method for method in methods if method.name not in ("dynunet", *FINETUNED)]
     written = []
     for collection in plan.collections:
         episodes = episodes_of(plan, collection, methods)

@@ -209,11 +209,18 @@ def _records(sheets: Sequence[Sheet]) -> list[str]:
         plan = ", ".join(f"{key} {value}" for key, value in sheet.plan.items() if value not in (None, False))
         methods = [
             f"  - {name}: "
-            + (", ".join(f"{k} {str(v)[:12] if k == 'weights' else v}" for k, v in settings.items()) or "no settings")
+            + (", ".join(_told(name, value) for name, value in settings.items()) or "no settings")
             for name, settings in sheet.methods.items()
         ]
         parts.append("\n".join([f"- **{sheet.label}**: {plan}", *methods]))
     return parts
+
+
+def _told(name: str, value: object) -> str:
+    """A setting; hashes shortened, the many options of a training left to the record."""
+    if isinstance(value, dict):
+        return f"{name} as in the record"
+    return f"{name} {str(value)[:12] if name == 'weights' else value}"
 
 
 def _percent(interval: Interval) -> str:

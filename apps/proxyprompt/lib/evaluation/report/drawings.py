@@ -49,7 +49,7 @@ def _ridges(axis: Axes, counts: Sequence[int], draws: Sequence[Sequence[float]])
             continue
         density = gaussian_kde(some)(places)
         axis.fill_between(places, level, level + 0.9 * density / density.max(), alpha=0.6, color=f"C{level}")
-    axis.set(yticks=[], xlabel="mean Dice")
+    axis.set(yticks=[], xlabel="mean Dice", xlim=(places[0], places[-1]), ylim=(-0.1, len(counts)))
 
 
 def draw_quality(sheet: Sheet, path: Path) -> Path | None:
