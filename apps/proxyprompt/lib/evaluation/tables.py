@@ -49,9 +49,15 @@ def markdown(
     if skipped:
         parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in dict.fromkeys(skipped.values())))
     for name, settings in (methods or {}).items():
-        told = ", ".join(f"{key} {value[:12] if key == 'weights' else value}" for key, value in settings.items())
-        parts.append(f"{name}: {told or 'no settings'}.")
+        parts.append(f"{name}: {told(settings)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def told(settings: Mapping[str, object]) -> str:
+    """In a line; hashes shortened, the many options of a training left to the record."""
+    short = {key: str(value)[:12] if key == "weights" else value for key, value in settings.items()}
+    short |= {key: "as in the record" for key, value in settings.items() if isinstance(value, Mapping)}
+    return ", ".join(f"{key} {value}" for key, value in short.items()) or "no settings"
 
 
 def table_csv(units: Iterable[Unit]) -> str:

@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 
 from lib.evaluation.report import reported
 from lib.evaluation.report.drawings import draw_likeness, draw_quality, draw_supports, likeness
-from lib.evaluation.report.findings import QUALITY, findings, qualities
+from lib.evaluation.report.findings import QUALITY, alike, findings, qualities
 from lib.evaluation.report.sheets import OURS, Sheet
 from lib.evaluation.summary import means, rows
-from lib.evaluation.tables import grid
+from lib.evaluation.tables import grid, told
 from lib.files import write_text
 from lib.training.metrics import Interval
 
@@ -184,7 +184,7 @@ def _variants(sheets: Sequence[Sheet]) -> list[str]:
     known = [sheet for sheet in sheets if sheet.label in (*reported.VARIANTS, "without-dense")]
     if len(known) < 2:
         return []
-    lines = []
+    lines, full = [], next((sheet for sheet in known if sheet.label == "full"), None)
     for sheet in known:
         count = max(sheet.counts())
         table = rows(sheet.of(OURS, count))
@@ -195,11 +195,11 @@ def _variants(sheets: Sequence[Sheet]) -> list[str]:
             for ours, paper in zip(figures, theirs, strict=True)
         ]
         each = "; ".join(f"{row.collection} {row.structure} {100 * row.dice.mean:.1f}" for row in table if row.dice)
-        lines.append([sheet.label, str(count), *cells, each])
+        lines.append([sheet.label, str(count), "yes" if full and alike(full, sheet) else "no", *cells, each])
     return [
-        "## Parts of the generator (tables 4, 5, 12, 13)\n\nEach trained in the same way from the same start; here / "
-        "**the paper's**.",
-        grid(["variant", "K", "Dice", "IoU", "Dice by structure"], lines),
+        "## Parts of the generator (tables 4, 5, 12, 13)\n\nHere / **the paper's**. Only what was trained in the same "
+        "way from the same start as `full` is compared with it above.",
+        grid(["variant", "K", "as full", "Dice", "IoU", "Dice by structure"], lines),
     ]
 
 
@@ -207,20 +207,9 @@ def _records(sheets: Sequence[Sheet]) -> list[str]:
     parts = ["## The records"]
     for sheet in sheets:
         plan = ", ".join(f"{key} {value}" for key, value in sheet.plan.items() if value not in (None, False))
-        methods = [
-            f"  - {name}: "
-            + (", ".join(_told(name, value) for name, value in settings.items()) or "no settings")
-            for name, settings in sheet.methods.items()
-        ]
+        methods = [f"  - {name}: {told(settings)}" for name, settings in sheet.methods.items()]
         parts.append("\n".join([f"- **{sheet.label}**: {plan}", *methods]))
     return parts
-
-
-def _told(name: str, value: object) -> str:
-    """A setting; hashes shortened, the many options of a training left to the record."""
-    if isinstance(value, dict):
-        return f"{name} as in the record"
-    return f"{name} {str(value)[:12] if name == 'weights' else value}"
 
 
 def _percent(interval: Interval) -> str:

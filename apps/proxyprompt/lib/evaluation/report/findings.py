@@ -76,6 +76,19 @@ def _of_supports(sheet: Sheet) -> Iterator[Finding]:
                 yield Finding(claim, half, told)
 
 
+def alike(one: Sheet, other: Sheet) -> bool:
+    """Whether both models were trained in the same way, from the same start, and tested alike: what else differs is the
+    variant. A model that was not trained here is like none."""
+    ours = [sheet.methods.get(OURS, {}) for sheet in (one, other)]
+    same = ("training", "untrained", "foundation", "image_size")
+    tested = ("supports_share", "split_seed", "limit_targets", "target_slices", "shots")
+    return (
+        "training" in ours[0]
+        and all(ours[0].get(name) == ours[1].get(name) for name in same)
+        and all(one.plan.get(name) == other.plan.get(name) for name in tested)
+    )
+
+
 def _of_variants(sheets: Sequence[Sheet]) -> Iterator[Finding]:
     """full: the model as it is; other labels: trained without a part, or with another one."""
     by_label = {sheet.label: sheet for sheet in sheets}
@@ -91,9 +104,9 @@ def _of_variants(sheets: Sequence[Sheet]) -> Iterator[Finding]:
         "without-dense": "the dense proxy helps (ours, not the paper's)",
     }
     for label, claim in claims.items():
-        if label not in by_label:
+        other = by_label.get(label)
+        if other is None or not alike(full, other):
             continue
-        other = by_label[label]
         for count in [k for k in full.counts() if k in other.counts()][-1:]:
             if gain := difference(full.of(OURS, count), other.of(OURS, count)):
                 yield Finding(claim, gain, f"full against {label}, K = {count}")
