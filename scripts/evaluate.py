@@ -45,8 +45,7 @@ PAPER = {
     "shots": 16,
     "supports": [1, 2, 4, 8],
     "seeds": 100,
-    "methods": ["proxyprompt", "point", "box", "everything"],
-    "mask_quality": [0.0, 0.666, 0.816],
+    "methods": ["proxyprompt"],
     "no_dense_proxy": True,
 }
 
@@ -66,7 +65,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument(
         "--paper",
         action="store_true",
-        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws, its prompts and masks, no dense proxy",
+        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, no dense proxy",
     )
     data.add_argument("--supports", type=int, nargs="+", default=[4], metavar="K", help="default 4; several: 1 2 4 8")
     data.add_argument("--seeds", type=int, default=3, metavar="N", help="support draws for each K (default 3)")

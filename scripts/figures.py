@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     maps = commands.add_parser("maps", help="selective maps as heat on the supports")
     maps.add_argument("--data", type=Path, required=True, metavar="DIR", help="a labelled folder, as for evaluate.py")
-    maps.add_argument("--structures", metavar="TEXT", help="names of label values: disc=1+2,cup=2")
+    maps.add_argument("--structures", action="append", default=[], metavar="NAMES", help="as for evaluate.py")
     maps.add_argument("--structure", required=True, metavar="NAME", help="the one that is looked for")
     maps.add_argument("--case", metavar="ID", help="the target (default: the first one of evaluate.py)")
     maps.add_argument("--unrelated", type=Path, metavar="DIR", help="another folder, whose first case is a support too")
@@ -63,7 +63,7 @@ def draw_maps(options: argparse.Namespace) -> None:
     from lib.evaluation.scoring import image_difference
     from lib.foundation import weights_identity
     from lib.segmenter import build_segmenter
-    from lib.studies.collections import read_collection
+    from lib.studies.collections import read_collection, structures_of
     from lib.training.adapters import AdapterStore
 
     def shown(collection, case, structure: str) -> Shown:
@@ -73,7 +73,12 @@ def draw_maps(options: argparse.Namespace) -> None:
         index = int(masks.sum(axis=(1, 2)).argmax())
         return Shown(case.id, study.image(index), masks[index])
 
-    collection = read_collection(options.data, structures=options.structures)
+    folders = [options.data, *([options.unrelated] if options.unrelated else [])]
+    names = [folder.resolve().name for folder in folders]
+    structures = structures_of(options.structures, names)
+    collection, *others = (
+        read_collection(f, structures=structures.get(n)) for f, n in zip(folders, names, strict=True)
+    )
     if options.structure not in collection.structures:
         raise ValueError(f"--structure {options.structure}: there are {', '.join(collection.structures)}")
     episodes = Episodes(collection, EpisodeConfig())
@@ -84,8 +89,7 @@ def draw_maps(options: argparse.Namespace) -> None:
     pool = [shown(collection, case, options.structure) for cases in episodes.pool for case in cases]
     pool = sorted((s for s in pool if s.mask.any()), key=lambda s: image_difference(s.image, target.image))
     supports = [target, *dict.fromkeys((pool[0], pool[len(pool) // 2], pool[-1]))]
-    if options.unrelated:
-        other = read_collection(options.unrelated)
+    for other in others:
         supports.append(shown(other, other.cases[0], next(iter(other.structures))))
     store = None
     if options.adapter:

@@ -129,6 +129,7 @@ def test_help_teaches(capsys):
 def test_the_papers_protocol_and_options_on_top_of_it():
     paper = evaluate.parse(["--data", "x", "--paper", "--seeds", "5"])
     assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
-    assert "everything" in paper.methods and 0.816 in paper.mask_quality
+    assert paper.methods == ["proxyprompt"]
+    assert evaluate.parse(["--data", "x", "--paper", "--methods", "box"]).methods == ["box"]
     plain = evaluate.parse(["--data", "x"])
     assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)

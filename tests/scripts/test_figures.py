@@ -33,7 +33,15 @@ def test_from_an_evaluation_to_the_document(folders, weights, tmp_path, capsys):
 
 def test_maps(folders, weights, tmp_path, capsys):
     out = tmp_path / "maps.png"
-    command = ["maps", "--data", str(folders[0]), "--structures", "disc=1+2,cup=2", "--weights", str(weights)]
+    command = [
+        "maps",
+        "--data",
+        str(folders[0]),
+        "--structures",
+        "smdg_disc_cup:disc=1+2,cup=2",
+        "--weights",
+        str(weights),
+    ]
     command += ["--unrelated", str(folders[1]), "--out", str(out), "--structure"]
     assert figures.main([*command, "disc"]) == 0
     lines = capsys.readouterr().out.splitlines()
