@@ -30,7 +30,6 @@ over structures, then over collections), means, rows, gains and every case's sco
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -42,6 +41,13 @@ sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
 DEFAULT_METHODS = ("proxyprompt", "copy", "nearest", "prototype")
+PAPER = {
+    "shots": 16,
+    "supports": [1, 2, 4, 8],
+    "seeds": 100,
+    "methods": ["proxyprompt"],
+    "no_dense_proxy": True,
+}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -55,6 +61,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="NAMES",
         help="label values of each structure: disc=1+2,cup=2; for one of several folders eyes:disc=1+2,cup=2; or a "
         'JSON file {"eyes": {"disc": [1, 2]}}; default: label info, dataset.json, else label_<value>',
+    )
+    data.add_argument(
+        "--paper",
+        action="store_true",
+        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, no dense proxy",
     )
     data.add_argument("--supports", type=int, nargs="+", default=[4], metavar="K", help="default 4; several: 1 2 4 8")
     data.add_argument("--seeds", type=int, default=3, metavar="N", help="support draws for each K (default 3)")
@@ -74,7 +85,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="the folder with the foundation's weights, or one atto file (default: the app's model folder)",
     )
-    model.add_argument("--shots", type=int, choices=(0,), default=0, help="0: the weights as they are; see --adapter")
+    model.add_argument(
+        "--shots",
+        type=int,
+        default=0,
+        metavar="M",
+        help="supports are the cases that train.py --shots M trains on; 0: any",
+    )
     model.add_argument("--adapter", type=Path, metavar="FILE", help="a fine-tuned version; groups.json lies beside it")
     model.add_argument("--peers", type=Path, nargs="+", default=[], metavar="FILE", help="fine-tuned rivals; as above")
     model.add_argument("--unseen", action="store_true", help="leave out targets of groups that trained one of these")
@@ -115,25 +132,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine.add_argument("--threads", type=int, help="CPU threads (default: all)")
     machine.add_argument("--cache-gb", type=float, default=2.0, help="memory for encoded images (default 2)")
     machine.add_argument("--cache", type=Path, metavar="FOLDER", help="keep encoded images here too, for later runs")
-    return parser.parse_args(arguments)
-
-
-def named_structures(given: list[str], names: list[str]) -> dict[str, object]:
-    """Collection -> what ``read_collection`` takes as structures. ValueError for a collection that is not measured."""
-    found: dict[str, object] = {}
-    for text in given:
-        if text.lower().endswith(".json"):
-            try:
-                content = json.loads(Path(text).read_text(encoding="utf-8"))
-                found.update({name: content[name] for name in names if name in content})
-            except (OSError, ValueError, TypeError) as error:
-                raise ValueError(f"--structures {text}: {error}; expected a JSON file by collection") from error
-            continue
-        collection, colon, rest = text.partition(":")
-        if colon and collection not in names:
-            raise ValueError(f"--structures {text}: no folder is called {collection!r}; {', '.join(names)} are")
-        found.update({collection: rest} if colon else dict.fromkeys(names, text))
-    return found
+    options = parser.parse_args(arguments)
+    if options.paper:  # what is given by hand stays
+        parser.set_defaults(**PAPER)
+        options = parser.parse_args(arguments)
+    return options
 
 
 def method_options(options: argparse.Namespace, unrelated):
@@ -178,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lib.evaluation.tables import markdown, table_csv
     from lib.foundation import CheckpointError
     from lib.settings import usable_device
-    from lib.studies.collections import read_collection
+    from lib.studies.collections import read_collection, structures_of
     from lib.studies.errors import StudyError
     from lib.training.adapters import AdapterError
     from lib.training.errors import TrainingError
@@ -189,10 +192,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         usable_device(options.device)
         folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
-        structures = named_structures(options.structures, [folder.resolve().name for folder in folders])
+        structures = structures_of(options.structures, [folder.resolve().name for folder in folders])
         collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]
         episodes = EpisodeConfig(
-            options.supports_share, options.split_seed, options.limit_targets, options.target_slices
+            options.supports_share,
+            options.split_seed,
+            options.limit_targets,
+            options.target_slices,
+            options.shots or None,
         )
         plan = Plan(
             tuple(collections[: len(options.data)]),

@@ -16,6 +16,7 @@ import argparse
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,9 @@ def parse_phases(text: str):
 
 
 def main() -> None:
+    from lib.prompt.context_encoders import CONTEXTS
+    from lib.prompt.generator import WITHOUT, ablation
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the averaged weights here (also after an interruption)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "atto", help="checkpoint and TensorBoard folder")
@@ -47,6 +51,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop after so many minutes, resumable")
     parser.add_argument("--learning-rate", type=float, help="peak learning rate of AdamW")
     parser.add_argument("--frozen-foundation", action="store_true", help="the second stage trains the generator alone")
+    parser.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")
+    parser.add_argument("--context-encoder", choices=CONTEXTS, help="in the place of Vision Mamba")
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 (CUDA; CPUs that have it, as AVX-512)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N")
@@ -72,6 +78,8 @@ def main() -> None:
         "mixed_precision": args.mixed_precision,
     }
     config = PretrainConfig(**{k: v for k, v in given.items() if v is not None})
+    changes = ablation(args.without, args.context_encoder)
+    config = replace(config, generator={**config.generator, **changes})
     trainer = Pretrainer(config, args.runs, device=args.device)
     if trainer.resume():
         logging.info("resumed at step %d of %d", trainer.step, config.steps)

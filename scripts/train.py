@@ -4,13 +4,16 @@
     python scripts/train.py --data DIR --shots 16 --minutes 10
     python scripts/train.py --data DIR --structures disc=1+2,cup=2 --foundation sam_vit_h --paper --device cuda
     python scripts/train.py --data DIR --shots 16 --peer samed-like
+    python scripts/train.py --data DIR --shots 16 --without ccm --out runs/without-ccm
+    python scripts/train.py --data STARE --data REFUGE2 --shots 16
     torchrun --nproc-per-node 4 scripts/train.py --data DIR --device cuda
 
 The folder is a MONAI Label folder, one with images/ and masks/ (and groups.csv), or nnU-Net's or the Decathlon's. Some
 groups (patients, cases) are held out: the new version and the one it came from are both scored on them. Interrupt it
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
---peer trains one of the paper's rivals instead, for `scripts/evaluate.py --peers FILE`; see lib/training/peers.py.
+--without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
+FILE`; see lib/training/peers.py.
 """
 
 from __future__ import annotations
@@ -31,15 +34,25 @@ sys.path.insert(0, str(APP))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    from lib.prompt.context_encoders import CONTEXTS
+    from lib.prompt.generator import WITHOUT
     from lib.training.finetune_config import OPTIMISERS, TRAINABLE
     from lib.training.peers import PEERS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what it learns from")
-    data.add_argument("--data", required=True, type=Path, metavar="DIR")
-    data.add_argument("--structures", metavar="TEXT", help="names of label values: disc=1+2,cup=2 (or a .json file)")
+    data.add_argument("--data", action="append", required=True, type=Path, metavar="DIR", help="more than once")
+    data.add_argument(
+        "--structures",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="names of label values: disc=1+2,cup=2 (or a .json file); for one of several folders eyes:disc=1+2",
+    )
     data.add_argument("--groups-from", type=Path, metavar="CSV", help="case,group; default: groups.csv in the folder")
-    data.add_argument("--shots", type=int, metavar="M", help="cases, drawn from evaluate.py's support pool; else all")
+    data.add_argument(
+        "--shots", type=int, metavar="M", help="cases of each folder, drawn from evaluate.py's support pool; else all"
+    )
     data.add_argument("--supports-share", type=float, default=0.4, help="of the groups, for that pool (default 0.4)")
     data.add_argument("--split-seed", type=int, default=0, help="another split into pool and targets")
     data.add_argument(
@@ -57,6 +70,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--trainable", choices=TRAINABLE, help="default: all of atto, lora for official models")
     model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
+    parts = parser.add_argument_group("ablations: the generator then starts untrained, the foundation as shipped")
+    parts.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")
+    parts.add_argument("--context-encoder", choices=CONTEXTS, help="in the place of Vision Mamba")
+    parts.add_argument("--untrained-generator", action="store_true", help="whole, to compare the others with")
     model.add_argument("--rank", type=int, help="of low-rank adapters")
     model.add_argument(
         "--decoder-only",
@@ -88,19 +105,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def read_cases(options: argparse.Namespace):
     """The cases to train on. StudyError or ValueError when there are not so many."""
     from lib.evaluation.episodes import EpisodeConfig, Episodes, interleave
-    from lib.studies.collections import read_collection
+    from lib.studies.collections import read_collection, structures_of
     from lib.training.cases import Cases
 
-    collection = read_collection(options.data, structures=options.structures, groups_from=options.groups_from)
-    if options.shots is None:
-        return Cases.from_collection(collection)
-    pool = interleave(Episodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
-    if not 1 <= options.shots <= len(pool):
-        raise ValueError(
-            f"--shots {options.shots}: {options.supports_share} of the groups hold {len(pool)} of the "
-            f"{len(collection.cases)} cases; ask for fewer, or raise --supports-share"
-        )
-    return Cases.from_collection(collection, only={case.id for case in pool[: options.shots]})
+    names = [folder.resolve().name for folder in options.data]
+    structures = structures_of(options.structures, names)
+    parts = []
+    for folder, name in zip(options.data, names, strict=True):
+        collection = read_collection(folder, structures=structures.get(name), groups_from=options.groups_from)
+        if options.shots is None:
+            parts.append(Cases.from_collection(collection))
+            continue
+        pool = interleave(Episodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
+        if not 1 <= options.shots <= len(pool):
+            raise ValueError(
+                f"--shots {options.shots}: {options.supports_share} of the groups of {name} hold {len(pool)} of the "
+                f"{len(collection.cases)} cases; ask for fewer, or raise --supports-share"
+            )
+        parts.append(Cases.from_collection(collection, only={case.id for case in pool[: options.shots]}))
+    return Cases.joined(parts)
 
 
 def config_of(options: argparse.Namespace, cases: int):
@@ -115,6 +138,15 @@ def config_of(options: argparse.Namespace, cases: int):
     if options.paper:
         return FinetuneConfig.paper(**{"members": max(2, cases), **given})
     return FinetuneConfig.defaults(options.foundation, **given)
+
+
+def generator_of(options: argparse.Namespace) -> dict[str, object] | None:
+    """What an ablation changes of the generator; None where the shipped one is trained on."""
+    from lib.prompt.generator import ablation
+
+    full_size = not options.foundation.startswith("atto")
+    changes = ablation(options.without, options.context_encoder, full_size=full_size)
+    return changes if changes or options.untrained_generator else None
 
 
 @contextmanager
@@ -149,7 +181,7 @@ def train(options: argparse.Namespace, device: str) -> int:
     torch.set_flush_denormal(True)  # only now: numpy would warn about it while it is imported
     verify = not options.allow_unverified_weights
     name, sha256 = weights_identity(options.foundation, options.weights, verify=verify)
-    folder = options.data.resolve().name + (f"-{options.peer}" if options.peer else "")
+    folder = "-".join([*(data.resolve().name for data in options.data), *([options.peer] if options.peer else [])])
     out = options.out or ROOT / "runs" / "train" / folder
     store = AdapterStore(out, foundation=name, foundation_sha256=sha256)
     cases = read_cases(options)
@@ -163,6 +195,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             adapter=options.start_from,
             adapters=store,
             dense_proxy=False if options.paper else None,
+            generator=generator_of(options),
             device=device,
             merge=False,
             **where,

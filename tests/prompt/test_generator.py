@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+from lib.prompt.context_encoders import CONTEXTS
+from lib.prompt.generator import WITHOUT, GeneratorConfig, ProxyPromptGenerator, ablation
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,63 @@ def test_a_target_of_another_foundation_is_refused(generator):
     images, masks, features, _ = draw(1, 1, 1)
     with pytest.raises(ValueError, match="16 channels, the generator was built for 32"):
         prompt(generator, images, masks, features, torch.randn(1, 16, 4, 4))
+
+
+TINY = {"dim": 32, "grid": 4, "width": 16, "depth": 1, "heads": 4}
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("without", [(), ("ccm",)])
+def test_ablations_give_prompts_of_the_same_shape_and_learn(context, without):
+    torch.manual_seed(0)
+    options = ablation(without, context) | {"dense_proxy": True}
+    variant = ProxyPromptGenerator(GeneratorConfig(**TINY, **options)).eval()
+    found = prompt(variant, *draw(2, 2, 3))
+    assert found.tokens.shape == (3, 2, 1, 32) and found.dense.shape == (3, 2, 32, 4, 4)
+    (found.tokens.square().mean() + (found.dense - 1).square().mean()).backward()
+    missing = [name for name, p in variant.named_parameters() if p.grad is None]
+    assert not missing
+
+
+@pytest.mark.parametrize("context", [*CONTEXTS, "csm off"])
+def test_every_variant_looks_at_the_mask(context):
+    torch.manual_seed(0)
+    options = ablation(["csm"]) if context == "csm off" else ablation((), context)
+    variant = ProxyPromptGenerator(GeneratorConfig(**TINY, **options)).eval()
+    images, masks, features, target = draw(2, 1, 1)
+    with torch.inference_mode():
+        one, other = (prompt(variant, images, m, features, target).tokens for m in (masks, 1 - masks))
+    assert (one - other).abs().max() > 1e-4
+
+
+def test_without_selection_every_position_gets_the_same():
+    torch.manual_seed(0)
+    variant = ProxyPromptGenerator(GeneratorConfig(**TINY, **ablation(["csm", "ccm"]))).eval()
+    found = prompt(variant, *draw(3, 2, 2))
+    assert torch.allclose(found.context, found.context[..., :1, :1].expand_as(found.context))
+    assert torch.allclose(found.context[0], found.context[1])  # and every target, since nothing looks at it
+    images, masks, features, target = draw(3, 2, 1)
+    valid = torch.tensor([[True, True], [True, False], [False, True]])
+    memory = variant.remember(features[None], variant.encode_pair(images, masks)[None], valid[None])
+    mean = memory.values[0, 0, :, :32].mean(1)  # 16 positions of each of the first two supports
+    assert torch.allclose(variant(target, memory).context[0, 0, :, 0, 0], mean, atol=1e-5)
+
+
+def test_what_can_be_left_out_is_told():
+    assert ablation(["csm", "dense"]) == {"context": "none", "selection": False, "dense_proxy": False}
+    assert ablation((), "vit", full_size=True) == {"context": "vit", "width": 768, "depth": 12}
+    with pytest.raises(ValueError, match="unknown part vim; expected some of csm, ccm, dense, readout"):
+        ablation(["vim"])
+    with pytest.raises(ValueError, match="part of the csm"):
+        ablation(["csm"], "vit")
+    with pytest.raises(ValueError, match="unknown context encoder 'mamba'; expected one of vim, vit"):
+        ProxyPromptGenerator(GeneratorConfig(**TINY, context="mamba"))
+    assert set(WITHOUT) == {"csm", "ccm", "dense", "readout"}
+
+
+def test_at_the_papers_size_the_encoders_have_the_papers_parameters():
+    """Table 5: 7.9 (with the unused head), 89.0 and 8.5 million."""
+    for context, millions in (("vim", 7.75), ("vit", 89.0), ("resnet50", 8.5)):
+        with torch.device("meta"):
+            encoder = ProxyPromptGenerator(GeneratorConfig(**ablation((), context, full_size=True))).vision_mamba
+        assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.5)

@@ -91,8 +91,6 @@ def test_worse_supports_beside_the_true_ones(folders, weights, tmp_path):
 def test_structures_from_a_file(folders, tmp_path):
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"rings": {"disc": [1, 2]}, "elsewhere": {"x": [1]}}))
-    assert evaluate.named_structures([str(names)], ["rings", "stacks"]) == {"rings": {"disc": [1, 2]}}
-    assert evaluate.named_structures(["a=1"], ["rings", "stacks"]) == {"rings": "a=1", "stacks": "a=1"}
     record = tmp_path / "r.json"
     command = ["--data", str(folders[0]), "--structures", str(names), "--methods", "copy", "--json", str(record)]
     assert evaluate.main([*command, "--supports", "1", "--seeds", "1"]) == 0
@@ -126,3 +124,12 @@ def test_help_teaches(capsys):
         evaluate.main(["--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("masks/", "groups", "mean_dice", "dynunet", "--supports 1 2 4 8"))
+
+
+def test_the_papers_protocol_and_options_on_top_of_it():
+    paper = evaluate.parse(["--data", "x", "--paper", "--seeds", "5"])
+    assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
+    assert paper.methods == ["proxyprompt"]
+    assert evaluate.parse(["--data", "x", "--paper", "--methods", "box"]).methods == ["box"]
+    plain = evaluate.parse(["--data", "x"])
+    assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import train
+from labelled_folders import write_volumes
 from PIL import Image
 from tiny_training import SIDE, make_bench
 
 from lib.evaluation.episodes import EpisodeConfig, Episodes
+from lib.foundation import weights_identity
+from lib.segmenter import build_segmenter
 from lib.studies.collections import read_collection
+from lib.training.adapters import AdapterStore
 
 QUICK = ["--epochs", "1", "--steps", "2", "--members", "3", "--no-augmentation", "--image-size", str(SIDE)]
 
@@ -43,7 +47,20 @@ def test_shots_come_from_the_support_pool_of_the_evaluation(bench, tmp_path):
     episodes = Episodes(collection, EpisodeConfig(0.5, 3))
     assert len(drawn) == 4 and drawn <= {case.id for group in episodes.pool for case in group}
     assert not drawn & {case.id for case in episodes.targets}
+    measured = Episodes(collection, EpisodeConfig(0.5, 3, shots=4))  # evaluate.py --shots 4
+    assert {case.id for group in measured.pool for case in group} == drawn
+    assert measured.targets == episodes.targets
     assert train.main(arguments(bench, tmp_path, "--shots", "7", "--supports-share", "0.5")) == 2
+
+
+def test_several_folders_are_one_training(bench, tmp_path):
+    stacks = write_volumes(tmp_path / "stacks")
+    given = arguments(bench, tmp_path, "--data", str(stacks), "--shots", "2")
+    given[given.index("ring=1+2,core=2")] = "data:disc=1+2"
+    cases = train.read_cases(train.parse(given))
+    assert len(cases) == 4 and cases.structures == ["core", "disc", "ring"]
+    declared = {tuple(sorted(case.structures)) for case in cases}
+    assert declared == {("disc",), ("core", "ring")}
 
 
 def test_groups_from_another_file(bench, tmp_path):
@@ -108,3 +125,20 @@ def test_a_peer_starts_anew_and_has_a_folder_of_its_own(bench, tmp_path, capsys)
     assert train.config_of(train.parse(given), cases=9).trainable == "lora"
     assert train.config_of(train.parse([*given, "--trainable", "generator"]), cases=9).trainable == "generator"
     assert train.config_of(train.parse([*given, "--peer", "autosam-like", "--paper"]), cases=9).trainable == "generator"
+
+
+def test_an_ablation_starts_untrained_and_comes_back_as_it_was_trained(bench, tmp_path):
+    given = arguments(bench, tmp_path / "out", "--without", "ccm", "dense", "--context-encoder", "vit")
+    assert train.main(given) in (0, 1)
+    (version,) = (tmp_path / "out").glob("*.safetensors")
+    name, sha256 = weights_identity("atto", bench.folder)
+    store = AdapterStore(tmp_path / "out", foundation=name, foundation_sha256=sha256)
+    generator = store.header(version.stem).config["generator"]
+    assert (generator["context"], generator["colorization"], generator["dense_proxy"]) == ("vit", False, False)
+    served = build_segmenter(weights_dir=bench.folder, adapters=store, adapter=version.stem)
+    assert served.generator.colorization is None and served.trained
+    whole = build_segmenter(weights_dir=bench.folder, generator={})
+    assert not whole.trained and whole.weights_sha256 != build_segmenter(weights_dir=bench.folder).weights_sha256
+    with pytest.raises(ValueError, match="has its own generator"):
+        build_segmenter(weights_dir=bench.folder, adapters=store, adapter=version.stem, generator={})
+    assert train.main(arguments(bench, tmp_path / "out", "--without", "csm", "--context-encoder", "vit")) == 2

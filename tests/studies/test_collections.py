@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from dicom_files import save_series
 from PIL import Image
 
-from lib.studies.collections import read_collection
+from lib.studies.collections import read_collection, structures_of
 from lib.studies.errors import StudyError
 
 RNG = np.random.default_rng(5)
@@ -174,3 +174,17 @@ def test_dicom_series_of_one_patient_are_one_group_without_its_id(tmp_path):
     assert one == other != third and "Secret" not in one
     study, labels = collection.open(collection.cases[0])
     assert len(study) == 3 and labels.any()
+
+
+def test_structures_of_several_folders(tmp_path):
+    by_collection, flat = tmp_path / "each.json", tmp_path / "all.json"
+    by_collection.write_text(json.dumps({"eyes": {"disc": [1, 2]}, "elsewhere": {"x": [1]}}))
+    flat.write_text(json.dumps({"disc": [1, 2]}))
+    assert structures_of([str(by_collection)], ["eyes", "legs"]) == {"eyes": {"disc": [1, 2]}}
+    assert structures_of([str(flat)], ["eyes", "legs"]) == dict.fromkeys(["eyes", "legs"], str(flat))
+    assert structures_of(["a=1", "legs:b=2"], ["eyes", "legs"]) == {"eyes": "a=1", "legs": "b=2"}
+    with pytest.raises(ValueError, match="no folder is called 'arms'; eyes, legs are"):
+        structures_of(["arms:a=1"], ["eyes", "legs"])
+    flat.write_text("[]")
+    with pytest.raises(ValueError, match="expected a JSON object of names"):
+        structures_of([str(flat)], ["eyes"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from lib.prompt.generator import ablation
 from lib.segmenter import build_segmenter
 from lib.training.losses import segmentation_loss
 from lib.training.pretraining import Phase, PretrainConfig, Pretrainer, build_model, tasks
@@ -160,6 +161,15 @@ def test_parameters_that_never_move_are_known():
             reached |= {n for n, p in segmenter.named_parameters() if p.grad is not None and p.grad.any()}
     never = {name for name, _ in segmenter.named_parameters()} - reached
     assert {name.removeprefix("foundation.model.") for name in never} <= NEVER_MOVE
+
+
+def test_ablations_are_pretrained_as_the_whole_is(tmp_path):
+    config = replace(CONFIG, phases=CONFIG.phases[1:2], generator={**CONFIG.generator, **ablation(["csm", "ccm"])})
+    trainer = Pretrainer(config, tmp_path)
+    trainer.run()
+    assert trainer.step == 2
+    served = build_segmenter(weights_dir=trainer.export(tmp_path / "atto-9.safetensors"))
+    assert served.trained and not served.generator.config.selection and served.generator.colorization is None
 
 
 def test_it_resumes_bit_for_bit_and_what_it_writes_can_be_served(tmp_path):

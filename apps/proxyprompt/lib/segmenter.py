@@ -7,7 +7,9 @@ nothing of files, servers or training.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +130,7 @@ def build_segmenter(
     adapter: str | None = None,
     adapters: AdapterStore | None = None,
     dense_proxy: bool | None = None,
+    generator: Mapping[str, object] | None = None,
     device: torch.device | str = "cpu",
     verify: bool = True,
     merge: bool = True,
@@ -136,14 +139,15 @@ def build_segmenter(
 
     foundation: one of :data:`lib.foundation.FOUNDATIONS`. image_size: None for what the weights were made for.
     adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
-    dense_proxy: None for what the weights were trained with (official foundations: off). merge: False leaves low-rank
+    dense_proxy: None for what the weights were trained with (official foundations: off). generator: other options of
+    GeneratorConfig; the foundation is then as shipped and its generator untrained. merge: False leaves low-rank
     adapters in place, to train them on.
 
     Raises ValueError for unknown names, CheckpointError for missing or unfit weights, AdapterError for a version that
     is damaged or belongs to other weights.
     """
     versions = available_versions(foundation, weights_dir, adapters)
-    version = adapter or versions[0]
+    version = adapter or versions[0 if generator is None else -1]
     stored = adapters is not None and version != versions[-1] and adapters.path(version).is_file()
     if not stored and version != versions[-1]:
         raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
@@ -160,22 +164,28 @@ def build_segmenter(
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
+    if generator is not None:
+        if stored:
+            raise ValueError(
+                f"{version} has its own generator; another one starts from the foundation as it is shipped"
+            )
+        options, state, sha256 = {**options, **generator}, None, json.dumps(dict(generator), sort_keys=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        generator = ProxyPromptGenerator(GeneratorConfig(**options))
+        made = ProxyPromptGenerator(GeneratorConfig(**options))
     if state is None:
         logger.warning(
             "the Proxy Prompt Generator of %s is untrained: masks mean nothing before fine-tuning on labelled studies",
             foundation,
         )
     else:
-        load_strictly(generator, state, source=version)
+        load_strictly(made, state, source=version)
     if dense_proxy is False:
-        generator.dense = None
-    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{generator.dense is not None}|{_SEED}"
+        made.dense = None
+    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{made.dense is not None}|{_SEED}"
     segmenter = Segmenter(
         foundation=model,
-        generator=generator,
+        generator=made,
         version=version,
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
         trained=state is not None,

@@ -71,10 +71,12 @@ def build_methods(options: MethodOptions) -> list[Method]:
     methods: list[Method] = []
     foundation: Foundation | None = None
     if "proxyprompt" in options.names:
-        segmenter, seen = _segmenter(options)
+        segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
         ours = ProxyPrompt(segmenter, seen=seen)
+        if header is not None:
+            ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
         methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
         methods += [with_inverted_masks(ours)] * options.inverted
         methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
@@ -120,12 +122,13 @@ def _has_trained(path: Path, header: AdapterHeader) -> Callable[[str], bool]:
     return lambda group: split.hash_of(group) in trained
 
 
-def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]]:
-    """The model, and whether it was trained on a group."""
-    store, seen = None, lambda group: False
+def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool], AdapterHeader | None]:
+    """The model, whether it was trained on a group, and what is known of a fine-tuned version."""
+    store, header, seen = None, None, lambda group: False
     if options.adapter is not None:
         store = _store(options.adapter, options)
-        seen = _has_trained(options.adapter, store.header(options.adapter.stem))
+        header = store.header(options.adapter.stem)
+        seen = _has_trained(options.adapter, header)
     segmenter = build_segmenter(
         foundation=options.foundation,
         weights_dir=options.weights,
@@ -135,7 +138,7 @@ def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]
         dense_proxy=None if options.dense_proxy else False,
         device=options.device,
     )
-    return segmenter, seen
+    return segmenter, seen, header
 
 
 def _finetuned(name: str, options: MethodOptions) -> Method:

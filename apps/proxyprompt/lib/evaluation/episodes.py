@@ -33,18 +33,20 @@ class EpisodeConfig:
     """supports_share: of the groups that go into the support pool. split_seed: which ones, and in which order.
 
     limit_targets: None for every case of the other groups, else so many, from as many groups as possible.
-    target_slices: None for all slices of a volume, else so many, evenly from end to end.
+    target_slices: None for all slices of a volume, else so many, evenly from end to end. shots: None for supports from
+    the whole pool, else from its first cases, those that ``scripts/train.py --shots`` trains on.
     """
 
     supports_share: float = 0.4
     split_seed: int = 0
     limit_targets: int | None = None
     target_slices: int | None = None
+    shots: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.supports_share < 1:
             raise ValueError(f"the support pool is {self.supports_share} of the groups; expected between 0 and 1")
-        for name in ("limit_targets", "target_slices"):
+        for name in ("limit_targets", "target_slices", "shots"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1, or none for all")
 
@@ -91,6 +93,10 @@ class Episodes:
         order = [groups[i] for i in rng.permutation(len(groups))]
         count = min(max(1, round(config.supports_share * len(groups))), len(groups) - 1)
         self.pool = [[cases[i] for i in rng.permutation(len(cases))] for cases in order[:count]]
+        if config.shots is not None:
+            chosen = {case.id for case in interleave(self.pool)[: config.shots]}
+            kept = ([case for case in cases if case.id in chosen] for cases in self.pool)
+            self.pool = [cases for cases in kept if cases]
         left = [cases for cases in order[count:] if not leave_out(cases[0].group)]
         if not left:
             raise StudyError(f"{collection.folder}: no target is left; every group outside the pool was trained on")

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from lib.evaluation.drawing import save
 from lib.evaluation.record import Unit
 from lib.evaluation.summary import Row
-from lib.files import replacing
 
 COLUMNS = 4
 
@@ -47,11 +43,7 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
             axis.plot(steps, unit.notes["curve"], linewidth=0.8, alpha=0.7)
         axis.set_title(f"training loss from scratch, {len(curves)} draws", fontsize=9)
         axis.set_xlabel("steps")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        figure.savefig(beside, dpi=110, format=path.suffix.lstrip(".") or "png")
-    plt.close(figure)
-    return path
+    return save(figure, path, dpi=110)
 
 
 def _over_supports(axis: Axes, some: Sequence[Row]) -> None:

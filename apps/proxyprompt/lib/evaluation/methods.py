@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lib.evaluation.episodes import Slices
 from lib.foundation.base import Features, Foundation
+from lib.prompt.generator import GeneratorConfig
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
 from lib.studies.selection import Selection
@@ -75,6 +76,7 @@ class ProxyPrompt(Method):
             "version": segmenter.version,
             "weights": segmenter.weights_sha256,
             "image_size": segmenter.foundation.image_size,
+            **_changed(segmenter),
         }
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
         self._pipeline, self._seen = Pipeline(segmenter, cache, Latencies()), seen
@@ -88,6 +90,12 @@ class ProxyPrompt(Method):
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
         return Learned(predict)
+
+
+def _changed(segmenter: Segmenter) -> dict[str, object]:
+    """Options of the generator that are an ablation's."""
+    usual, own = GeneratorConfig().to_dict(), segmenter.options()
+    return {name: own[name] for name in ("context", "selection", "colorization") if own[name] != usual[name]}
 
 
 class Copy(Method):

@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 
-from lib.evaluation.drawing import COLOURS, outline, show
+from lib.evaluation.catalogue import FINETUNED
+from lib.evaluation.drawing import COLOURS, outline, save, show
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
 from lib.evaluation.record import Unit
 from lib.evaluation.run import Plan, episodes_of
-from lib.files import replacing
 from lib.training.metrics import overlap
 
 
 def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], folder: Path) -> list[Path]:
     """One PNG for each collection and structure, at the first K and the first draw of the first method.
 
-    DynUNet would have to be trained again and is left out. Written beside, then renamed.
+    What would have to be trained again is left out. Written beside, then renamed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = [method for method in methods if method.name != "dynunet"]
+    shown = [method for method in methods if method.name not in ("dynunet", *FINETUNED)]
     written = []
     for collection in plan.collections:
         episodes = episodes_of(plan, collection, methods)
@@ -38,10 +33,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
             path = folder / f"{collection.name}-{structure}.png"
             measured = {unit.method for unit in units_here}
             figure = _figure(episodes, structure, first, [method for method in shown if method.name in measured])
-            with replacing(path) as beside:
-                figure.savefig(beside, dpi=90, format="png")
-            plt.close(figure)
-            written.append(path)
+            written.append(save(figure, path, dpi=90))
     return written
 
 

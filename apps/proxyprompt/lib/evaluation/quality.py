@@ -26,7 +26,7 @@ class WithOther(Method):
     def __init__(self, method: Method, label: str, change: Change) -> None:
         self._method, self._change = method, change
         self.name = f"{method.name}, {label}"
-        self.settings = {**method.settings, "supports": label}
+        self.settings = {**method.settings, "but": label}
 
     def has_seen(self, collection: str, group: str) -> bool:
         return self._method.has_seen(collection, group)

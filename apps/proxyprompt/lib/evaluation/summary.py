@@ -85,7 +85,7 @@ def _over_structures(values: Mapping[tuple[str, str], float]) -> dict[str, float
 
 def gains(units: Sequence[Unit], method: str) -> list[dict[str, object]]:
     """What ``method`` gains over each other one, by structure and K: paired by case, groups drawn."""
-    of_case = {key: _by_case(draws, "dice") for key, draws in _by_row(units).items()}
+    of_case = {key: by_case(draws, "dice") for key, draws in _by_row(units).items()}
     groups = {
         (unit.collection, case): group for unit in units for case, group in zip(unit.cases, unit.groups, strict=True)
     }
@@ -141,18 +141,18 @@ def _by_row(units: Sequence[Unit]) -> dict[tuple[str, str, str, int], list[Unit]
 def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
     first = draws[0]
     of_group = dict(zip(first.cases, first.groups, strict=True))
-    by_case = _by_case(draws, "dice")
+    dice = by_case(draws, "dice")
     of_draw = [value for unit in draws if (value := _mean(s.dice for s in unit.scores)) is not None]
     scores = [s for unit in draws for s in unit.scores]
     return Row(
         *key,
-        cases=len(by_case),
-        groups=len({of_group[case] for case in by_case}),
+        cases=len(dice),
+        groups=len({of_group[case] for case in dice}),
         draws=len(draws),
-        dice=_interval(by_case, of_group),
+        dice=_interval(dice, of_group),
         spread=float(np.std(of_draw, ddof=1)) if len(of_draw) > 1 else None,
         lowest=min(of_draw, default=None),
-        iou=_interval(_by_case(draws, "iou"), of_group),
+        iou=_interval(by_case(draws, "iou"), of_group),
         hd95=_mean(s.hd95 for s in scores),
         nsd=_mean(s.nsd for s in scores),
         missed_slices=_share([(s.missed_slices, s.present_slices) for s in scores]),
@@ -161,7 +161,7 @@ def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
     )
 
 
-def _by_case(draws: Sequence[Unit], measure: str) -> Mapping[str, float]:
+def by_case(draws: Sequence[Unit], measure: str) -> Mapping[str, float]:
     """Case -> mean over the draws; cases without the structure are left out."""
     values: dict[str, list[float]] = {}
     for unit in draws:
@@ -171,8 +171,9 @@ def _by_case(draws: Sequence[Unit], measure: str) -> Mapping[str, float]:
     return {case: float(np.mean(some)) for case, some in values.items()}
 
 
-def _interval(by_case: Mapping[str, float], of_group: Mapping[str, str]) -> Interval | None:
-    return bootstrap_mean(list(by_case.values()), groups=[of_group[c] for c in by_case]) if by_case else None
+def _interval(values: Mapping[str, float], of_group: Mapping[str, str]) -> Interval | None:
+    """values: by case."""
+    return bootstrap_mean(list(values.values()), groups=[of_group[case] for case in values]) if values else None
 
 
 def _mean(values) -> float | None:

@@ -29,11 +29,11 @@ def markdown(
     parts = [f"Dice, mean over collections; in brackets what {method} gains [95 % interval over collections]."]
     cells = {(name, k): _number(mean.get((name, k))) + _gain(gain.get((name, k))) for name in names for k in counts}
     lines = [[name, *(cells[name, k] for k in counts)] for name in names]
-    parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
+    parts.append(grid(["method", *(f"K={k}" for k in counts)], lines))
     iou = means(table, "iou")
     parts.append("IoU, mean over collections.")
     lines = [[name, *(_number(iou.get((name, k))) for k in counts)] for name in names]
-    parts.append(_grid(["method", *(f"K={k}" for k in counts)], lines))
+    parts.append(grid(["method", *(f"K={k}" for k in counts)], lines))
     for count in counts:
         for title, cell in (
             ("Dice: mean [95 % interval over groups] ± spread over support draws.", _dice),
@@ -45,13 +45,19 @@ def markdown(
             lines = _by_structure([row for row in table if row.supports == count], names, cell)
             if lines:
                 parts.append(f"K={count}. {title}")
-                parts.append(_grid(["collection", "structure", "cases", *names], lines))
+                parts.append(grid(["collection", "structure", "cases", *names], lines))
     if skipped:
         parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in dict.fromkeys(skipped.values())))
     for name, settings in (methods or {}).items():
-        told = ", ".join(f"{key} {value[:12] if key == 'weights' else value}" for key, value in settings.items())
-        parts.append(f"{name}: {told or 'no settings'}.")
+        parts.append(f"{name}: {told(settings)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def told(settings: Mapping[str, object]) -> str:
+    """In a line; hashes shortened, the many options of a training left to the record."""
+    short = {key: str(value)[:12] if key == "weights" else value for key, value in settings.items()}
+    short |= {key: "as in the record" for key, value in settings.items() if isinstance(value, Mapping)}
+    return ", ".join(f"{key} {value}" for key, value in short.items()) or "no settings"
 
 
 def table_csv(units: Iterable[Unit]) -> str:
@@ -112,6 +118,7 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rule = ["---"] * len(header)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))

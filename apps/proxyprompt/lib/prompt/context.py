@@ -150,6 +150,16 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     return context.reshape(batch, height, width, objects, dim).permute(0, 3, 4, 1, 2)
 
 
+def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
+    """E_ctx without a selection: the mean of A_agg over the valid positions, the same everywhere.
+
+    target: (B, C, H, W). Returns (B, N, C, H, W).
+    """
+    weight = memory.valid[:, :, None].to(memory.values.dtype)  # (E, N, 1, M)
+    mean = (memory.values * weight).sum(-1) / weight.sum(-1)
+    return mean[..., None, None].expand(len(target), -1, -1, *target.shape[-2:])
+
+
 def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
     """Attention by torch, with gradients.
 

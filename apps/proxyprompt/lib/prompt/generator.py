@@ -6,16 +6,19 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.prompt.colorization import ContextualColorization
-from lib.prompt.context import BridgeUnit, SupportMemory, select_context
+from lib.prompt.context import BridgeUnit, SupportMemory, mean_context, select_context
+from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
 from lib.prompt.readout import FineReadout, Pyramid
-from lib.prompt.vision_mamba import VisionMamba
+
+_TOKEN = 4  # positions along each side of what becomes one token without colorization
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class GeneratorConfig:
     The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. dense_proxy adds a projection
     of the selected context as a dense prompt (not in the paper; zero at initialisation). readout: features of the fine
     readout, 0 for none (not in the paper; for foundations with maps at strides 4 and 8 whose decoder takes a prior).
+
+    For ablations: context, the encoder of support pairs, see :mod:`lib.prompt.context_encoders`; selection: False takes
+    the mean of all support positions in the place of the selective map; colorization: False makes the prompt of the
+    selected context alone, each token the mean of 4 x 4 positions. :data:`WITHOUT` names the paper's.
     """
 
     dim: int = 256
@@ -35,9 +42,38 @@ class GeneratorConfig:
     heads: int = 8
     dense_proxy: bool = False
     readout: int = 0
+    context: str = VIM
+    selection: bool = True
+    colorization: bool = True
 
-    def to_dict(self) -> dict[str, int | bool]:
+    def to_dict(self) -> dict[str, int | bool | str]:
         return asdict(self)
+
+
+WITHOUT: Mapping[str, Mapping[str, object]] = {
+    "csm": {"context": NONE, "selection": False},
+    "ccm": {"colorization": False},
+    "dense": {"dense_proxy": False},
+    "readout": {"readout": 0},
+}
+"""Part that is left out in an ablation -> options of :class:`GeneratorConfig`."""
+
+
+def ablation(without: Iterable[str] = (), context: str | None = None, *, full_size: bool = False) -> dict[str, object]:
+    """Options of :class:`GeneratorConfig`. without: keys of WITHOUT. context: another encoder of support pairs, of the
+    paper's size if ``full_size``.
+
+    ValueError for a part that does not exist, and for an encoder of the csm that is left out.
+    """
+    parts = list(without)
+    if unknown := sorted(set(parts) - set(WITHOUT)):
+        raise ValueError(f"unknown part {', '.join(unknown)}; expected some of {', '.join(WITHOUT)}")
+    if context and "csm" in parts:
+        raise ValueError(f"context encoder {context} is part of the csm that is left out; choose one of the two")
+    options = {name: value for part in parts for name, value in WITHOUT[part].items()}
+    if context:
+        options |= {"context": context, **(PAPER_SIZES.get(context, {}) if full_size else {})}
+    return options
 
 
 class ProxyPrompt(NamedTuple):
@@ -54,16 +90,17 @@ class ProxyPrompt(NamedTuple):
 
 
 class ProxyPromptGenerator(nn.Module):
-    """Contextual Selective Module and Contextual Colorization Module."""
+    """Contextual Selective Module and Contextual Colorization Module. ValueError for an unknown context encoder."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision_mamba = VisionMamba(
-            width=config.width, depth=config.depth, patch=config.patch, grid=config.grid, in_channels=4
+        encoder = build_context_encoder(
+            config.context, width=config.width, depth=config.depth, patch=config.patch, grid=config.grid
         )
-        self.bridge = BridgeUnit(dim=config.dim, context_dim=config.width)
-        self.colorization = ContextualColorization(config.dim, heads=config.heads)
+        self.vision_mamba, self.context_width = encoder, encoder.width  # whichever it is: weights files call it so
+        self.bridge = BridgeUnit(dim=config.dim, context_dim=encoder.width)
+        self.colorization = ContextualColorization(config.dim, heads=config.heads) if config.colorization else None
         self.dense = None
         if config.dense_proxy:
             self.dense = nn.Conv2d(config.dim, config.dim, 1)
@@ -93,7 +130,7 @@ class ProxyPromptGenerator(nn.Module):
         readout where there is one. Raises ValueError when a set declares some object in none of its supports.
         """
         sets, pairs, objects = valid.shape
-        expected = (sets, pairs, objects, self.config.width, *features.shape[-2:])
+        expected = (sets, pairs, objects, self.context_width, *features.shape[-2:])
         if contexts.shape != expected:
             raise ValueError(f"contexts {tuple(contexts.shape)} do not fit features and valid: expected {expected}")
         counts = valid[..., None, None].expand(-1, -1, -1, *features.shape[-2:])
@@ -118,11 +155,15 @@ class ProxyPromptGenerator(nn.Module):
         """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
-        context = select_context(target, memory)
-        tokens = self.colorization(target, context.to(target.dtype))
+        context = select_context(target, memory) if self.config.selection else mean_context(target, memory)
+        batch, objects = context.shape[:2]
+        if self.colorization is not None:
+            tokens = self.colorization(target, context.to(target.dtype))
+        else:
+            pooled = F.avg_pool2d(context.flatten(0, 1).to(target.dtype), _TOKEN)
+            tokens = pooled.flatten(2).transpose(1, 2).unflatten(0, (batch, objects))
         dense = None
         if self.dense is not None:
-            batch, objects = context.shape[:2]
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
         prior = None
         if self.readout is not None:

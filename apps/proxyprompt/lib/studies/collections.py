@@ -128,6 +128,31 @@ def read_collection(
     return Collection(folder.resolve().name, folder, cases, everything, intensity)
 
 
+def structures_of(given: Sequence[str], names: Sequence[str]) -> dict[str, object]:
+    """Collection -> what :func:`read_collection` takes as structures, for several folders that are called ``names``.
+
+    given: ``disc=1+2,cup=2`` for all of them, ``eyes:disc=1+2`` for one, or a JSON file, by collection
+    (``{"eyes": {"disc": [1, 2]}}``) or for all. ValueError for a folder that is not among them, and for such a file.
+    """
+    found: dict[str, object] = {}
+    for text in given:
+        if text.lower().endswith(".json"):
+            try:
+                content = json.loads(Path(text).read_text(encoding="utf-8"))
+                by_collection = all(isinstance(value, dict) for value in content.values())
+            except (OSError, ValueError, AttributeError) as error:
+                raise ValueError(f"--structures {text}: {error}; expected a JSON object of names") from error
+            found.update(
+                {n: content[n] for n in names if n in content} if by_collection else dict.fromkeys(names, text)
+            )
+            continue
+        collection, colon, rest = text.partition(":")
+        if colon and collection not in names:
+            raise ValueError(f"--structures {text}: no folder is called {collection!r}; {', '.join(names)} are")
+        found.update({collection: rest} if colon else dict.fromkeys(names, text))
+    return found
+
+
 @dataclass(frozen=True)
 class _Pair:
     """An image with its label. info: MONAI Label's, of the label. patient: as MONAI Label's index knows it."""

@@ -43,9 +43,10 @@ class AdapterHeader:
 
     foundation, foundation_sha256: the weights it was trained on, and its only ones. parent: the version it started
     from. config: ``{"foundation": {"kind": "lora" | "whole" | "frozen", ...}, "generator": GeneratorConfig,
-    "image_size": pixels, "training": FinetuneConfig}``. structures: names it was trained on. training_groups: salted
-    hashes. validation: structure -> salted hash of the group -> Dice. status: "published", "refused" or "unproven";
-    reason: why, in a sentence for the user. created: UTC, ISO 8601. sha256: of the tensors, filled in by the store.
+    "image_size": pixels, "training": FinetuneConfig, "untrained": bool}``, the last of the generator that it began
+    with. structures: names it was trained on. training_groups: salted hashes. validation: structure -> salted hash of
+    the group -> Dice. status: "published", "refused" or "unproven"; reason: why, in a sentence for the user. created:
+    UTC, ISO 8601. sha256: of the tensors, filled in by the store.
     """
 
     name: str

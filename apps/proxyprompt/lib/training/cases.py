@@ -71,6 +71,12 @@ class Cases:
         )
 
     @classmethod
+    def joined(cls, parts: Iterable[Cases]) -> Cases:
+        """Of several folders. Groups of the same name count as one, wherever they are; structures too, so that cases of
+        different folders support each other where these call a structure the same."""
+        return cls(case for part in parts for case in part)
+
+    @classmethod
     def from_collection(cls, folder: Folder, *, only: Collection[str] | None = None) -> Cases:
         """The cases of a folder, as :func:`lib.studies.collections.read_collection` found them.
 

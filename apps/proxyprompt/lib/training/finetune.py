@@ -107,7 +107,7 @@ def finetune(
         for warning in material.warnings:
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
-        kind = make_trainable(segmenter, config, parent)
+        kind, untrained = make_trainable(segmenter, config, parent), not segmenter.trained
         episode_model = model(
             segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory
         )
@@ -117,7 +117,15 @@ def finetune(
             ended = run.train(lambda loss, dice: _tell(run, loss, dice, report, log), stop)
         decision = judge(run.state.parent, run.state.scores)
         options, state = kept_state(segmenter, kind)
-        header = _header(store, segmenter, parent, material, run, decision, {**options, "training": config.to_dict()})
+        header = _header(
+            store,
+            segmenter,
+            parent,
+            material,
+            run,
+            decision,
+            {**options, "training": config.to_dict(), "untrained": untrained},
+        )
         path = store.path(header.name)
         if rank() == 0:
             store.save(header, state)

@@ -123,7 +123,7 @@ def _labels(file: Path, distribution: Distribution) -> np.ndarray:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Beside, then renamed."""
+    """Beside, then renamed; under the same suffix, because ITK goes by it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".part{path.suffix}")
     write(beside)

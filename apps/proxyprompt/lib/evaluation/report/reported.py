@@ -1,0 +1,60 @@
+"""The paper's own figures: Dice in percent, SAM ViT-H with 16 training images, SAM 2 for the video task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Task(NamedTuple):
+    """A structure of one of the paper's data sets. own: how it is called when the set was prepared by
+    ``scripts/prepare_data.py``; stand_in: the collection (lower case) and structure measured here in its place."""
+
+    name: str
+    own: tuple[str, str]
+    stand_in: tuple[str, str]
+
+
+TASKS = (
+    Task("REFUGE2 disc", ("refuge2", "disc"), ("smdg_disc_cup", "disc")),
+    Task("REFUGE2 cup", ("refuge2", "cup"), ("smdg_disc_cup", "cup")),
+    Task("STARE vessels", ("stare", "vessels"), ("stare", "vessels")),
+    Task("FPA symphysis", ("fh-ps-aop", "symphysis"), ("psfhs_fh_ps", "symphysis")),
+    Task("FPA head", ("fh-ps-aop", "head"), ("psfhs_fh_ps", "head")),
+    Task("PROMISE12", ("promise12", "prostate"), ("promise12", "prostate")),
+    Task("JNU-IFM symphysis", ("jnu-ifm", "symphysis"), ("psfhs_sequences", "symphysis")),
+    Task("JNU-IFM head", ("jnu-ifm", "head"), ("psfhs_sequences", "head")),
+)
+
+_OURS = (88.0, 85.5, 81.6, 85.3, 89.3, 87.4, 78.0, 83.7)
+DICE: Mapping[str, tuple[float | None, ...]] = {
+    "proxyprompt": _OURS,
+    "finetuned": _OURS,
+    "finetuned_paper": _OURS,
+    "point": (39.1, 33.5, 16.3, 18.2, 34.4, None, 18.9, 31.2),
+    "box": (54.2, 71.6, 20.5, 67.0, 88.0, None, 76.8, 80.3),
+    "everything": (48.8, 40.0, 20.5, 25.6, 35.4, None, None, None),
+    "samed-like": (86.9, 84.3, 15.8, 66.3, 87.0, 85.9, None, None),
+    "autosam-like": (87.9, 84.6, 73.8, 78.0, 79.1, 70.1, None, None),
+    "medsa-like-point": (85.6, 83.0, 45.4, 71.3, 81.4, None, None, None),
+    "medsa-like-box": (86.8, 82.6, 37.1, 71.8, 83.1, 76.0, None, None),
+    "memory": (None, None, None, None, None, None, 62.6, 64.0),
+    "dynunet": (None, None, None, None, None, 84.1, None, None),
+}
+"""Method -> Dice by task. memory stands beside MedSAM2, which it is like; dynunet beside nnU-Net."""
+
+QUALITY = ((0.0, 47.9), (66.6, 71.8), (81.6, 86.5), (100.0, 86.8))
+"""Dice of the support masks -> Dice of the output (Table 7)."""
+
+UNRELATED = 65.25
+"""Dice with a retina as the support of an ultrasound image (section 11.2)."""
+
+VARIANTS: Mapping[str, tuple[float, float | None]] = {
+    "full": (85.9, 76.3),
+    "without-ccm": (85.2, None),
+    "without-csm": (84.3, None),
+    "without-csm-ccm": (84.0, None),
+    "vit": (84.5, 74.0),
+    "resnet50": (83.9, 72.6),
+}
+"""Label of a record -> (Dice, IoU) of tables 4, 5 and 13."""
