@@ -165,7 +165,7 @@ def test_a_version_is_served_as_it_was_trained_and_its_weights_have_another_hash
     served = {v: bench_segmenter(bench, v) for v in ("one", "atto-1")}
     images, masks = draw(served["one"])
     with torch.no_grad():
-        torch.testing.assert_close(run(served["one"], images, masks).mask_logits, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(run(served["one"], images, masks).mask_logits, expected, rtol=1e-3, atol=1e-3)
         assert (run(served["atto-1"], images, masks).mask_logits - expected).abs().max() > 0.01
     assert served["one"].weights_sha256 != served["atto-1"].weights_sha256
     assert served["one"].trained and not any(p.requires_grad for p in served["one"].parameters())

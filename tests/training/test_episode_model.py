@@ -46,7 +46,7 @@ def test_saving_memory_changes_no_gradient(bench, episodes):
         segmenter = bench.segmenter().requires_grad_(True)
         EpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
         gradients.append(segmenter.foundation.model.image_encoder.trunk.stem[0].weight.grad)
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-3)
 
 
 def test_frozen_features_are_computed_once(bench, episodes):
