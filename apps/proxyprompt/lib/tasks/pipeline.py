@@ -90,7 +90,7 @@ class Pipeline:
             made = self._decode(study, indices, memory)
             entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
         with self._latencies.of("decode"):
-            geometry = self._geometry(study)
+            geometry = self._geometry(study.slice_shape)
             for z, small in enumerate(entry.tensors["logits"]):
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         masks = Masks(logits, entry.tensors["presence"].numpy(), (None,) * structures)
@@ -114,7 +114,7 @@ class Pipeline:
             return {"logits": decoded.mask_logits[0]}
 
         with self._latencies.of("click"):
-            geometry = self._geometry(study)
+            geometry = self._geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
             key = self._key("clicked", self.memory_key(selection), *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
@@ -133,8 +133,9 @@ class Pipeline:
                 presence.append(decoded.presence_logit.float().sigmoid().cpu())
         return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
 
-    def _geometry(self, study: Study) -> Geometry:
-        return self._foundation.preprocess(torch.zeros(1, 3, *study.slice_shape, device=self._device))[1]
+    def _geometry(self, shape: tuple[int, int]) -> Geometry:
+        """Of images of ``shape``, (height, width)."""
+        return self._foundation.preprocess(torch.zeros(1, 3, *shape, device=self._device))[1]
 
     # encoding
 
@@ -203,8 +204,8 @@ class Pipeline:
 
     def _lay(self, masks: np.ndarray) -> Tensor:
         """(N, h, w) bool as the foundation takes them: (1, N, S, S)."""
-        geometry = self._foundation.preprocess(torch.zeros(1, 3, *masks.shape[1:], device=self._device))[1]
-        return self._foundation.preprocess_masks(torch.from_numpy(masks)[None].to(self._device), geometry)
+        laid = torch.from_numpy(masks)[None].to(self._device)
+        return self._foundation.preprocess_masks(laid, self._geometry(masks.shape[1:]))
 
     def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
