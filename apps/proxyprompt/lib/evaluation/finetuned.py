@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lib.evaluation.methods import Learned, Method, ProxyPrompt
+from lib.evaluation.methods import Learned, Method, ProxyPrompt, weights_of
 from lib.segmenter import Segmenter
 from lib.studies.selection import Selection
 from lib.training.cases import Case, LabelledSlice
@@ -33,14 +33,7 @@ class FineTuned(Method):
 
     def __init__(self, name: str, start: Callable[[], Segmenter], config: FinetuneConfig) -> None:
         self.name, self._start, self._config = name, start, config
-        segmenter = start()
-        self.settings = {
-            "foundation": segmenter.foundation.name,
-            "version": segmenter.version,
-            "weights": segmenter.weights_sha256,
-            "image_size": segmenter.foundation.image_size,
-            "training": config.to_dict(),
-        }
+        self.settings = {**weights_of(start()), "training": config.to_dict()}
 
     def learn(self, supports: Selection, *, seed: int) -> Learned:
         """Raises TrainingError where the supports give nothing to train on."""

@@ -72,10 +72,7 @@ class ProxyPrompt(Method):
         self, segmenter: Segmenter, *, seen: Callable[[str], bool] = lambda group: False, cache_bytes: int = 2**28
     ) -> None:
         self.settings = {
-            "foundation": segmenter.foundation.name,
-            "version": segmenter.version,
-            "weights": segmenter.weights_sha256,
-            "image_size": segmenter.foundation.image_size,
+            **weights_of(segmenter),
             **_changed(segmenter),
         }
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
@@ -90,6 +87,16 @@ class ProxyPrompt(Method):
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
         return Learned(predict)
+
+
+def weights_of(segmenter: Segmenter) -> dict[str, object]:
+    """For a method's settings: which weights, and at what size."""
+    return {
+        "foundation": segmenter.foundation.name,
+        "version": segmenter.version,
+        "weights": segmenter.weights_sha256,
+        "image_size": segmenter.foundation.image_size,
+    }
 
 
 def _changed(segmenter: Segmenter) -> dict[str, object]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lib.evaluation.episodes import Slices
-from lib.evaluation.methods import Learned, Method
+from lib.evaluation.methods import Learned, Method, weights_of
 from lib.studies.selection import Selection, SupportError
 from lib.training.episodes import prepare
 from lib.training.peers import TOLD, Peer
@@ -20,12 +20,7 @@ class PeerMethod(Method):
     def __init__(self, peer: Peer, *, seen: Callable[[str], bool]) -> None:
         self._peer, self._seen = peer, seen
         self.name = peer.generator.config.peer
-        self.settings = {
-            "foundation": peer.foundation.name,
-            "version": peer.version,
-            "weights": peer.weights_sha256,
-            "image_size": peer.foundation.image_size,
-        }
+        self.settings = weights_of(peer)
 
     def has_seen(self, collection: str, group: str) -> bool:
         return self._seen(group)
