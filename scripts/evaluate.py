@@ -3,7 +3,7 @@
 
     python scripts/evaluate.py --data DIR --shots 0 --supports 4 --seeds 3 --json FILE
     python scripts/evaluate.py --data A --data B --supports 1 2 4 8 --json FILE --markdown FILE --overlays FOLDER
-    python scripts/evaluate.py --data DIR --weights runs/atto/atto-3.safetensors --limit-targets 8 --supports 4
+    python scripts/evaluate.py --data DIR --weights runs/atto/atto-5.safetensors --limit-targets 8 --supports 4
     python scripts/evaluate.py --data eyes --structures rim=1,cup=2,disc=1+2 --methods proxyprompt copy dynunet
 
 A folder holds images/ and masks/ (and groups.csv), or imagesTr/ and labelsTr/ (nnU-Net, Medical Segmentation

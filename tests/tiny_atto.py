@@ -14,11 +14,14 @@ PIXELS = 128
 APP = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"
 
 
-def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0) -> Path:
-    """``folder/atto-<number>.safetensors``: 32 channels, every weight random, those that start at zero too."""
+def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0, readout: bool = True) -> Path:
+    """``folder/atto-<number>.safetensors``: 32 channels, every weight random, those that start at zero too.
+
+    readout: it solves drawn pictures without any training; without it something is left to learn.
+    """
     foundation = {**ATTO, "dim": 32, "mem_dim": 16, "widths": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
     foundation |= {"memory_layers": 1, "memory_feed_forward": 64, "refiner": 8}
-    config = GeneratorConfig(dim=32, grid=PIXELS // 16, width=48, depth=2, heads=4, dense_proxy=True, readout=8)
+    config = GeneratorConfig(dim=32, grid=PIXELS // 16, width=48, depth=2, heads=4, dense_proxy=True, readout=readout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = {

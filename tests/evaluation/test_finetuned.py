@@ -18,7 +18,7 @@ SHORT = FinetuneConfig(learning_rate=1e-3, warmup=2, members=3, steps_per_epoch=
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return write_tiny_atto(tmp_path_factory.mktemp("model"))
+    return write_tiny_atto(tmp_path_factory.mktemp("model"), readout=False)
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,23 @@ import torch
 import torch.nn.functional as F
 
 from lib.prompt.readout import FineReadout, Pyramid
+from lib.training.metrics import overlap
 
-SIZE, DIM = 64, 16
+SIZE, DIM = 128, 16
 
 
 @pytest.fixture
 def readout():
     torch.manual_seed(0)
-    return FineReadout(DIM, 8)
+    readout = FineReadout(DIM)
+    torch.nn.init.normal_(readout.log_weight, std=0.5)
+    return readout
 
 
 def draw(images, objects=2, seed=0):
     random = torch.Generator().manual_seed(seed)
     maps = Pyramid(
+        torch.randn(images, 3, SIZE, SIZE, generator=random),
         torch.randn(images, DIM // 8, SIZE // 4, SIZE // 4, generator=random),
         torch.randn(images, DIM // 4, SIZE // 8, SIZE // 8, generator=random),
         torch.randn(images, DIM, SIZE // 16, SIZE // 16, generator=random),
@@ -27,39 +31,28 @@ def draw(images, objects=2, seed=0):
 
 @torch.no_grad()
 def brute_force(readout, maps, masks):
-    """Weighted ridge regression of every other position, one cell after the other, in float64."""
-    features = readout.describe(maps).double()[..., ::2, ::2].flatten(2).transpose(1, 2).flatten(0, 1)  # (P*h*w, D)
-    cells = F.adaptive_avg_pool2d(masks.double(), SIZE // 2)
-    inside = F.avg_pool2d(cells, 2)[..., ::2, ::2].flatten()
+    """Weighted ridge regression of every other position, in float64."""
+    features = readout.describe(maps).double()[..., ::2, ::2].flatten(2).transpose(1, 2).flatten(0, 1)  # (P*M, D)
+    inside = masks.double()[..., ::2, ::2].flatten()
     weight = inside / inside.mean().sqrt() + (1 - inside) / (1 - inside).mean().sqrt()
     weight = weight / weight.sum()
-    left = features.T @ (weight[:, None] * features) + readout.log_ridge.double().exp() * torch.eye(len(features.T))
-    found = []
-    for row in range(2):
-        for column in range(2):
-            wanted = 2 * cells[..., row::4, column::4].flatten() - 1
-            found.append(torch.linalg.solve(left, features.T @ (weight * wanted)))
-    return torch.stack(found, 1)
+    left = features.T @ (weight[:, None] * features)
+    left = left + readout.log_ridge.double().exp() * left.diagonal().mean() * torch.eye(len(left))
+    return torch.linalg.solve(left, features.T @ (weight * (2 * inside - 1)))
 
 
 @torch.no_grad()
 def test_what_is_read_is_features_times_solution(readout):
     maps, masks = draw(2)
     solution = readout.solve(readout.moments(maps, masks).sum(0, keepdim=True))
-    features = readout.describe(maps)
-    for n in range(2):
-        cells = torch.einsum("bdhw,dc->bchw", features, solution[0, n]) * readout.log_scale.exp()
-        expected = F.pixel_shuffle(cells, 2)[:, 0]
-        torch.testing.assert_close(readout(maps, solution)[:, n], expected, rtol=1e-3, atol=1e-3)
+    expected = torch.einsum("bdhw,nd->bnhw", readout.describe(maps), solution[0]) * readout.log_scale.exp()
+    torch.testing.assert_close(readout(maps, solution), expected, rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
-def test_the_coarse_map_is_interpolated(readout):
+def test_fewer_positions_are_some_of_all(readout):
     maps, _ = draw(1)
-    described = readout.describe(maps)
-    parts = F.interpolate(readout._parts(maps), described.shape[-2:], mode="bilinear", align_corners=False)
-    torch.testing.assert_close(described[:, : 2 * DIM], parts, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(readout.describe(maps, 2), described[..., ::2, ::2])
+    torch.testing.assert_close(readout.describe(maps, 2), readout.describe(maps)[..., ::2, ::2])
 
 
 @torch.no_grad()
@@ -68,28 +61,38 @@ def test_it_is_the_ridge_regression_of_all_positions_of_all_supports(readout, pa
     maps, masks = draw(pairs)
     solution = readout.solve(readout.moments(maps, masks).sum(0))
     for n in range(2):
-        torch.testing.assert_close(solution[n].double(), brute_force(readout, maps, masks[:, n]), rtol=2e-3, atol=2e-4)
+        torch.testing.assert_close(solution[n].double(), brute_force(readout, maps, masks[:, n]), rtol=5e-3, atol=5e-4)
 
 
 @torch.no_grad()
-def test_cells_lie_where_they_belong(readout):
-    """With the mask itself among the features, the mask is what is read, cell by cell."""
-    maps, masks = draw(1, objects=1)
-    masks = F.interpolate(masks[..., ::2, ::2], scale_factor=2)  # one value for each cell
-    cells = F.pixel_unshuffle(masks[..., ::2, ::2], 2)[0]
-    details = torch.cat([cells, torch.ones_like(cells[:1])])[None]
-    nothing = torch.zeros(1, 1, 4, 4)
-    readout._parts, readout._details, readout.width = lambda maps: nothing, lambda maps: details, 6
-    readout.log_ridge.data.fill_(-12.0)
-    drawn = readout(maps, readout.solve(readout.moments(maps, masks))) > 0
-    assert torch.equal(drawn, masks[..., ::2, ::2] > 0)
+def test_half_covered_pixels_count_half(readout):
+    """Soft masks: the squared error to 2 y - 1, weighted by y inside and by 1 - y outside."""
+    maps, _ = draw(1)
+    masks = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    solution = readout.solve(readout.moments(maps, masks).sum(0))
+    torch.testing.assert_close(solution[0].double(), brute_force(readout, maps, masks[:, 0]), rtol=5e-3, atol=5e-4)
+
+
+@torch.no_grad()
+def test_thin_bright_lines_are_found_in_another_image():
+    """No encoder: its maps are noise. One support with lines of 2 pixels, another target, an uneven background."""
+    readout = FineReadout(DIM)
+    maps, _ = draw(2)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
+    lines = torch.stack([torch.sin(12 * x + 5 * y).abs() < 0.1, torch.sin(11 * y - 4 * x).abs() < 0.1]).float()[:, None]
+    uneven = torch.stack([2 * x + y, y - 2 * x])[:, None]
+    noise = 0.2 * torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    maps = maps._replace(picture=(uneven + lines + noise).expand(-1, 3, -1, -1))
+    support, target = (Pyramid(*(level[n : n + 1] for level in maps)) for n in (0, 1))
+    drawn = readout(target, readout.solve(readout.moments(support, lines[:1]))) > 0
+    assert overlap(drawn.numpy(), lines[1:].numpy() > 0).dice > 0.8
 
 
 @torch.no_grad()
 def test_padding_has_no_say(readout):
     maps, masks = draw(1)
-    padding = torch.zeros(1, 4, 4, dtype=torch.bool)
-    padding[:, 2:] = True
+    padding = torch.zeros(1, 8, 8, dtype=torch.bool)
+    padding[:, 4:] = True
     other = masks.clone()
     other[:, :, SIZE // 2 :] = 1 - other[:, :, SIZE // 2 :]
     with_padding = [readout.moments(maps, m, padding) for m in (masks, other)]
@@ -105,25 +108,24 @@ def test_an_empty_and_a_full_mask_are_read_as_such(readout, value):
     assert drawn.isfinite().all() and bool((drawn > 0).all()) == bool(value)
 
 
-def test_gradients_pass_through_the_solution():
+def test_what_counts_can_be_learned_through_the_solution():
+    """Only one filter response says anything, and the support is too small to find out which: training finds it."""
     torch.manual_seed(0)
-    readout = FineReadout(DIM, 8)
-    optimiser = torch.optim.Adam(readout.parameters(), 3e-2)
+    readout = FineReadout(DIM)
+    optimiser = torch.optim.Adam(readout.parameters(), 5e-2)
 
     def error(seed):
         maps, _ = draw(2, seed=seed)
-        masks = F.interpolate(maps.fine.abs().amin(1, keepdim=True), SIZE, mode="nearest")
-        masks = (masks > 0.5).float()  # no linear function of the maps
+        masks = (maps.picture[:, 1:2] > 0.5).float()
         solution = readout.solve(readout.moments(Pyramid(*(m[:1] for m in maps)), masks[:1]))
-        drawn = readout(Pyramid(*(m[1:] for m in maps)), solution)
-        return F.binary_cross_entropy_with_logits(drawn, F.avg_pool2d(masks[1:], 2))
+        return F.binary_cross_entropy_with_logits(readout(Pyramid(*(m[1:] for m in maps)), solution), masks[1:])
 
     with torch.no_grad():
-        before = sum(error(seed).item() for seed in range(1000, 1004))
-    for step in range(120):
+        before = sum(error(seed).item() for seed in range(1000, 1003))
+    for step in range(40):
         optimiser.zero_grad()
         error(step).backward()
         optimiser.step()
     with torch.no_grad():
-        assert sum(error(seed).item() for seed in range(1000, 1004)) < 0.9 * before
+        assert sum(error(seed).item() for seed in range(1000, 1003)) < 0.9 * before
     assert all(p.grad is not None and p.grad.any() for p in readout.parameters())

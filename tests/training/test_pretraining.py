@@ -28,7 +28,7 @@ CONFIG = PretrainConfig(
     phases=(Phase("foundation", 64, 2, 1, 3), Phase("proxy", 64, 2, 1, 3), Phase("proxy", 128, 2, 1, 3)),
     warmup=2,
     foundation=FOUNDATION,
-    generator={"grid": 4, "width": 16, "depth": 1, "heads": 4, "dense_proxy": True, "readout": 8},
+    generator={"grid": 4, "width": 16, "depth": 1, "heads": 4, "dense_proxy": True, "readout": True},
 )
 
 

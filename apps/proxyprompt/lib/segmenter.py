@@ -10,10 +10,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.foundation import (
@@ -31,6 +33,7 @@ from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
 from lib.prompt.readout import Pyramid
+from lib.trust import blend, cross_validate
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -77,20 +80,33 @@ class Segmenter(nn.Module):
         """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
         return self.generator.encode_pair(images, masks)
 
-    def remember(self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor) -> SupportMemory:
+    def remember(
+        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, compare: bool = True
+    ) -> SupportMemory:
         """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool. masks:
-        (K, N, S, S) in [0, 1], those that the contexts were made of.
+        (K, N, S, S) in [0, 1], those that the contexts were made of. compare: find out how far the fine readout is to
+        be trusted; without it, masks are the decoder's.
 
         Raises ValueError when an object is declared by no support.
         """
         moments = None
         if (readout := self.generator.readout) is not None:
-            maps = Pyramid(*features.high_res, features.embedding)
-            moments = readout.moments(maps, masks, features.padding)[None]
+            moments = readout.moments(pyramid(features), masks, features.padding)[None]
         padding = None if features.padding is None else features.padding[None]
-        return self.generator.remember(
+        memory = self.generator.remember(
             features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
         )
+        if readout is None or not compare:
+            return memory
+        return replace(memory, trust=cross_validate(self._parts, features, memory, valid, masks))
+
+    def _parts(
+        self, features: Features, memory: SupportMemory, points: Points | None = None, bank: MemoryBank | None = None
+    ) -> tuple[Decoded, Tensor | None]:
+        """What the decoder draws, and the fine readout's guess."""
+        maps = None if self.generator.readout is None else pyramid(features)
+        proxy = self.generator(features.embedding, memory, maps)
+        return self.foundation.decode(features, as_prompts(proxy, points), memory=bank), proxy.prior
 
     def segment(
         self,
@@ -106,8 +122,20 @@ class Segmenter(nn.Module):
         """
         if memory is None:
             return self.foundation.decode(features, Prompts(points=points), memory=bank)
-        proxy = self.generator(features.embedding, memory, features.high_res)
-        return self.foundation.decode(features, as_prompts(proxy, points), memory=bank)
+        decoded, prior = self._parts(features, memory, points, bank)
+        if memory.trust is None:
+            return decoded
+        unclicked = decoded if points is None else self._parts(features, memory, None, bank)[0]
+        mask_logits = blend(unclicked.mask_logits, prior, memory.trust)
+        if points is not None:  # clicks change what they change in the decoder's mask
+            change = decoded.mask_logits - unclicked.mask_logits
+            mask_logits = mask_logits + F.interpolate(change, prior.shape[-2:], mode="bilinear", align_corners=False)
+        return replace(decoded, mask_logits=mask_logits)
+
+
+def pyramid(features: Features) -> Pyramid:
+    """What the fine readout looks at."""
+    return Pyramid(features.picture, *features.high_res, features.embedding)
 
 
 def as_prompts(proxy: ProxyPrompt, points: Points | None = None) -> Prompts:

@@ -167,10 +167,5 @@ class EncodeOnce(nn.Module):
         if missing:
             made = self.inner.encode(images[missing])
             for place, row in enumerate(missing):
-                levels = {f"high_res_{n}": x[place] for n, x in enumerate(made.high_res)}
-                entries[row] = self._cache.put(keys[row], {"embedding": made.embedding[place], **levels})
-        joined = {
-            name: torch.stack([e.tensors[name] for e in entries]).to(images.device) for name in entries[0].tensors
-        }
-        embedding = joined.pop("embedding")
-        return Features(embedding, tuple(joined[name] for name in sorted(joined)))
+                entries[row] = self._cache.put(keys[row], made[place : place + 1].to_tensors())
+        return Features.join([Features.from_tensors(entry.tensors) for entry in entries], images.device)

@@ -8,12 +8,14 @@ so that no caller ever asks which family of model it talks to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+_LEVEL = "high_res_"  # name of a map among tensors that are kept
 
 
 class Geometry(NamedTuple):
@@ -34,17 +36,30 @@ class Features:
 
     embedding: (B, C, H, W). high_res: empty, or SAM 2's projected maps at stride 4 and 8,
     ((B, C/8, 4H, 4W), (B, C/4, 2H, 2W)). padding: None, or (B, H, W) bool, True where a position holds nothing but
-    padding: such positions leave the selective map's softmax and the pooling.
+    padding: such positions leave the selective map's softmax and the pooling. picture: None, or (B, 3, h, w), the
+    prepared images themselves, 256 pixels or a little more on a side, for what looks at pixels.
     """
 
     embedding: Tensor
     high_res: tuple[Tensor, ...] = ()
     padding: Tensor | None = None
+    picture: Tensor | None = None
 
     def __getitem__(self, index) -> Features:
         """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
-        padding = None if self.padding is None else self.padding[index]
-        return Features(self.embedding[index], tuple(x[index] for x in self.high_res), padding)
+        return Features.from_tensors({name: tensor[index] for name, tensor in self.to_tensors().items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """By name, to be kept; :meth:`from_tensors` takes them back."""
+        tensors = {"embedding": self.embedding, "padding": self.padding, "picture": self.picture}
+        tensors |= {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Features:
+        levels = sorted(name for name in tensors if name.startswith(_LEVEL))
+        high_res = tuple(tensors[name] for name in levels)
+        return cls(tensors["embedding"], high_res, tensors.get("padding"), tensors.get("picture"))
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
@@ -55,10 +70,12 @@ class Features:
             whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
             padding = [w if p.padding is None else p.padding for p, w in zip(parts, whole, strict=True)]
             padding = torch.cat([p.to(device) for p in padding])
+        pictures = [p.picture for p in parts]
         return cls(
             torch.cat([p.embedding.to(device) for p in parts]),
             tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
             padding,
+            None if pictures[0] is None else torch.cat([picture.to(device) for picture in pictures]),
         )
 
 
@@ -75,7 +92,7 @@ class Prompts:
 
     proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding.
     points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits, resized to the S/4 that
-    decoders take. prior: (B, N, S/2, S/2) logits, a fine first guess for a foundation with a mask refiner; others take
+    decoders take. prior: (B, N, h, w) logits, a fine first guess for a foundation with a mask refiner; others take
     none.
     """
 
@@ -108,7 +125,8 @@ class Prompts:
 class Decoded:
     """What the mask decoder says of N objects in B images.
 
-    mask_logits: (B, N, s, s), never gated by presence; s is S/4, with a mask refiner S/2. presence_logit, iou: (B, N).
+    mask_logits: (B, N, s, s), never gated by presence; s is S/4, with a mask refiner S/2, or the side of the picture
+    where a fine readout has a say. presence_logit, iou: (B, N).
     object_pointer: (B, N, C).
     """
 

@@ -17,11 +17,12 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
-from lib.foundation.refiner import MaskRefiner, draw_marks
+from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
+PICTURE = 256  # pixels along each side of what is kept of an image, at least
 
 CONFIGS = {
     "sam2.1_hiera_tiny": "sam2.1_hiera_t.yaml",
@@ -80,7 +81,10 @@ class Sam2(Foundation):
 
     def encode(self, images: Tensor) -> Features:
         maps = self.model.forward_image(images)["backbone_fpn"]
-        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
+        picture = None
+        if self.refiner is not None:
+            picture = F.avg_pool2d(images, max(1, self.image_size // PICTURE))
+        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         batch, objects = prompts.batch()
@@ -105,7 +109,10 @@ class Sam2(Foundation):
             high_res_features=high_res,
         )
         if self.refiner is not None:
-            prior = None if prompts.prior is None else prompts.prior.flatten(0, 1)[:, None]
+            prior = None
+            if prompts.prior is not None:
+                size = [CELLS * side for side in masks.shape[-2:]]
+                prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
             masks, evidence = self.refiner(masks, *high_res, marks, prior)
             presence = presence + evidence
         learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None

@@ -25,19 +25,22 @@ class SupportMemory:
 
     keys: (E, C, M), the support features. values: (E, N, C, M), A_agg. valid: (E, N, M) bool, False where a position
     is padding or its support does not declare the object. moments: (E, K, N, R, D), what
-    :class:`lib.prompt.readout.FineReadout` knows of each pair, or None without one.
+    :class:`lib.prompt.readout.FineReadout` knows of each pair, or None without one. trust: (E, N), the share of the
+    readout's guess in the mask, 0 to 1, or None for a mask that is the decoder's alone.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
     moments: Tensor | None = None
+    trust: Tensor | None = None
 
     def only(self, index: int) -> SupportMemory:
         """What is kept for one of the N objects; from here on, objects know nothing of each other."""
         one = slice(index, index + 1)
         moments = None if self.moments is None else self.moments[:, :, one]
-        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments)
+        trust = None if self.trust is None else self.trust[:, one]
+        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, trust)
 
     def repeated(self, times: int) -> SupportMemory:
         """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
@@ -45,8 +48,8 @@ class SupportMemory:
         def repeat(x: Tensor) -> Tensor:
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
 
-        moments = None if self.moments is None else repeat(self.moments)
-        return SupportMemory(repeat(self.keys), repeat(self.values), repeat(self.valid), moments)
+        moments, trust = (None if x is None else repeat(x) for x in (self.moments, self.trust))
+        return SupportMemory(repeat(self.keys), repeat(self.values), repeat(self.valid), moments, trust)
 
     def declared_moments(self) -> Tensor:
         """(E, N, R, D), the moments added over the pairs whose support declares the object."""

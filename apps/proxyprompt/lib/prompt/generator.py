@@ -6,7 +6,7 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -26,8 +26,8 @@ class GeneratorConfig:
     """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
 
     The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. dense_proxy adds a projection
-    of the selected context as a dense prompt (not in the paper; zero at initialisation). readout: features of the fine
-    readout, 0 for none (not in the paper; for foundations with maps at strides 4 and 8 whose decoder takes a prior).
+    of the selected context as a dense prompt (not in the paper; zero at initialisation). readout: with the fine readout
+    (not in the paper; for foundations with maps at strides 4 and 8 whose decoder takes a prior).
 
     For ablations: context, the encoder of support pairs, see :mod:`lib.prompt.context_encoders`; selection: False takes
     the mean of all support positions in the place of the selective map; colorization: False makes the prompt of the
@@ -41,7 +41,7 @@ class GeneratorConfig:
     depth: int = 24
     heads: int = 8
     dense_proxy: bool = False
-    readout: int = 0
+    readout: bool = False
     context: str = VIM
     selection: bool = True
     colorization: bool = True
@@ -54,7 +54,7 @@ WITHOUT: Mapping[str, Mapping[str, object]] = {
     "csm": {"context": NONE, "selection": False},
     "ccm": {"colorization": False},
     "dense": {"dense_proxy": False},
-    "readout": {"readout": 0},
+    "readout": {"readout": False},
 }
 """Part that is left out in an ablation -> options of :class:`GeneratorConfig`."""
 
@@ -79,8 +79,8 @@ def ablation(without: Iterable[str] = (), context: str | None = None, *, full_si
 class ProxyPrompt(NamedTuple):
     """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy.
 
-    context: (B, N, C, H, W), the selected context E_ctx that both are made of. prior: (B, N, S/2, S/2), logits of the
-    fine readout, or None without one.
+    context: (B, N, C, H, W), the selected context E_ctx that both are made of. prior: (B, N, h, w), logits of the fine
+    readout on the picture, or None without one.
     """
 
     tokens: Tensor
@@ -106,7 +106,7 @@ class ProxyPromptGenerator(nn.Module):
             self.dense = nn.Conv2d(config.dim, config.dim, 1)
             nn.init.zeros_(self.dense.weight)
             nn.init.zeros_(self.dense.bias)
-        self.readout = FineReadout(config.dim, config.readout) if config.readout else None
+        self.readout = FineReadout(config.dim) if config.readout else None
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
         """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
@@ -148,10 +148,10 @@ class ProxyPromptGenerator(nn.Module):
             moments=moments,
         )
 
-    def forward(self, target: Tensor, memory: SupportMemory, high_res: Sequence[Tensor] = ()) -> ProxyPrompt:
+    def forward(self, target: Tensor, memory: SupportMemory, maps: Pyramid | None = None) -> ProxyPrompt:
         """target: (B, C, H, W), the foundation's embedding. memory: one support set, or one for each target.
 
-        high_res: the foundation's maps at strides 4 and 8, for the fine readout.
+        maps: for the fine readout.
         """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
@@ -167,5 +167,5 @@ class ProxyPromptGenerator(nn.Module):
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
         prior = None
         if self.readout is not None:
-            prior = self.readout(Pyramid(*high_res, target), self.readout.solve(memory.declared_moments()))
+            prior = self.readout(maps, self.readout.solve(memory.declared_moments()))
         return ProxyPrompt(tokens, dense, context, prior)

@@ -162,8 +162,8 @@ class Pipeline:
             if missing:
                 made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
                 for row, n in enumerate(missing):
-                    entries[n] = self._cache.put(keys[n], _pack(made[row : row + 1]), tags={study.content_hash})
-            return Features.join([_unpack(entry.tensors) for entry in entries], self._device)
+                    entries[n] = self._cache.put(keys[n], made[row : row + 1].to_tensors(), tags={study.content_hash})
+            return Features.join([Features.from_tensors(entry.tensors) for entry in entries], self._device)
 
     def _encode(self, images: Tensor) -> Features:
         """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
@@ -181,9 +181,9 @@ class Pipeline:
                 entry = self._cache.get_or_compute(
                     self._key("features", chosen.image_key),
                     chosen.tags,
-                    lambda image=image: _pack(self._encode(image)),
+                    lambda image=image: self._encode(image).to_tensors(),
                 )
-                features.append(_unpack(entry.tensors))
+                features.append(Features.from_tensors(entry.tensors))
             with self._latencies.of("remember"):
                 contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
         return Features.join(features, self._device), torch.stack(contexts).to(self._device)
@@ -276,17 +276,3 @@ def mean_dice(masks: Sequence[np.ndarray]) -> float | None:
     """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
     pairs = [overlap(one, other).dice for one, other in combinations(masks, 2)]
     return float(np.mean(pairs)) if pairs else None
-
-
-def _pack(features: Features) -> dict[str, Tensor]:
-    """The features of one image as named tensors, for the cache."""
-    tensors = {"embedding": features.embedding}
-    tensors.update({f"high_res_{n}": x for n, x in enumerate(features.high_res)})
-    if features.padding is not None:
-        tensors["padding"] = features.padding
-    return tensors
-
-
-def _unpack(tensors) -> Features:
-    levels = sorted(name for name in tensors if name.startswith("high_res_"))
-    return Features(tensors["embedding"], tuple(tensors[name] for name in levels), tensors.get("padding"))

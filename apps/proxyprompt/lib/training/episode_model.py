@@ -61,25 +61,21 @@ class EpisodeModel(nn.Module):
         if self._frozen:
             made = [self._once(p) for p in pictures]
         elif self._save_memory and torch.is_grad_enabled():
-            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in pictures]
+            made = [checkpoint(self.segmenter.encode, p.image[None], use_reentrant=False) for p in pictures]
         else:
-            made = [self._encode(torch.stack([p.image for p in pictures]))]
-        embedding, *high_res = (torch.cat(level) for level in zip(*made, strict=True))
-        return Features(embedding, tuple(high_res), padding)
+            made = [self.segmenter.encode(torch.stack([p.image for p in pictures]))]
+        return replace(Features.join(made), padding=padding)
 
     def remember(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportMemory:
         """All pictures as one support set. declared: (M, N) bool, no column without a True."""
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
-        return self.segmenter.remember(features, self.segmenter.encode_pair(images, masks), declared, masks)
+        contexts = self.segmenter.encode_pair(images, masks)
+        return self.segmenter.remember(features, contexts, declared, masks, compare=False)
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.segmenter.encode(images)
-        return (features.embedding, *features.high_res)
-
-    def _once(self, picture: Picture) -> tuple[Tensor, ...]:
+    def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:
             with torch.no_grad():
-                made = self._encode(picture.image[None])
+                made = self.segmenter.encode(picture.image[None])
             if _nbytes(made) > self._kept.maxsize:
                 return made
             self._kept[picture.key] = made
@@ -104,5 +100,5 @@ class EpisodeLoss(nn.Module):
         return segmentation_loss(self.model(episodes), masks, asked=asked, inside=inside, **self._weights)
 
 
-def _nbytes(tensors: tuple[Tensor, ...]) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
+def _nbytes(features: Features) -> int:
+    return sum(tensor.nbytes for tensor in features.to_tensors().values())

@@ -108,7 +108,9 @@ class Peer(Segmenter):
         """Nothing: (K, N, 0)."""
         return masks.new_zeros(*masks.shape[:2], 0)
 
-    def remember(self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor) -> None:
+    def remember(
+        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, compare: bool = True
+    ) -> None:
         """Nothing is learnt from supports."""
 
     def answer(self, features: Features, pictures: Sequence[Picture], structures: Sequence[int]) -> Decoded:

@@ -70,7 +70,7 @@ class PretrainConfig:
     )
     foundation: dict = field(default_factory=lambda: dict(ATTO))
     generator: dict = field(
-        default_factory=lambda: {"grid": 16, "width": 96, "depth": 4, "dense_proxy": True, "readout": 48}
+        default_factory=lambda: {"grid": 16, "width": 96, "depth": 4, "dense_proxy": True, "readout": True}
     )
 
     @property

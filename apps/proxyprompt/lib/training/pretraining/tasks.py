@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts
 from lib.prompt.generator import ProxyPrompt
-from lib.prompt.readout import Pyramid
-from lib.segmenter import Segmenter, as_prompts
+from lib.segmenter import Segmenter, as_prompts, pyramid
 from lib.training.pretraining.prompts import (
     boxes_of,
     draw_clicks,
@@ -151,16 +150,16 @@ def _proxy(episode: Episode) -> ProxyPrompt:
     shown = sloppy(episode.masks, episode.sloppy, episode.choices) if episode.sloppy else episode.masks
     contexts = generator.encode_pair(episode.images, shown).unflatten(0, (groups, members))
     declared = torch.ones(groups, members, shown.shape[1], dtype=torch.bool, device=shown.device)
-    moments = None
+    maps = moments = None
     if generator.readout is not None:
-        maps = Pyramid(*episode.features.high_res, episode.features.embedding)
+        maps = pyramid(episode.features)
         moments = generator.readout.moments(maps, shown).unflatten(0, (groups, members))
     embedding = episode.features.embedding.unflatten(0, (groups, members))
     memory = generator.remember(embedding, contexts, declared, moments=moments)
     each = memory.valid.unflatten(2, (members, -1))[:, None]  # (G, 1, N, M, HW)
     valid = (each & supports.to(shown.device)[:, :, None, :, None]).flatten(3).flatten(0, 1)
     memory = replace(memory.repeated(members), valid=valid)
-    return generator(episode.features.embedding, memory, episode.features.high_res)
+    return generator(episode.features.embedding, memory, maps)
 
 
 def _track(episode: Episode, prompt: Callable[[int], Prompts], *, every: bool = False) -> list[tuple[Decoded, Tensor]]:

@@ -1,0 +1,113 @@
+"""What a pixel looks like without any learning: smoothed values, edges, ridges and texture at several scales.
+
+The filters of interactive pixel classification (ilastik: Berg et al., 2019), with the eigenvalues that tell vessels
+(Frangi et al., "Multiscale vessel enhancement filtering", 1998). A small encoder trained on drawn images never learnt
+to see thin vessels or the colour of a tissue; here they are plain. Not part of the paper.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from monai.networks.layers import gaussian_1d
+from torch import Tensor
+
+SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations, in pixels of the picture
+CONTRAST = 16.0  # of the neighbourhood that brightness is compared with
+_NOISE = 0.1  # deviations of the picture: what the neighbourhood varies anyway
+_GRAY = 0.01  # deviations: channels that differ by less are one
+_FULL = 2.0  # larger standard deviations are those of a smaller picture
+_BY_SCALE = 5
+_OF_CHANNEL = 2 + _BY_SCALE * len(SCALES)
+CHANNELS = 3 * _OF_CHANNEL + 2 * len(SCALES)
+_LEAST = 0.02  # of a picture's own spread: what varies less is noise
+
+
+def filter_responses(pictures: Tensor) -> Tensor:
+    """pictures: (B, 3, h, w), on any scale. Returns (B, CHANNELS, h, w) float32, each of mean 0 and variance 1 or less
+    over its picture, so that brightness and contrast of an image count for nothing.
+
+    Of red, green and blue: the value, and the value compared with its surroundings; at each of SCALES the mean,
+    gradient magnitude, both eigenvalues of the Hessian, standard deviation. Of two opponent colours: the means.
+    """
+    x = pictures.float()
+    x = _spread(x - x.mean((2, 3), keepdim=True), 1e-3)
+    gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
+    found = [_of_channel(x[:, n : n + 1]) for n in range(1 if gray else 3)]
+    found = found * 3 if gray else found
+    if gray:
+        found.append(torch.zeros_like(x[:, :1]).expand(-1, 2 * len(SCALES), -1, -1))
+    else:
+        red, green, blue = x.split(1, 1)
+        opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
+        colours = torch.cat([blur(opponents, scale) for scale in SCALES], 1)
+        found.append(_spread(colours - colours.mean((2, 3), keepdim=True), _LEAST))
+    return torch.cat(found, 1)
+
+
+def _of_channel(x: Tensor) -> Tensor:
+    """x: (B, 1, h, w). (B, _OF_CHANNEL, h, w)."""
+    near = blur(torch.cat([x, x.square()], 1), CONTRAST)
+    deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
+    found = [x, (x - near[:, :1]) / (deviation + _NOISE)]
+    for scale in SCALES:
+        found += _at_scale(x, scale)
+    found = torch.cat(found, 1)
+    return _spread(found - found.mean((2, 3), keepdim=True), _LEAST)
+
+
+def _at_scale(x: Tensor, scale: float) -> list[Tensor]:
+    """x: (B, 1, h, w). _BY_SCALE responses, (B, 1, h, w) each, normalised for the scale."""
+    size = x.shape[-2:]
+    x, scale = _smaller(x, scale)
+    mean = _blurred(x, scale)
+    wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
+    across, down = _slopes(mean)
+    xx, xy = _slopes(across)
+    _, yy = _slopes(down)
+    middle, half = (xx + yy) / 2, ((xx - yy).square() / 4 + xy.square()).sqrt()
+    found = [
+        mean,
+        scale * (across.square() + down.square()).sqrt(),
+        scale**2 * (middle + half),
+        scale**2 * (middle - half),
+        (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt(),
+    ]
+    return [_larger(response, size) for response in found]
+
+
+def blur(x: Tensor, scale: float) -> Tensor:
+    """Gaussian mean of standard deviation ``scale``, (B, c, h, w) as x; wide ones on a smaller grid."""
+    small, on_small = _smaller(x, scale)
+    return _larger(_blurred(small, on_small), x.shape[-2:])
+
+
+def _blurred(x: Tensor, scale: float) -> Tensor:
+    kernel = gaussian_1d(torch.tensor(scale), truncated=3.0).to(x)
+    channels, reach = x.shape[1], len(kernel) // 2
+    row = kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), row, groups=channels)
+    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), row.mT, groups=channels)
+
+
+def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences across and down; at the border as if it went on."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
+
+
+def _smaller(x: Tensor, scale: float) -> tuple[Tensor, float]:
+    """x on a grid where ``scale`` is about _FULL, and the scale there."""
+    factor = 2 ** max(0, math.floor(math.log2(scale / _FULL)))
+    factor = min(factor, *x.shape[-2:])
+    return (F.avg_pool2d(x, factor), scale / factor) if factor > 1 else (x, scale)
+
+
+def _larger(x: Tensor, size: torch.Size) -> Tensor:
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _spread(x: Tensor, least: float) -> Tensor:
+    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)
