@@ -21,13 +21,14 @@ from lib.training.trainable import kept_state, make_trainable
 SMALL = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 
 
-def small_segmenter(family: str, *, dense: bool = True) -> Segmenter:
+def small_segmenter(family: str, *, dense: bool = True, readout: bool = False) -> Segmenter:
     torch.manual_seed(0)
     if family == "sam2":
         foundation = build_atto(SMALL, image_size=64)
     else:
         foundation = Sam(name="tiny", model=build_tiny_sam())
-    config = GeneratorConfig(dim=foundation.dim, grid=foundation.grid, width=16, depth=1, heads=4, dense_proxy=dense)
+    size = {"dim": foundation.dim, "grid": foundation.grid, "width": 16, "depth": 1, "heads": 4}
+    config = GeneratorConfig(**size, dense_proxy=dense, readout=readout)
     return Segmenter(foundation=foundation, generator=ProxyPromptGenerator(config)).eval()
 
 
@@ -108,6 +109,59 @@ def test_untouched_adapters_change_nothing(family):
         add_lora(segmenter.foundation, rank=4)
         after = run(segmenter, images, masks, pairs=1).mask_logits
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+
+
+def readouts_part(segmenter, images, masks, points=None, *, trust):
+    """Masks of the only target for a share of the fine readout in them; None is the decoder's mask."""
+    features = segmenter.encode(images)
+    valid = torch.ones(masks[:2].shape[:2], dtype=torch.bool)
+    contexts = segmenter.encode_pair(images[:2], masks[:2])
+    memory = segmenter.remember(features[:2], contexts, valid, masks[:2], compare=False)
+    share = None if trust is None else torch.full((1, masks.shape[1]), trust)
+    return segmenter.segment(features[2:], replace(memory, trust=share), points).mask_logits
+
+
+@torch.no_grad()
+def test_the_fine_readout_has_its_share_in_the_mask():
+    segmenter = small_segmenter("sam2", readout=True)
+    images, masks = draw(segmenter)
+    decoders, readouts = (readouts_part(segmenter, images, masks, trust=share) for share in (0.0, 1.0))
+    assert (decoders - readouts).abs().max() > 0.1
+    both = readouts_part(segmenter, images, masks, trust=0.25)
+    torch.testing.assert_close(both, 0.75 * decoders + 0.25 * readouts)
+    alone = readouts_part(segmenter, images, masks, trust=None)
+    assert alone.shape == (1, 2, 32, 32) and decoders.shape == (1, 2, 64, 64)
+    larger = torch.nn.functional.interpolate(alone, (64, 64), mode="bilinear")
+    torch.testing.assert_close(decoders, larger.clamp(-10, 10))
+
+
+@torch.no_grad()
+def test_the_share_is_what_the_supports_tell():
+    """Supports whose masks the filters see: the second, from the first, by the readout rather than by the decoder."""
+    segmenter = small_segmenter("sam2", readout=True)
+    images, masks = draw(segmenter, pairs=3, objects=1)
+    images[:, 1:2] += 3 * masks
+    features, valid = segmenter.encode(images), torch.ones(3, 1, dtype=torch.bool)
+    contexts = segmenter.encode_pair(images[:3], masks[:3])
+    memory = segmenter.remember(features[:3], contexts, valid, masks[:3])
+    assert memory.trust.shape == (1, 1) and memory.trust.item() > 0
+    assert memory.only(0).trust.item() == memory.repeated(4).trust[3].item() == memory.trust.item()
+
+
+@torch.no_grad()
+def test_clicks_change_a_mask_that_is_the_readouts():
+    segmenter = small_segmenter("sam2", readout=True)
+    images, masks = draw(segmenter)
+    clicks = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
+    change = readouts_part(segmenter, images, masks, clicks, trust=None) - readouts_part(
+        segmenter, images, masks, trust=None
+    )
+    assert change.abs().max() > 1e-4
+    trusted = readouts_part(segmenter, images, masks, clicks, trust=1.0) - readouts_part(
+        segmenter, images, masks, trust=1.0
+    )
+    larger = torch.nn.functional.interpolate(change, (64, 64), mode="bilinear")
+    torch.testing.assert_close(trusted, larger, rtol=1e-3, atol=1e-4)
 
 
 def test_the_dense_proxy_starts_as_the_papers_model():

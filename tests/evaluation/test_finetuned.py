@@ -56,3 +56,4 @@ def test_both_settings_by_name(weights):
     training = [method.settings["training"] for method in (whole, paper)]
     assert [t["trainable"] for t in training] == ["all", "lora"] and [t["max_minutes"] for t in training] == [0.5, 0.5]
     assert training[1]["optimiser"] == "sgd" and whole.identity != paper.identity
+    assert [method._start().trained for method in (whole, paper)] == [True, False]  # from scratch, as the paper's

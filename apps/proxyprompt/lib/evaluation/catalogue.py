@@ -147,9 +147,9 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
 
     limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes}
     foundation, weights = options.foundation, options.weights
-    config = FinetuneConfig.defaults(foundation, **limits)
+    config, generator = FinetuneConfig.defaults(foundation, **limits), None
     if name == "finetuned_paper":
-        config = FinetuneConfig.paper(**limits)
+        config, generator = FinetuneConfig.paper(**limits), {}  # none that was trained
         if options.other:  # the foundation before any generator was trained with it
             foundation, weights = options.other.stem, options.other
 
@@ -158,6 +158,7 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
             foundation=foundation,
             weights_dir=weights,
             image_size=options.image_size,
+            generator=generator,
             device=options.device,
             merge=False,
         )
