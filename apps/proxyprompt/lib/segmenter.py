@@ -98,15 +98,16 @@ class Segmenter(nn.Module):
         )
         if readout is None or not compare:
             return memory
-        return replace(memory, trust=cross_validate(self._parts, features, memory, valid, masks))
+        return replace(memory, trust=cross_validate(self._guesses, features, memory, valid, masks))
 
-    def _parts(
-        self, features: Features, memory: SupportMemory, points: Points | None = None, bank: MemoryBank | None = None
-    ) -> tuple[Decoded, Tensor | None]:
-        """What the decoder draws, and the fine readout's guess."""
+    def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
         maps = None if self.generator.readout is None else pyramid(features)
-        proxy = self.generator(features.embedding, memory, maps)
-        return self.foundation.decode(features, as_prompts(proxy, points), memory=bank), proxy.prior
+        return self.generator(features.embedding, memory, maps)
+
+    def _guesses(self, features: Features, memory: SupportMemory) -> tuple[Decoded, Tensor]:
+        """What the decoder draws, and what the fine readout does."""
+        proxy = self._proxy(features, memory)
+        return self.foundation.decode(features, as_prompts(proxy)), proxy.prior
 
     def segment(
         self,
@@ -122,14 +123,17 @@ class Segmenter(nn.Module):
         """
         if memory is None:
             return self.foundation.decode(features, Prompts(points=points), memory=bank)
-        decoded, prior = self._parts(features, memory, points, bank)
+        proxy = self._proxy(features, memory)
+        decoded = self.foundation.decode(features, as_prompts(proxy, points), memory=bank)
         if memory.trust is None:
             return decoded
-        unclicked = decoded if points is None else self._parts(features, memory, None, bank)[0]
-        mask_logits = blend(unclicked.mask_logits, prior, memory.trust)
+        unclicked = decoded if points is None else self.foundation.decode(features, as_prompts(proxy), memory=bank)
+        mask_logits = blend(unclicked.mask_logits, proxy.prior, memory.trust)
         if points is not None:  # clicks change what they change in the decoder's mask
             change = decoded.mask_logits - unclicked.mask_logits
-            mask_logits = mask_logits + F.interpolate(change, prior.shape[-2:], mode="bilinear", align_corners=False)
+            mask_logits = mask_logits + F.interpolate(
+                change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
+            )
         return replace(decoded, mask_logits=mask_logits)
 
 

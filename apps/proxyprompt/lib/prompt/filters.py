@@ -32,19 +32,14 @@ def filter_responses(pictures: Tensor) -> Tensor:
     Of red, green and blue: the value, and the value compared with its surroundings; at each of SCALES the mean,
     gradient magnitude, both eigenvalues of the Hessian, standard deviation. Of two opponent colours: the means.
     """
-    x = pictures.float()
-    x = _spread(x - x.mean((2, 3), keepdim=True), 1e-3)
-    gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
-    found = [_of_channel(x[:, n : n + 1]) for n in range(1 if gray else 3)]
-    found = found * 3 if gray else found
-    if gray:
-        found.append(torch.zeros_like(x[:, :1]).expand(-1, 2 * len(SCALES), -1, -1))
-    else:
-        red, green, blue = x.split(1, 1)
-        opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
-        colours = torch.cat([blur(opponents, scale) for scale in SCALES], 1)
-        found.append(_spread(colours - colours.mean((2, 3), keepdim=True), _LEAST))
-    return torch.cat(found, 1)
+    x = _standardised(pictures.float(), 1e-3)
+    red, green, blue = x.split(1, 1)
+    if (x - red).abs().amax() < _GRAY:
+        no_colours = torch.zeros_like(red).expand(-1, 2 * len(SCALES), -1, -1)
+        return torch.cat([_of_channel(red)] * 3 + [no_colours], 1)
+    opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
+    colours = torch.cat([blur(opponents, scale) for scale in SCALES], 1)
+    return torch.cat([*map(_of_channel, (red, green, blue)), _standardised(colours)], 1)
 
 
 def _of_channel(x: Tensor) -> Tensor:
@@ -54,8 +49,7 @@ def _of_channel(x: Tensor) -> Tensor:
     found = [x, (x - near[:, :1]) / (deviation + _NOISE)]
     for scale in SCALES:
         found += _at_scale(x, scale)
-    found = torch.cat(found, 1)
-    return _spread(found - found.mean((2, 3), keepdim=True), _LEAST)
+    return _standardised(torch.cat(found, 1))
 
 
 def _at_scale(x: Tensor, scale: float) -> list[Tensor]:
@@ -109,5 +103,6 @@ def _larger(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _spread(x: Tensor, least: float) -> Tensor:
+def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
+    x = x - x.mean((2, 3), keepdim=True)
     return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)

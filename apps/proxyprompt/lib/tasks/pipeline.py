@@ -57,7 +57,7 @@ class Masks:
 
 
 class Alone(NamedTuple):
-    """One support's own word on one structure, on n slices: masks (n, S/4, S/4) bool, gated; presence (n,)."""
+    """One support's own word on one structure, on n slices: masks (n, s, s) bool, gated; presence (n,)."""
 
     structure: int
     masks: np.ndarray
