@@ -43,6 +43,13 @@ def test_wide_means_agree_with_scipy_where_they_are_smooth():
     assert np.corrcoef(found[inner].ravel(), expected[inner].ravel())[0, 1] > 0.98
 
 
+def test_compiled_and_plain_convolutions_agree():
+    for image in (picture(side=64), picture(side=64)[:, :1].expand(-1, 3, -1, -1)):
+        plain = filter_responses(image.clone().requires_grad_())
+        assert plain.requires_grad
+        torch.testing.assert_close(filter_responses(image), plain.detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_brightness_and_contrast_of_the_image_count_for_nothing():
     image = picture()
     torch.testing.assert_close(filter_responses(3 * image + 5), filter_responses(image), rtol=1e-2, atol=1e-2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.prompt.readout import FineReadout, Pyramid
+from lib.prompt.readout import FineReadout, Pyramid, hats
 from lib.training.metrics import overlap
 
 SIZE, DIM = 128, 16
@@ -31,11 +31,13 @@ def draw(images, objects=2, seed=0):
 
 @torch.no_grad()
 def brute_force(readout, maps, masks):
-    """Weighted ridge regression of every other position, in float64."""
-    features = readout.describe(maps).double()[..., ::2, ::2].flatten(2).transpose(1, 2).flatten(0, 1)  # (P*M, D)
-    inside = masks.double()[..., ::2, ::2].flatten()
-    weight = inside / inside.mean().sqrt() + (1 - inside) / (1 - inside).mean().sqrt()
-    weight = weight / weight.sum()
+    """Weighted ridge regression of every other position, in float64; each picture weighs as much as any other."""
+    features = readout.describe(maps).double()[..., ::2, ::2].flatten(2).transpose(1, 2)  # (P, M, D)
+    inside = masks.double()[..., ::2, ::2].flatten(1)
+    share = inside.mean(1, keepdim=True)
+    weight = inside / share.sqrt() + (1 - inside) / (1 - share).sqrt()
+    weight = (weight / weight.sum(1, keepdim=True)).flatten()
+    features, inside = features.flatten(0, 1), inside.flatten()
     left = features.T @ (weight[:, None] * features)
     left = left + readout.log_ridge.double().exp() * left.diagonal().mean() * torch.eye(len(left))
     return torch.linalg.solve(left, features.T @ (weight * (2 * inside - 1)))
@@ -47,6 +49,27 @@ def test_what_is_read_is_features_times_solution(readout):
     solution = readout.solve(readout.moments(maps, masks).sum(0, keepdim=True))
     expected = torch.einsum("bdhw,nd->bnhw", readout.describe(maps), solution[0]) * readout.log_scale.exp()
     torch.testing.assert_close(readout(maps, solution), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_it_reads_the_same_with_gradients_and_on_gray_pictures(readout):
+    """Without gradients, compiled filters; of gray pictures, one channel only."""
+    maps, _ = draw(2)
+    for picture in (maps.picture, maps.picture[:, :1].expand(-1, 3, -1, -1)):
+        maps = maps._replace(picture=picture)
+        solution = torch.randn(1, 2, readout.width, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            compiled = readout(maps, solution)
+            expected = torch.einsum("bdhw,nd->bnhw", readout.describe(maps), solution[0]) * readout.log_scale.exp()
+        torch.testing.assert_close(readout(maps, solution), compiled, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(compiled, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_hats_add_up_to_one_and_stand_in_rows():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="ij")
+    found = hats(x, y, 5)
+    assert found.shape == (25, 9, 9)
+    torch.testing.assert_close(found.sum(0), torch.ones(9, 9))
+    assert found[1, 0, 2] == 1 and found[5, 2, 0] == 1  # the second of the first row; the first of the second
 
 
 @torch.no_grad()
@@ -129,3 +152,16 @@ def test_what_counts_can_be_learned_through_the_solution():
     with torch.no_grad():
         assert sum(error(seed).item() for seed in range(1000, 1003)) < 0.9 * before
     assert all(p.grad is not None and p.grad.any() for p in readout.parameters())
+
+
+@torch.no_grad()
+def test_hidden_features_say_nothing_while_they_are_hidden(readout):
+    maps, masks = draw(1)
+    before = readout.describe(maps)
+    hidden = torch.rand(readout.width - 1) > 0.5
+    with readout.hiding(hidden):
+        described = readout.describe(maps)
+        solution = readout.solve(readout.moments(maps, masks))
+    assert not described[:, :-1][:, hidden].any() and not solution[..., :-1][..., hidden].any()
+    torch.testing.assert_close(described[:, :-1][:, ~hidden], before[:, :-1][:, ~hidden])
+    assert torch.equal(readout.describe(maps), before)

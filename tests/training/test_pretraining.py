@@ -134,6 +134,21 @@ def test_every_kind_of_step_says_something_of_every_image():
         assert seen == {"correction": 12, "proxy_points": 12}.get(name, 6), name
 
 
+@torch.no_grad()
+def test_a_blunt_readout_guesses_otherwise_and_is_sharp_again():
+    segmenter = build_model(CONFIG)
+    segmenter.foundation.image_size = 64
+    data = draw_groups(1, 3, 64, objects=1, generator=torch.Generator().manual_seed(0))
+    supports = ~torch.eye(3, dtype=torch.bool)[None]
+
+    def guesses(blunt):
+        choices = torch.Generator().manual_seed(1)
+        return tasks.proxy(tasks.begin(segmenter, data, choices, supports=supports, blunt=blunt)).proxy.prior
+
+    sharp, blunt = guesses(0.0), guesses(1.0)
+    assert (sharp - blunt).abs().max() > 0.1 and torch.equal(guesses(0.0), sharp)
+
+
 def test_a_tracked_frame_depends_on_what_was_remembered():
     segmenter = build_model(CONFIG)
     segmenter.foundation.image_size = 64

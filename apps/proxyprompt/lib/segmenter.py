@@ -33,7 +33,7 @@ from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
 from lib.prompt.readout import Pyramid
-from lib.trust import blend, cross_validate
+from lib.second_look import enlarged, learn, look_again
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -81,11 +81,11 @@ class Segmenter(nn.Module):
         return self.generator.encode_pair(images, masks)
 
     def remember(
-        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, compare: bool = True
+        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, second_look: bool = True
     ) -> SupportMemory:
         """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool. masks:
-        (K, N, S, S) in [0, 1], those that the contexts were made of. compare: find out how far the fine readout is to
-        be trusted; without it, masks are the decoder's.
+        (K, N, S, S) in [0, 1], those that the contexts were made of. second_look: learn it, from supports that are
+        segmented by the others; without it, masks are the decoder's.
 
         Raises ValueError when an object is declared by no support.
         """
@@ -96,9 +96,10 @@ class Segmenter(nn.Module):
         memory = self.generator.remember(
             features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
         )
-        if readout is None or not compare:
+        if readout is None or not second_look:
             return memory
-        return replace(memory, trust=cross_validate(self._guesses, features, memory, valid, masks))
+        second = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks)
+        return replace(memory, moments=None, solution=readout.solve(memory.declared_moments()), second=second)
 
     def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
         maps = None if self.generator.readout is None else pyramid(features)
@@ -125,10 +126,11 @@ class Segmenter(nn.Module):
             return self.foundation.decode(features, Prompts(points=points), memory=bank)
         proxy = self._proxy(features, memory)
         decoded = self.foundation.decode(features, as_prompts(proxy, points), memory=bank)
-        if memory.trust is None:
+        if memory.second is None:
             return decoded
         unclicked = decoded if points is None else self.foundation.decode(features, as_prompts(proxy), memory=bank)
-        mask_logits = blend(unclicked.mask_logits, proxy.prior, memory.trust)
+        drawn = enlarged(unclicked.mask_logits, proxy.prior)
+        mask_logits = look_again(self.generator.readout, proxy.prior, drawn, proxy.second, memory.second)
         if points is not None:  # clicks change what they change in the decoder's mask
             change = decoded.mask_logits - unclicked.mask_logits
             mask_logits = mask_logits + F.interpolate(

@@ -7,7 +7,7 @@ positions. The first step is :mod:`lib.prompt.vision_mamba`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 import torch
@@ -24,35 +24,38 @@ class SupportMemory:
     """What is kept of a support set; depends on nothing of the target.
 
     keys: (E, C, M), the support features. values: (E, N, C, M), A_agg. valid: (E, N, M) bool, False where a position
-    is padding or its support does not declare the object. moments: (E, K, N, R, D), what
-    :class:`lib.prompt.readout.FineReadout` knows of each pair, or None without one. trust: (E, N), the share of the
-    readout's guess in the mask, 0 to 1, or None for a mask that is the decoder's alone.
+    is padding or its support does not declare the object.
+
+    Of the fine readout, where there is one: moments: (E, K, N, D + 1, D), what is known of each pair; solution:
+    (E, N, D), if it is known already; second: (E, N, R), of :mod:`lib.second_look`.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
     moments: Tensor | None = None
-    trust: Tensor | None = None
+    solution: Tensor | None = None
+    second: Tensor | None = None
 
     def only(self, index: int) -> SupportMemory:
         """What is kept for one of the N objects; from here on, objects know nothing of each other."""
         one = slice(index, index + 1)
         moments = None if self.moments is None else self.moments[:, :, one]
-        trust = None if self.trust is None else self.trust[:, one]
-        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, trust)
+        solution, second = (None if x is None else x[:, one] for x in (self.solution, self.second))
+        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, solution, second)
 
     def repeated(self, times: int) -> SupportMemory:
         """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
 
-        def repeat(x: Tensor) -> Tensor:
+        def repeat(x: Tensor | None) -> Tensor | None:
+            if x is None:
+                return None
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
 
-        moments, trust = (None if x is None else repeat(x) for x in (self.moments, self.trust))
-        return SupportMemory(repeat(self.keys), repeat(self.values), repeat(self.valid), moments, trust)
+        return SupportMemory(*(repeat(getattr(self, part.name)) for part in fields(self)))
 
     def declared_moments(self) -> Tensor:
-        """(E, N, R, D), the moments added over the pairs whose support declares the object."""
+        """(E, N, D + 1, D), the moments added over the pairs whose support declares the object."""
         pairs = self.moments.shape[1]
         declared = self.valid.unflatten(2, (pairs, -1)).any(-1)  # (E, N, K)
         return torch.einsum("enk,eknrd->enrd", declared.to(self.moments.dtype), self.moments)

@@ -8,11 +8,15 @@ to see thin vessels or the colour of a tissue; here they are plain. Not part of 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d
 from torch import Tensor
+
+from lib.prompt import cpu_filters
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations, in pixels of the picture
 CONTRAST = 16.0  # of the neighbourhood that brightness is compared with
@@ -20,8 +24,9 @@ _NOISE = 0.1  # deviations of the picture: what the neighbourhood varies anyway
 _GRAY = 0.01  # deviations: channels that differ by less are one
 _FULL = 2.0  # larger standard deviations are those of a smaller picture
 _BY_SCALE = 5
-_OF_CHANNEL = 2 + _BY_SCALE * len(SCALES)
-CHANNELS = 3 * _OF_CHANNEL + 2 * len(SCALES)
+_COLOURS = 2 * len(SCALES)
+OF_CHANNEL = 2 + _BY_SCALE * len(SCALES)
+CHANNELS = 3 * OF_CHANNEL + _COLOURS
 _LEAST = 0.02  # of a picture's own spread: what varies less is noise
 
 
@@ -32,18 +37,38 @@ def filter_responses(pictures: Tensor) -> Tensor:
     Of red, green and blue: the value, and the value compared with its surroundings; at each of SCALES the mean,
     gradient magnitude, both eigenvalues of the Hessian, standard deviation. Of two opponent colours: the means.
     """
+    return all_channels(list(distinct_responses(pictures)))
+
+
+def distinct_responses(pictures: Tensor) -> Iterator[Tensor]:
+    """As :func:`filter_responses`, in parts: of red, green and blue (B, OF_CHANNEL, h, w) each, and of the opponent
+    colours; of gray pictures of one channel only."""
     x = _standardised(pictures.float(), 1e-3)
     red, green, blue = x.split(1, 1)
-    if (x - red).abs().amax() < _GRAY:
-        no_colours = torch.zeros_like(red).expand(-1, 2 * len(SCALES), -1, -1)
-        return torch.cat([_of_channel(red)] * 3 + [no_colours], 1)
-    opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
-    colours = torch.cat([blur(opponents, scale) for scale in SCALES], 1)
-    return torch.cat([*map(_of_channel, (red, green, blue)), _standardised(colours)], 1)
+    yield _of_channel(red)
+    if (x - red).abs().amax() >= _GRAY:
+        yield _of_channel(green)
+        yield _of_channel(blue)
+        opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
+        yield _standardised(torch.cat([blur(opponents, scale) for scale in SCALES], 1))
+
+
+def all_channels(parts: list[Tensor]) -> Tensor:
+    """(B, CHANNELS, h, w) of what :func:`distinct_responses` gives, or of some of its pixels."""
+    if len(parts) == 1:
+        gray = parts[0]
+        parts = [gray, gray, gray, gray.new_zeros(len(gray), _COLOURS, *gray.shape[-2:])]
+    return torch.cat(parts, 1)
+
+
+def part_weights(weights: Tensor, parts: int) -> list[Tensor]:
+    """Weights of :func:`filter_responses`, (..., CHANNELS), as those of the parts of :func:`distinct_responses`."""
+    *channels, colours = weights.split([OF_CHANNEL] * 3 + [_COLOURS], -1)
+    return [sum(channels)] if parts == 1 else [*channels, colours]
 
 
 def _of_channel(x: Tensor) -> Tensor:
-    """x: (B, 1, h, w). (B, _OF_CHANNEL, h, w)."""
+    """x: (B, 1, h, w). (B, OF_CHANNEL, h, w)."""
     near = blur(torch.cat([x, x.square()], 1), CONTRAST)
     deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
     found = [x, (x - near[:, :1]) / (deviation + _NOISE)]
@@ -78,9 +103,16 @@ def blur(x: Tensor, scale: float) -> Tensor:
     return _larger(_blurred(small, on_small), x.shape[-2:])
 
 
+@cache
+def _gaussian(scale: float) -> Tensor:
+    return gaussian_1d(torch.tensor(scale), truncated=3.0)
+
+
 def _blurred(x: Tensor, scale: float) -> Tensor:
-    kernel = gaussian_1d(torch.tensor(scale), truncated=3.0).to(x)
-    channels, reach = x.shape[1], len(kernel) // 2
+    kernel = _gaussian(scale)
+    if cpu_filters.usable(x):
+        return cpu_filters.convolve(x, kernel)
+    kernel, channels, reach = kernel.to(x), x.shape[1], len(kernel) // 2
     row = kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
     x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), row, groups=channels)
     return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), row.mT, groups=channels)
@@ -104,5 +136,7 @@ def _larger(x: Tensor, size: torch.Size) -> Tensor:
 
 
 def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
+    if cpu_filters.usable(x):
+        return cpu_filters.standardise(x, least)
     x = x - x.mean((2, 3), keepdim=True)
-    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)
+    return x.div_(x.square().mean((2, 3), keepdim=True).sqrt() + least)

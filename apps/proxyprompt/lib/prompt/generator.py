@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,13 +81,14 @@ class ProxyPrompt(NamedTuple):
     """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy.
 
     context: (B, N, C, H, W), the selected context E_ctx that both are made of. prior: (B, N, h, w), logits of the fine
-    readout on the picture, or None without one.
+    readout on the picture, or None without one. second: as prior, what the second look reads of the image itself.
     """
 
     tokens: Tensor
     dense: Tensor | None
     context: Tensor
     prior: Tensor | None = None
+    second: Tensor | None = None
 
 
 class ProxyPromptGenerator(nn.Module):
@@ -165,7 +167,14 @@ class ProxyPromptGenerator(nn.Module):
         dense = None
         if self.dense is not None:
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        prior = None
+        prior = second = None
         if self.readout is not None:
-            prior = self.readout(maps, self.readout.solve(memory.declared_moments()))
-        return ProxyPrompt(tokens, dense, context, prior)
+            solution = memory.solution
+            if solution is None:
+                solution = self.readout.solve(memory.declared_moments())
+            if memory.second is None:
+                prior = self.readout(maps, solution)
+            else:
+                of_image = memory.second[..., : self.readout.width]
+                prior, second = self.readout(maps, torch.cat([solution, of_image], 1)).chunk(2, 1)
+        return ProxyPrompt(tokens, dense, context, prior, second)

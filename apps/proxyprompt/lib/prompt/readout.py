@@ -1,11 +1,11 @@
 """A pixel classifier that is solved, not trained, for each support set: ridge regression on fine features.
 
 The proxy prompt speaks of a 16 x 16 pixel grid; vessels and borders live between its positions. Here pixels of the
-supports are described by fixed filters and by the encoder's maps, and the linear map from them to the support's mask
-that is best in the least squares sense is found in closed form ("Meta-learning with differentiable closed-form
-solvers", Bertinetto et al., 2019). Its sums over positions are additive over supports, so they are kept for each pair,
-and the answer for any choice of supports is one small linear system. Gradients pass through the solution. Not part of
-the paper.
+supports are described by fixed filters, by the encoder's maps and by their place, and the linear map from them to the
+support's mask that is best in the least squares sense is found in closed form ("Meta-learning with differentiable
+closed-form solvers", Bertinetto et al., 2019). Its sums over positions are additive over supports, so they are kept for
+each pair, and the answer for any choice of supports is one small linear system. Gradients pass through the solution.
+Not part of the paper.
 
 Axes: ``E`` support sets, ``K`` pairs, ``N`` objects, ``B`` targets, ``D`` features, ``h = w`` the sides of the picture.
 """
@@ -14,19 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt.filters import CHANNELS, filter_responses
+from lib.prompt import cpu_filters
+from lib.prompt.filters import CHANNELS, all_channels, distinct_responses, part_weights
 
-_PLACE = 5  # x, y and their products
+_HATS = 5  # along each side of the image; bilinear
+_PLACE = 5 + _HATS**2  # x, y, their products, hats
 _LEAST = 1e-6  # share of the image that counts as nothing
 _LOOKED_AT = 64  # positions along each side of a support, at least
 _FARTHEST = 4.0  # deviations; what is farther off says no more
+_KNOTS = (0.0, 1.0)  # deviations to either side where the function of a filter response may bend
 _MAPS = 0.25  # how much the encoder's maps count beside the filters, at first
+_HAT = 0.5  # how much the hats do
 
 
 class Pyramid(NamedTuple):
@@ -49,8 +54,10 @@ class FineReadout(nn.Module):
         self.log_weight = nn.Parameter(torch.zeros(self.width - 1))
         with torch.no_grad():
             self.log_weight[:maps] = math.log(_MAPS)
+            self.log_weight[-(_HATS**2) :] = math.log(_HAT)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(1e-2)))  # as a share of the features' mean square
         self.log_scale = nn.Parameter(torch.tensor(math.log(6.0)))  # from a regression of -1 and 1 to logits
+        self._hidden: Tensor | None = None
 
     def describe(self, maps: Pyramid, every: int = 1) -> Tensor:
         """(B, D, h/every, w/every) float32, of positions so many apart. The last feature is 1.
@@ -58,14 +65,9 @@ class FineReadout(nn.Module):
         Positive and negative part of each channel of the maps, interpolated; a piecewise linear function of each filter
         response; the place in the image.
         """
-        parts = []
-        for level in self._levels(maps):
-            rows, columns = (
-                _interpolation(own, side, level.device)[::every]
-                for own, side in zip(level.shape[-2:], maps.picture.shape[-2:], strict=True)
-            )
-            parts.append(torch.einsum("bchw,yh,xw->bcyx", level, rows, columns))
-        parts += self._pieces(filter_responses(maps.picture)[..., ::every, ::every])
+        parts = [interpolated(level, maps.picture.shape[-2:], every) for level in self._levels(maps)]
+        responses = all_channels([part[..., ::every, ::every] for part in distinct_responses(maps.picture)])
+        parts += self._pieces(responses.clamp_(-_FARTHEST, _FARTHEST))
         parts.append(self._place(maps.picture)[..., ::every, ::every].expand(len(maps.picture), -1, -1, -1))
         return torch.cat(parts, 1) * self._weights()[:, None, None]
 
@@ -79,61 +81,74 @@ class FineReadout(nn.Module):
     @staticmethod
     def _pieces(responses: Tensor) -> Iterator[Tensor]:
         """As many channels each."""
-        responses = responses.clamp(-_FARTHEST, _FARTHEST)
-        for knot in (0.0, 1.0):
+        for knot in _KNOTS:
             yield F.relu(responses - knot)
             yield F.relu(-knot - responses)
 
+    @classmethod
+    def _filtered(cls, pictures: Tensor, weights: Tensor) -> Tensor:
+        """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, (B, N, h, w)."""
+        parts = list(distinct_responses(pictures))
+        found = weights.new_zeros(*weights.shape[:2], *pictures.shape[-2:])
+        for responses, own in zip(parts, part_weights(weights, len(parts)), strict=True):
+            responses.clamp_(-_FARTHEST, _FARTHEST)
+            if cpu_filters.usable(responses, own):
+                cpu_filters.add_pieces(found, responses, own, _KNOTS)
+            else:
+                for piece, factors in zip(cls._pieces(responses), own.unbind(2), strict=True):
+                    found = found + torch.einsum("bdhw,bnd->bnhw", piece, factors)
+        return found
+
     @staticmethod
     def _place(like: Tensor) -> Tensor:
-        """(1, 6, h, w), the last of them 1."""
+        """(1, _PLACE + 1, h, w), the last of them 1."""
         y, x = (torch.linspace(-1, 1, side, device=like.device) for side in like.shape[-2:])
         y, x = torch.meshgrid(y, x, indexing="ij")
-        return torch.stack([x, y, x * x, y * y, x * y, torch.ones_like(x)])[None]
+        powers = torch.stack([x, y, x * x, y * y, x * y])
+        return torch.cat([powers, hats(x, y, _HATS), torch.ones_like(x)[None]])[None]
 
     def _weights(self) -> Tensor:
-        return torch.cat([self.log_weight.exp(), self.log_weight.new_ones(1)])
+        weights = self.log_weight.exp()
+        if self._hidden is not None:
+            weights = weights * ~self._hidden
+        return torch.cat([weights, weights.new_ones(1)])
+
+    @contextmanager
+    def hiding(self, hidden: Tensor) -> Iterator[None]:
+        """Without some of the features, (D - 1,) bool: training shows the decoder guesses that are worse than need be,
+        as those on real images are."""
+        self._hidden = hidden
+        try:
+            yield
+        finally:
+            self._hidden = None
 
     def moments(self, maps: Pyramid, masks: Tensor, padding: Tensor | None = None) -> Tensor:
-        """What a solution needs to know of each pair: (P, N, 2 D + 3, D), to be added over the pairs of a set.
+        """What a solution needs to know of each pair: (P, N, D + 1, D), to be added over the pairs of a set.
 
         maps: of P images. masks: (P, N, S, S) in [0, 1]. padding: (P, H, W) bool, positions that count for nothing.
-        Rows, of the mean over positions: the products of features, and the features; both times the mask; the features
-        times the squared mask.
         """
         size = maps.picture.shape[-2:]
         every = max(1, min(size) // _LOOKED_AT)
         with torch.autocast(masks.device.type, enabled=False):
             features = self.describe(maps, every)
-            inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every]
+            counts = torch.ones_like(features[:, :1])
             if padding is not None:
-                outside = F.interpolate(padding[:, None].float(), features.shape[-2:], mode="nearest-exact")
-                features = features * (1 - outside)
-            x, inside = features.flatten(2), inside.flatten(2)[:, :, None]  # (P, D, M), (P, N, 1, M)
-            everywhere = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-            of_all = (everywhere @ x.mT)[:, None].expand(-1, masks.shape[1], -1, -1)
-            of_mask = torch.cat([everywhere[:, None] * inside, inside.square()], 2) @ x.mT[:, None]
-            return torch.cat([of_all, of_mask], 2) / x.shape[-1]
+                counts = 1 - F.interpolate(padding[:, None].float(), features.shape[-2:], mode="nearest-exact")
+            inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every]
+            return torch.stack(
+                [
+                    torch.stack([weighted_moments(x.flatten(1), y.flatten(), c.flatten()) for y in of_pair])
+                    for x, of_pair, c in zip(features, inside, counts, strict=True)
+                ]
+            )
 
     def solve(self, moments: Tensor) -> Tensor:
-        """The linear maps (..., D) of sums of moments (..., 2 D + 3, D).
-
-        Inside and outside weigh like the roots of their areas: small structures count, and large ones keep shape.
-        """
-        size = self.width
+        """The linear maps (..., D) of sums of moments (..., D + 1, D)."""
         with torch.autocast(moments.device.type, enabled=False):
-            all_products, all_features, in_products, in_features, squared = moments.float().split(
-                [size, 1, size, 1, 1], -2
-            )
-            area = all_features[..., -1:].clamp_min(_LEAST)  # the last feature is 1
-            inside = in_features[..., -1:].clamp_min(_LEAST)
-            outside = (area - inside).clamp_min(_LEAST)
-            weight_in, weight_out = inside.rsqrt(), outside.rsqrt()
-            total, more = inside.sqrt() + outside.sqrt(), weight_in - weight_out
-            left = (weight_out * all_products + more * in_products) / total
-            right = (weight_out * (2 * in_features - all_features) + more * (2 * squared - in_features)) / total
+            left, right = moments.float().split([moments.shape[-1], 1], -2)
             strength = self.log_ridge.exp() * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-            left = left + strength * torch.eye(size, device=left.device)
+            left = left + strength * torch.eye(left.shape[-1], device=left.device)
             return torch.linalg.solve(left, right.mT)[..., 0]
 
     def forward(self, maps: Pyramid, solution: Tensor) -> Tensor:
@@ -146,13 +161,42 @@ class FineReadout(nn.Module):
                 read = torch.einsum("bdhw,bnd->bnhw", level, weights[..., at : at + level.shape[1]])
                 found = found + F.interpolate(read, size, mode="bilinear", align_corners=False)
                 at += level.shape[1]
-            for piece in self._pieces(filter_responses(maps.picture)):
-                found = found + torch.einsum("bdhw,bnd->bnhw", piece, weights[..., at : at + piece.shape[1]])
-                at += piece.shape[1]
+            pieces = weights[..., at : at + 2 * len(_KNOTS) * CHANNELS].unflatten(-1, (-1, CHANNELS))
+            found = found + self._filtered(maps.picture, pieces)
+            at += pieces[0, 0].numel()
             found = found + torch.einsum("dhw,bnd->bnhw", self._place(maps.picture)[0], weights[..., at:])
             return found * self.log_scale.exp()
 
 
-def _interpolation(own: int, side: int, device: torch.device) -> Tensor:
-    """(side, own), bilinear interpolation along one side as a product."""
-    return F.interpolate(torch.eye(own, device=device)[None], side, mode="linear", align_corners=False)[0].T
+def weighted_moments(features: Tensor, inside: Tensor, counts: Tensor) -> Tensor:
+    """Of the positions of one picture: the weighted products of features, and of features and what they should say.
+
+    features: (D, M). inside: (M,), shares in [0, 1]. counts: (M,), 0 where a position counts for nothing. Inside and
+    outside weigh like the roots of their areas: small structures count, and large ones keep shape; all weights of a
+    picture add up to 1. Returns (D + 1, D).
+    """
+    share = (inside * counts).sum() / counts.sum().clamp_min(1)
+    within, without = share.clamp_min(_LEAST), (1 - share).clamp_min(_LEAST)
+    weights = counts * (inside * within.rsqrt() + (1 - inside) * without.rsqrt())
+    weights = weights / weights.sum().clamp_min(_LEAST)
+    weighted = features * weights
+    return torch.cat([weighted @ features.T, (weighted @ (2 * inside - 1))[None]])
+
+
+def hats(x: Tensor, y: Tensor, along: int, reach: float = 1.0) -> Tensor:
+    """Bilinear hat functions on ``along`` x ``along`` places of [-reach, reach]^2 at (x, y): (..., along^2, h, w) of
+    (..., h, w). At each point they add up to 1."""
+    middles = torch.linspace(-reach, reach, along, device=x.device)[:, None, None]
+    apart = 2 * reach / (along - 1)
+    across, down = ((1 - (v.unsqueeze(-3) - middles).abs() / apart).clamp_min(0) for v in (x, y))
+    return (down.unsqueeze(-3) * across.unsqueeze(-4)).flatten(-4, -3)
+
+
+def interpolated(x: Tensor, size: tuple[int, int], every: int = 1) -> Tensor:
+    """(..., size[0]/every, size[1]/every): (..., h, w) interpolated to ``size``, of which one position of so many is
+    made."""
+    rows, columns = (
+        F.interpolate(torch.eye(own, device=x.device)[None], side, mode="linear", align_corners=False)[0].T[::every]
+        for own, side in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.T

@@ -70,7 +70,7 @@ class EpisodeModel(nn.Module):
         """All pictures as one support set. declared: (M, N) bool, no column without a True."""
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
         contexts = self.segmenter.encode_pair(images, masks)
-        return self.segmenter.remember(features, contexts, declared, masks, compare=False)
+        return self.segmenter.remember(features, contexts, declared, masks, second_look=False)
 
     def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:

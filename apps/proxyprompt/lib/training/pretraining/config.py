@@ -35,7 +35,9 @@ class PretrainConfig:
     foundation_kinds, proxy_kinds: how often each kind of step is drawn in a stage; see
     ``lib.training.pretraining.tasks``. Rough masks to refine are many at first: a young decoder learns to draw from
     them, long before it can read a structure out of a box or a point.
-    sloppy: share of support masks that are drawn too large or too small. context_weight: of the losses on the
+    sloppy: share of support masks that are drawn too large or too small. blunt: share of episodes in which the fine
+    readout does without many of its features: drawn images are easier for it than real ones, and a decoder that sees
+    nothing but good guesses learns to copy them. context_weight: of the losses on the
     selected context and on the fine readout themselves. frozen_foundation: the second stage trains the
     generator alone, as the paper does (with LoRA on the foundation, which is left to fine-tuning).
     """
@@ -50,6 +52,7 @@ class PretrainConfig:
     seed: int = 0
     ease: tuple[float, float] = (1.0, 0.3)
     sloppy: float = 0.1
+    blunt: float = 0.5
     context_weight: float = 1.0
     frozen_foundation: bool = False
     mixed_precision: bool = False

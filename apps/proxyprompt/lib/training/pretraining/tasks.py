@@ -50,6 +50,7 @@ class Episode:
 
     images: (G*M, 3, S, S), normalised. masks: (G*M, N, S, S) in {0, 1}. choices: what prompts are drawn with.
     supports: (G, M, M) bool, who supports whom; drawn where it is None. sloppy: share of support masks drawn badly.
+    blunt: share of episodes in which the fine readout has to do without many of its features.
     """
 
     segmenter: Segmenter
@@ -61,6 +62,7 @@ class Episode:
     choices: torch.Generator
     supports: Tensor | None = None
     sloppy: float = 0.0
+    blunt: float = 0.0
 
     def decode(self, prompts: Prompts) -> Decoded:
         return self.segmenter.foundation.decode(self.features, prompts)
@@ -73,13 +75,15 @@ def begin(
     *,
     supports: Tensor | None = None,
     sloppy: float = 0.0,
+    blunt: float = 0.0,
 ) -> Episode:
     """Encode every image of the groups once."""
     foundation = segmenter.foundation
     groups, members = data.images.shape[:2]
     images = (data.images.flatten(0, 1) - foundation.mean) / foundation.std
     masks = data.masks.flatten(0, 1).float()
-    return Episode(segmenter, foundation.encode(images), images, masks, groups, members, choices, supports, sloppy)
+    features = foundation.encode(images)
+    return Episode(segmenter, features, images, masks, groups, members, choices, supports, sloppy, blunt)
 
 
 def box(episode: Episode) -> Graded:
@@ -143,6 +147,16 @@ KINDS: dict[str, Callable[[Episode], Graded]] = {
 
 def _proxy(episode: Episode) -> ProxyPrompt:
     """The proxy prompt of every member, made of the members that support it."""
+    readout = episode.segmenter.generator.readout
+    if readout is None or not episode.blunt or torch.rand(1, generator=episode.choices).item() >= episode.blunt:
+        return _sharp_proxy(episode)
+    left = 1 - torch.rand(1, generator=episode.choices).item()
+    hidden = torch.rand(readout.width - 1, generator=episode.choices) >= left**2
+    with readout.hiding(hidden.to(episode.masks.device)):
+        return _sharp_proxy(episode)
+
+
+def _sharp_proxy(episode: Episode) -> ProxyPrompt:
     generator, (groups, members) = episode.segmenter.generator, (episode.groups, episode.members)
     supports = episode.supports
     if supports is None:

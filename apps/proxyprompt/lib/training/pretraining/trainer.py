@@ -140,7 +140,7 @@ class Pretrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         with self._precision():
-            episode = tasks.begin(self.model, data, self.choices, sloppy=config.sloppy)
+            episode = tasks.begin(self.model, data, self.choices, sloppy=config.sloppy, blunt=config.blunt)
         loss = self._grade(kind, episode)
         if not torch.isfinite(loss.total):
             raise FloatingPointError(

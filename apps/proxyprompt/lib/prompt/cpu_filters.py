@@ -1,0 +1,114 @@
+"""Machine code of the fine readout's filters on a CPU, float32, by numba: no fresh tensors, nothing read twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+_BLOCK = 2048  # pixels that are worked on at a time: they stay in the fastest cache
+_SUMS_MAY_MOVE = {"contract", "reassoc", "nsz"}  # so that loops over pixels become vector instructions
+
+
+def _compiled(function):
+    options = {"nogil": True, "boundscheck": False, "fastmath": _SUMS_MAY_MOVE}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that the machine code could be kept in
+        return njit(**options)(function)
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether these are CPU tensors that nobody wants gradients of."""
+    return all(t.device.type == "cpu" and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
+
+
+def convolve(x: Tensor, kernel: Tensor) -> Tensor:
+    """x: (B, c, h, w), convolved along both sides with a symmetric kernel of odd length; the border is repeated."""
+    x, taps = x.contiguous(), kernel.numpy()
+    made = torch.empty_like(x)
+    lines = np.empty(x.shape[-2:], np.float32)
+    for source, result in zip(x.flatten(0, 1).numpy(), made.flatten(0, 1).numpy(), strict=True):
+        _convolve(source, taps, lines, result)
+    return made
+
+
+def standardise(x: Tensor, least: float) -> Tensor:
+    """x: (B, c, h, w), each picture of mean 0, and divided by its deviation and ``least``."""
+    made = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _standardise(
+        x.contiguous().flatten(2).flatten(0, 1).numpy(), np.float32(least), made.view(-1, x[0, 0].numel()).numpy()
+    )
+    return made
+
+
+def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ...]) -> None:
+    """Add sums over channels of piecewise linear functions to ``found``, (B, N, h, w).
+
+    x: (B, c, h, w). weights: (B, N, 2 len(knots), c), of max(x - knot, 0) and max(-knot - x, 0) for each knot.
+    """
+    at = np.asarray(knots, np.float32)
+    sources, results = x.contiguous().flatten(2).numpy(), found.flatten(2).numpy()
+    for source, factors, result in zip(sources, weights.contiguous().numpy(), results, strict=True):
+        _add_pieces(source, factors, at, result)
+
+
+@_compiled
+def _convolve(x, taps, lines, made):
+    height, width = x.shape
+    reach = len(taps) // 2
+    for row in range(height):
+        line, here, tap = lines[row], x[row], taps[reach]
+        for i in range(width):
+            line[i] = tap * here[i]
+        for away in range(1, reach + 1):
+            above, below, tap = x[max(row - away, 0)], x[min(row + away, height - 1)], taps[reach + away]
+            for i in range(width):
+                line[i] += tap * (above[i] + below[i])
+    longer = np.empty(width + 2 * reach, np.float32)
+    for row in range(height):
+        longer[:reach] = lines[row, 0]
+        longer[reach : reach + width] = lines[row]
+        longer[reach + width :] = lines[row, width - 1]
+        result, tap = made[row], taps[reach]
+        for i in range(width):
+            result[i] = tap * longer[reach + i]
+        for away in range(1, reach + 1):
+            left, right, tap = longer[reach - away :], longer[reach + away :], taps[reach + away]
+            for i in range(width):
+                result[i] += tap * (left[i] + right[i])
+
+
+@_compiled
+def _add_pieces(x, weights, knots, made):
+    channels, pixels = x.shape
+    for start in range(0, pixels, _BLOCK):
+        end = min(start + _BLOCK, pixels)
+        for channel in range(channels):
+            values = x[channel, start:end]
+            for n in range(len(weights)):
+                result = made[n, start:end]
+                for k in range(len(knots)):
+                    knot, above, below = knots[k], weights[n, 2 * k, channel], weights[n, 2 * k + 1, channel]
+                    for i in range(end - start):
+                        value = values[i]
+                        result[i] += above * max(value - knot, np.float32(0)) + below * max(
+                            -knot - value, np.float32(0)
+                        )
+
+
+@_compiled
+def _standardise(x, least, made):
+    for channel in range(len(x)):
+        values, result = x[channel], made[channel]
+        count = np.float32(len(values))
+        total, squares = np.float32(0), np.float32(0)
+        for i in range(len(values)):
+            total += values[i]
+        mean = total / count
+        for i in range(len(values)):
+            squares += (values[i] - mean) * (values[i] - mean)
+        factor = np.float32(1) / (np.sqrt(squares / count) + least)
+        for i in range(len(values)):
+            result[i] = (values[i] - mean) * factor

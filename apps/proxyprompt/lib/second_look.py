@@ -1,0 +1,170 @@
+"""A second look: the fine readout once more, seeing what was made of the surroundings at first.
+
+The readout sees every pixel by itself; the decoder sees the whole, and knows what structures look like. Which of them
+is to be believed where, and what a mask looks like around a pixel that belongs to it, shows on the supports: each in
+turn is segmented from the others (leave-one-out), and one more ridge regression sees, beside the pixel's own features,
+both guesses in its surroundings and its place within the first one ("Auto-context", Tu and Bai, 2010). The mask is the
+mean of first and second look. Not part of the paper.
+
+Axes: ``K`` supports, ``N`` objects, ``B`` targets, ``D`` features of the readout, ``R`` of the second look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.foundation.base import Decoded, Features
+from lib.prompt.context import SupportMemory
+from lib.prompt.filters import blur
+from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, weighted_moments
+
+FOLDS = 4  # of larger support sets, several at once are left out
+SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations, in positions of the coarse grid
+_SURE = 10.0  # a decoder's logits go on and on
+_UNIT = 0.15  # brings clamped logits to the size of other features
+_COARSE = 64  # positions along each side, at least, that surroundings are looked at on
+_HATS, _REACH = 7, 3.0  # around the first guess, in its standard deviations
+_FAINT = 0.02  # what positions outside the first guess count for its middle
+_LEAST = 0.02  # standard deviation of a guess, as a share of half the picture
+_PAIRS = 4  # of larger support sets, fewer positions of each are looked at
+_FINE = 4
+
+
+def enlarged(mask_logits: Tensor, prior: Tensor) -> Tensor:
+    """The decoder's (B, N, s, s) as large as the readout's (B, N, h, w), and not more sure than is sensible."""
+    drawn = F.interpolate(mask_logits.float(), prior.shape[-2:], mode="bilinear", align_corners=False)
+    return drawn.clamp(-_SURE, _SURE)
+
+
+def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Tensor, solution: Tensor) -> Tensor:
+    """The mask: (B, N, h, w) logits.
+
+    first: (B, N, h, w), the readout's guess. drawn: as first, the decoder's, :func:`enlarged`. of_image: as first, what
+    the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        fine, coarse = _surroundings(first, drawn)
+        weights = solution[..., readout.width :].expand(len(first), -1, -1)
+        found = torch.einsum("bnchw,bnc->bnhw", fine, weights[..., :_FINE])
+        around = torch.einsum("bnchw,bnc->bnhw", coarse, weights[..., _FINE:])
+        found = found + F.interpolate(around, first.shape[-2:], mode="bilinear", align_corners=False)
+        return (first + of_image + found * readout.log_scale.exp()) / 2
+
+
+def learn(
+    segment: Callable[[Features, SupportMemory], tuple[Decoded, Tensor]],
+    readout: FineReadout,
+    maps: Pyramid,
+    features: Features,
+    memory: SupportMemory,
+    valid: Tensor,
+    masks: Tensor,
+) -> Tensor:
+    """(1, N, R), what the second look goes by. With fewer than two supports that show an object, the decoder's mask
+    is its second look.
+
+    segment: the decoder's answer and the readout's guess for images and a memory of one support set. maps, features: of
+    its K images. valid: (K, N) bool. masks: (K, N, S, S).
+    """
+    first, drawn, known = _left_out(segment, features, memory, valid, masks)
+    found = [_as_drawn(readout, masks.device)] * masks.shape[1]
+    if known.any():
+        size = maps.picture.shape[-2:]
+        every = max(1, min(size) // _COARSE) * (1 if len(masks) <= _PAIRS else 2)
+        of_image = readout.describe(maps, every).flatten(2)
+        fine, coarse = _surroundings(first, drawn)
+        around = torch.cat([fine[..., ::every, ::every], interpolated(coarse, size, every)], 2).flatten(3)
+        inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every].flatten(2)
+        counts = torch.ones_like(inside[:, 0])
+        if features.padding is not None:
+            outside = F.interpolate(features.padding[:, None].float(), size, mode="nearest-exact")
+            counts = counts - outside[:, 0, ::every, ::every].flatten(1)
+        for n in range(masks.shape[1]):
+            if known[:, n].any():
+                moments = sum(
+                    weighted_moments(torch.cat([of_image[k], around[k, n]]), inside[k, n], counts[k])
+                    for k in known[:, n].nonzero()[:, 0].tolist()
+                )
+                found[n] = readout.solve(moments)
+    return torch.stack(found)[None]
+
+
+def _left_out(
+    segment: Callable[[Features, SupportMemory], tuple[Decoded, Tensor]],
+    features: Features,
+    memory: SupportMemory,
+    valid: Tensor,
+    masks: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both guesses for each support, made of the others: twice (K, N, h, w). And where there is one, (K, N)."""
+    shown = valid & (masks > 0.5).flatten(2).any(-1)
+    pairs, folds = len(shown), min(FOLDS, len(shown))
+    each = memory.valid.unflatten(2, (pairs, -1))  # (1, N, K, HW)
+    known = torch.zeros_like(shown)
+    guesses: dict[int, tuple[Tensor, Tensor]] = {}
+    for fold in range(folds if pairs > 1 else 0):
+        out = torch.arange(fold, pairs, folds, device=masks.device)
+        others = torch.ones(pairs, dtype=torch.bool, device=masks.device)
+        others[out] = False
+        asked = shown[others].any(0)  # the others show it, so that something can be said
+        declared = (each & others[:, None]).flatten(2)
+        declared = torch.where(asked[:, None], declared, memory.valid)
+        decoded, prior = segment(features[out], replace(memory, valid=declared))
+        drawn = enlarged(decoded.mask_logits, prior)
+        guesses |= {k: (prior[i], drawn[i]) for i, k in enumerate(out.tolist())}
+        known[out] = valid[out] & asked
+    known &= (known & shown).any(0)
+    if not guesses:
+        nothing = masks.new_zeros(0)
+        return nothing, nothing, known
+    first, drawn = (torch.stack([guesses[k][i] for k in range(pairs)]) for i in range(2))
+    return first, drawn, known
+
+
+def _as_drawn(readout: FineReadout, device: torch.device) -> Tensor:
+    """(R,), of a second look that is the decoder's mask."""
+    solution = torch.zeros(readout.width + _FINE + 4 * len(SCALES) + _HATS**2, device=device)
+    step = 1 / (_UNIT * readout.log_scale.exp())
+    solution[readout.width + 2], solution[readout.width + 3] = step, -step
+    return solution
+
+
+def _surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (B, N, h, w) guesses: (B, N, _FINE, h, w), and on a coarser grid (B, N, R - D - _FINE, h', w').
+
+    Positive and negative part of both guesses, of their means around the position, and the place of the position within
+    the first guess.
+    """
+    objects, size = first.shape[:2], first.shape[-2:]
+    guesses = torch.stack([first, drawn], 2).flatten(0, 1).clamp(-_SURE, _SURE)  # (B N, 2, h, w)
+    fine = _signs(guesses * _UNIT)
+    small = F.avg_pool2d(guesses, max(1, min(size) // _COARSE))
+    means = [_signs(blur(small * _UNIT, scale)) for scale in SCALES]
+    coarse = torch.cat([*means, _place_within(small[:, 0])], 1)
+    return fine.unflatten(0, objects), coarse.unflatten(0, objects)
+
+
+def _signs(x: Tensor) -> Tensor:
+    """(B, 2 c, h, w); positive and negative part of each channel lie side by side."""
+    return torch.stack([F.relu(x), F.relu(-x)], 2).flatten(1, 2)
+
+
+def _place_within(logits: Tensor) -> Tensor:
+    """logits: (B, h, w). Hat functions around the middle of what they show, as wide as it is: (B, _HATS^2, h, w)."""
+    share = logits.sigmoid()
+    share = torch.where(share > 0.5, share, _FAINT * share)
+    share = share / share.sum((1, 2), keepdim=True).clamp_min(1e-6)
+    y, x = (torch.linspace(-1, 1, side, device=logits.device) for side in logits.shape[-2:])
+    within = []
+    for place, weights in ((x, share.sum(1)), (y, share.sum(2))):
+        middle = (weights * place).sum(1, keepdim=True)
+        spread = (weights * (place - middle).square()).sum(1, keepdim=True).sqrt() + _LEAST
+        within.append(((place - middle) / spread).clamp(-_REACH, _REACH))
+    across = within[0][:, None, :].expand_as(logits)
+    down = within[1][:, :, None].expand_as(logits)
+    return hats(across, down, _HATS, _REACH)
