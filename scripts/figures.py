@@ -7,7 +7,9 @@
 `results` writes what the records say next to what the paper says: its tasks, the number of supports (box and ridge
 plots), the quality of masks, the likeness of support and target, the parts of the generator, and which of its findings
 hold here. A record is FILE or LABEL=FILE. Labels that mean something: full, without-csm, without-ccm,
-without-csm-ccm, without-dense, vit, resnet50 (parts of the generator, compared with full).
+without-csm-ccm, without-dense, vit, resnet50 (parts of the generator, compared with full), strategy-1, strategy-2,
+strategy-3 (trained on each data set, each modality, all), shots-M (on M images of each). Several records of one label
+are one: those of strategy-1, say.
 
 `maps` shows where a target looks in five supports: itself, three others of increasing difference, an unrelated one.
 Outlines of the best, median and worst cases (Fig. 4) come from scripts/evaluate.py --overlays.
@@ -50,9 +52,6 @@ def write_results(options: argparse.Namespace) -> None:
     from lib.evaluation.report.sheets import Sheet
 
     sheets = [Sheet.read(given) for given in options.records]
-    labels = [sheet.label for sheet in sheets]
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"two records are called the same: {', '.join(sorted(labels))}; give LABEL=FILE")
     shown = " ".join(f"{sheet.label}=..." for sheet in sheets)
     write_results(sheets, options.out, command=f"scripts/figures.py results {shown} --out {options.out.name}")
 

@@ -12,7 +12,7 @@ from lib.evaluation.record import RecordError
 from lib.evaluation.report.document import write_results
 from lib.evaluation.report.drawings import likeness
 from lib.evaluation.report.findings import findings
-from lib.evaluation.report.sheets import Sheet, difference
+from lib.evaluation.report.sheets import Sheet, difference, merged
 from lib.evaluation.summary import summarise
 
 
@@ -53,7 +53,12 @@ def write(folder, name, some, *, complete=True):
 def sheets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     variants = {"full": 0.0, "without-ccm": -0.02, "resnet50": 0.03, "vit": -0.3}  # vit was trained in another way
-    return [Sheet.read(write(folder, name, units(gain))) for name, gain in variants.items()]
+    variants |= {"strategy-3": 0.0, "shots-2": -0.1, "shots-4": -0.05}
+    made = [Sheet.read(write(folder, name, units(gain))) for name, gain in variants.items()]
+    for structure in ("disc", "cup"):  # a model for each
+        some = [one for one in units(0.01 if structure == "disc" else 0.03) if one.structure == structure]
+        made.append(Sheet.read(write(folder, "strategy-1", some)))
+    return made
 
 
 def test_a_draw_is_the_mean_over_structures(sheets):
@@ -69,7 +74,7 @@ def test_differences_are_paired_by_case(sheets):
 
 
 def test_verdicts(sheets):
-    found = {(finding.claim, finding.of): finding for finding in findings(sheets)}
+    found = {(finding.claim, finding.of): finding for finding in findings(merged(sheets))}
     told = {claim: finding.verdict for (claim, of), finding in found.items() if "full" in of}
     assert told == {
         "Dice rises with the number of supports": "confirmed",
@@ -79,7 +84,10 @@ def test_verdicts(sheets):
         "masks at Dice 0.82 cost less than half of what empty ones do": "confirmed",
         "the colorization module helps": "confirmed",
         "Vision Mamba is better than ResNet-50": "refuted",
+        "Dice rises with the number of training images": "confirmed",
     }
+    one_at_a_time = found["training on one set at a time beats training on all", "strategy-1 against strategy-3, K = 8"]
+    assert one_at_a_time.measured.mean == pytest.approx(0.02)
     rises = found["Dice rises with the number of supports", "full: K = 8 against K = 1"].measured
     assert rises.mean == pytest.approx(0.2)
 
@@ -108,19 +116,30 @@ def test_the_document(sheets, tmp_path):
     assert "| full | box | 8 | 81.5 [80.5, 82.5] / **54.2** |" in text
     assert "| full | 4 | 6 | 61.5 | 3.29 | 58.5 to 64.5 |" in text
     assert "| the paper |  | 66.6 | 71.8 |" in text and "| full | 8 | 82.0 | 66.5 |" in text
-    assert "| without-ccm | 8 | yes | 69.5 / **85.2** |" in text and "| vit | 8 | no | 41.5 / **84.5** |" in text
+    assert "| without-ccm | yes | 8 | 69.5 / **85.2** |" in text and "| vit | no | 8 | 41.5 / **84.5** |" in text
+    assert "| strategy-1 | 8 | 73.5 / **86.4** |" in text and "[71.5, 73.5] / **88.3** |" in text
+    assert "| 2 | 8 | 61.5 |" in text and "| 4 | 1 | 46.5 |" in text
     assert "| the colorization module helps | confirmed | +2.0 [+2.0, +2.0] |" in text
     assert "nan" not in text and "not comparable" in text and "version atto-9" in text and str(tmp_path) not in text
     figures = sorted(file.name for file in (tmp_path / "docs" / "results").iterdir())
-    assert "supports.png" in figures and "quality-full.png" in figures and "likeness-resnet50.png" in figures
+    assert "supports.png" in figures and "quality-full.png" in figures and "likeness-full.png" in figures
+    assert not any("resnet50" in name and "likeness" in name for name in figures)
     assert all(f"](results/{name})" in text for name in figures)
-    assert Image.open(tmp_path / "docs" / "results" / "supports.png").height > 700
+    assert Image.open(tmp_path / "docs" / "results" / "supports.png").width > 700
 
 
 def test_a_document_of_little(tmp_path):
     some = [unit("copy", 0, [0.5, 0.25], collection="busi", structure="lesion")]
     text = write_results([Sheet("x", {}, {}, tuple(some))], tmp_path / "r.md", command="c").read_text()
     assert "| x | copy | 4 | 37.5 | 23.8 | 1 |" in text and "Fig. 6" not in text and "findings" not in text
+
+
+def test_records_of_one_name_are_one_unless_they_measured_the_same(sheets):
+    one = [sheet for sheet in sheets if sheet.label == "strategy-1"]
+    (both,) = merged(one)
+    assert both.units == one[0].units + one[1].units
+    with pytest.raises(ValueError, match=r"two records called full measured box on smdg_disc_cup cup, K = 8"):
+        merged([sheets[0], sheets[0]])
 
 
 def test_records_that_cannot_be_used(tmp_path):

@@ -28,7 +28,7 @@ def test_from_an_evaluation_to_the_document(folders, weights, tmp_path, capsys):
     assert "REFUGE2 disc" in text and "| zero-shot | copy |" in text and "an unrelated support hurts" in text
     assert str(out) in capsys.readouterr().out and (tmp_path / "results" / "likeness-zero-shot.png").is_file()
     assert figures.main(["results", str(record), str(record), "--out", str(out)]) == 2
-    assert "two records are called the same: small, small" in capsys.readouterr().err
+    assert "two records called small measured" in capsys.readouterr().err
 
 
 def test_maps(folders, weights, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from scipy.stats import spearmanr
 
 from lib.evaluation.report import reported
 from lib.evaluation.report.drawings import draw_likeness, draw_quality, draw_supports, likeness
-from lib.evaluation.report.findings import QUALITY, alike, findings, qualities
-from lib.evaluation.report.sheets import OURS, Sheet
+from lib.evaluation.report.findings import QUALITY, alike, findings, qualities, shots_of
+from lib.evaluation.report.sheets import OURS, Sheet, merged
 from lib.evaluation.summary import means, rows
 from lib.evaluation.tables import grid, told
 from lib.files import write_text
@@ -32,10 +33,12 @@ it steadier."""
 def write_results(sheets: Sequence[Sheet], path: Path, *, command: str) -> Path:
     """Tables and what they say; the figures lie beside it, in a folder of its name. Written beside, then renamed."""
     folder = path.with_suffix("")
+    records, sheets = sheets, merged(sheets)
+    main = [sheet for sheet in sheets if not reported.is_variant(sheet.label)]
     drawn = {
-        "supports": draw_supports(sheets, folder / "supports.png"),
+        "supports": draw_supports(main, folder / "supports.png"),
         **{f"quality of {s.label}": draw_quality(s, folder / f"quality-{s.label}.png") for s in sheets},
-        **{f"likeness of {s.label}": draw_likeness(s, folder / f"likeness-{s.label}.png") for s in sheets},
+        **{f"likeness of {s.label}": draw_likeness(s, folder / f"likeness-{s.label}.png") for s in main},
     }
     picture = {name: f"![{name}]({folder.name}/{file.name})" for name, file in drawn.items() if file}
     parts = [
@@ -43,11 +46,13 @@ def write_results(sheets: Sequence[Sheet], path: Path, *, command: str) -> Path:
         *_findings(sheets),
         *_tasks(sheets),
         *_collections(sheets),
-        *_supports(sheets, picture.get("supports")),
+        *_supports(main, picture.get("supports")),
         *_quality(sheets, picture),
-        *_likeness(sheets, picture),
+        *_likeness(main, picture),
         *_variants(sheets),
-        *_records(sheets),
+        *_strategies(sheets),
+        *_shots(sheets),
+        *_records(records),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n\n".join(parts) + "\n")
@@ -68,30 +73,44 @@ def _findings(sheets: Sequence[Sheet]) -> list[str]:
 
 def _tasks(sheets: Sequence[Sheet]) -> list[str]:
     """A line for each record and method, a column for each of the paper's tasks."""
-    lines, used = [], set()
+    lines = []
     for sheet in sheets:
-        table = {(row.collection.lower(), row.structure, row.method, row.supports): row for row in rows(sheet.units)}
+        if reported.is_variant(sheet.label):
+            continue
         for method in dict.fromkeys(unit.method for unit in sheet.units if unit.method in reported.DICE):
             count = max(sheet.counts(method))
-            cells = []
-            for n, task in enumerate(reported.TASKS):
-                row = next((table[(*k, method, count)] for k in task[1:] if (*k, method, count) in table), None)
-                ours = "-" if row is None or row.dice is None else _percent(row.dice)
-                theirs = reported.DICE[method][n]
-                used |= {n} if ours != "-" else set()
-                cells.append(ours if theirs is None or ours == "-" else f"{ours} / **{theirs:.1f}**")
-            lines.append([sheet.label, method, str(count), *cells])
-    if not used:
+            lines.append([sheet.label, method, str(count), *_by_task(sheet, method, count, reported.DICE[method])])
+    header, lines = _measured_tasks(["record", "method", "K"], lines)
+    if len(header) == 3:
         return []
-    columns = sorted(used)
-    header = ["record", "method", "K", *(reported.TASKS[n].name for n in columns)]
     return [
         "## The paper's tasks (tables 1 to 3)\n\nDice here [95 % interval over groups] / **the paper's**, on its own "
         "sets where they were prepared, else on stand-ins: disc and cup of SMDG-19, symphysis and head of PSFHS, "
         "volumes of PROMISE12 at half resolution. `memory` stands beside the paper's MedSAM2, `dynunet` beside its "
         "nnU-Net.",
-        grid(header, [[*line[:3], *(line[3 + n] for n in columns)] for line in lines]),
+        grid(header, lines),
     ]
+
+
+def _by_task(sheet: Sheet, method: str, count: int, theirs: Sequence[float | None]) -> list[str]:
+    """A cell for each of the paper's tasks, "-" where there is nothing."""
+    table = {(row.collection.lower(), row.structure): row for row in rows(sheet.of(method, count))}
+    cells = []
+    for task, paper in zip_longest(reported.TASKS, theirs):
+        row = next((table[key] for key in task[1:] if key in table), None)
+        ours = None if row is None else row.dice
+        cells.append("-" if ours is None else _percent(ours) + (f" / **{paper:.1f}**" if paper else ""))
+    return cells
+
+
+def _measured_tasks(header: list[str], lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Without the tasks that no line has measured."""
+    first = len(header)
+    columns = [n for n in range(len(reported.TASKS)) if any(line[first + n] != "-" for line in lines)]
+    return (
+        [*header, *(reported.TASKS[n].name for n in columns)],
+        [[*line[:first], *(line[first + n] for n in columns)] for line in lines],
+    )
 
 
 def _collections(sheets: Sequence[Sheet]) -> list[str]:
@@ -184,23 +203,60 @@ def _variants(sheets: Sequence[Sheet]) -> list[str]:
     known = [sheet for sheet in sheets if sheet.label in (*reported.VARIANTS, "without-dense")]
     if len(known) < 2:
         return []
-    lines, full = [], next((sheet for sheet in known if sheet.label == "full"), None)
+    full = next((sheet for sheet in known if sheet.label == "full"), None)
+    lines = []
     for sheet in known:
-        count = max(sheet.counts())
-        table = rows(sheet.of(OURS, count))
-        theirs = reported.VARIANTS.get(sheet.label, (None, None))
-        figures = (means(table)[OURS, count], means(table, "iou")[OURS, count])
-        cells = [
-            f"{100 * ours:.1f}" + (f" / **{paper:.1f}**" if paper else "")
-            for ours, paper in zip(figures, theirs, strict=True)
-        ]
-        each = "; ".join(f"{row.collection} {row.structure} {100 * row.dice.mean:.1f}" for row in table if row.dice)
-        lines.append([sheet.label, str(count), "yes" if full and alike(full, sheet) else "no", *cells, each])
+        same = "yes" if full and alike(full, sheet) else "no"
+        lines.append([sheet.label, same, *_beside(sheet, reported.VARIANTS.get(sheet.label))])
     return [
         "## Parts of the generator (tables 4, 5, 12, 13)\n\nHere / **the paper's**. Only what was trained in the same "
         "way from the same start as `full` is compared with it above.",
-        grid(["variant", "K", "as full", "Dice", "IoU", "Dice by structure"], lines),
+        grid(*_measured_tasks(["variant", "as full", "K", "mean Dice", "mean IoU"], lines)),
     ]
+
+
+def _strategies(sheets: Sequence[Sheet]) -> list[str]:
+    lines = [
+        [sheet.label, *_beside(sheet, reported.STRATEGIES[sheet.label])]
+        for sheet in sheets
+        if sheet.label in reported.STRATEGIES
+    ]
+    if not lines:
+        return []
+    return [
+        "## Training strategies (Table 9)\n\nOne model for each data set, one for a modality, one for all. Here "
+        "/ **the paper's**.",
+        grid(*_measured_tasks(["record", "K", "mean Dice", "mean IoU"], lines)),
+    ]
+
+
+def _shots(sheets: Sequence[Sheet]) -> list[str]:
+    """Every K of every M; ``full`` is trained on as many as were kept for training."""
+    some = sorted(
+        (sheet for sheet in sheets if sheet.label.startswith(reported.SHOTS)), key=lambda s: shots_of(s.label)
+    )
+    if not some:
+        return []
+    lines = []
+    for sheet in [*some, *(sheet for sheet in sheets if sheet.label == "full")]:
+        images = sheet.plan.get("shots") if sheet.label == "full" else shots_of(sheet.label)
+        for count in sheet.counts():
+            lines.append([str(images), *_beside(sheet, None, count)])
+    return [
+        "## Training images, M, and supports, K (Fig. 6)\n\nThe paper: Dice rises with both.",
+        grid(*_measured_tasks(["M", "K", "mean Dice", "mean IoU"], lines)),
+    ]
+
+
+def _beside(sheet: Sheet, paper: reported.Variant | None, count: int | None = None) -> list[str]:
+    """K (the largest by default), mean Dice, mean IoU, Dice of every task, the paper's beside them."""
+    count = count or max(sheet.counts())
+    table = rows(sheet.of(OURS, count))
+    cells = [str(count)]
+    for measure, theirs in (("dice", paper and paper.mean), ("iou", paper and paper.iou)):
+        ours = means(table, measure)[OURS, count]
+        cells.append(f"{100 * ours:.1f}" + (f" / **{theirs:.1f}**" if theirs else ""))
+    return [*cells, *_by_task(sheet, OURS, count, paper.dice if paper else ())]
 
 
 def _records(sheets: Sequence[Sheet]) -> list[str]:

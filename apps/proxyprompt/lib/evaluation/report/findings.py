@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.evaluation.record import Unit
+from lib.evaluation.report.reported import SHOTS, is_variant
 from lib.evaluation.report.sheets import OURS, Sheet, difference
 from lib.training.metrics import Interval, bootstrap_mean
 
@@ -34,7 +35,7 @@ class Finding(NamedTuple):
 def findings(sheets: Sequence[Sheet]) -> list[Finding]:
     """All that the records can tell; the first of several variants is what the others are compared with."""
     found = [finding for sheet in sheets for finding in (*_over_supports(sheet), *_of_supports(sheet))]
-    return found + list(_of_variants(sheets))
+    return [*found, *_of_variants(sheets), *_of_training(sheets)]
 
 
 def qualities(sheet: Sheet) -> list[float]:
@@ -44,7 +45,7 @@ def qualities(sheet: Sheet) -> list[float]:
 
 def _over_supports(sheet: Sheet) -> Iterator[Finding]:
     counts = sheet.counts()
-    if len(counts) < 2:
+    if len(counts) < 2 or is_variant(sheet.label):
         return
     few, many = counts[0], counts[-1]
     told = f"{sheet.label}: K = {many} against K = {few}"
@@ -110,6 +111,29 @@ def _of_variants(sheets: Sequence[Sheet]) -> Iterator[Finding]:
         for count in [k for k in full.counts() if k in other.counts()][-1:]:
             if gain := difference(full.of(OURS, count), other.of(OURS, count)):
                 yield Finding(claim, gain, f"full against {label}, K = {count}")
+
+
+def _of_training(sheets: Sequence[Sheet]) -> Iterator[Finding]:
+    """strategy-1, strategy-2, strategy-3: trained on each set, on those of a modality, on all. shots-M: on M images of
+    each; ``full`` on the most."""
+    by_label = {sheet.label: sheet for sheet in sheets}
+    fewest = min((label for label in by_label if label.startswith(SHOTS)), key=shots_of, default=None)
+    compared = [
+        ("strategy-1", "strategy-3", "training on one set at a time beats training on all"),
+        ("strategy-2", "strategy-3", "training on the sets of a modality beats training on all"),
+        ("full", fewest, "Dice rises with the number of training images"),
+    ]
+    for more, less, claim in compared:
+        if more not in by_label or less not in by_label or not alike(by_label[more], by_label[less]):
+            continue
+        for count in [k for k in by_label[more].counts() if k in by_label[less].counts()][-1:]:
+            if gain := difference(by_label[more].of(OURS, count), by_label[less].of(OURS, count)):
+                yield Finding(claim, gain, f"{more} against {less}, K = {count}")
+
+
+def shots_of(label: str) -> int:
+    """M of a record called ``shots-M``; ValueError for another number than a whole one."""
+    return int(label.removeprefix(SHOTS))
 
 
 def _spread_by_structure(units: Sequence[Unit]) -> dict[tuple[str, str], float]:

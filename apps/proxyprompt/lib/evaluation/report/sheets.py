@@ -54,6 +54,31 @@ class Sheet:
         return [float(np.mean(list(dice.values()))) for dice in _by_draw(self.of(method, count)).values()]
 
 
+def merged(sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Records of one label as one: of models that were trained for a collection each, say.
+
+    ValueError when two of them measured the same.
+    """
+    found: dict[str, Sheet] = {}
+    for sheet in sheets:
+        if (before := found.get(sheet.label)) is None:
+            found[sheet.label] = sheet
+            continue
+        if twice := {_what(unit) for unit in before.units} & {_what(unit) for unit in sheet.units}:
+            collection, structure, method, count, _ = sorted(twice)[0]
+            raise ValueError(
+                f"two records called {sheet.label} measured {method} on {collection} {structure}, K = {count}; "
+                "give them different names, LABEL=FILE"
+            )
+        plan = {**before.plan, "collections": [*before.plan["collections"], *sheet.plan["collections"]]}
+        found[sheet.label] = Sheet(sheet.label, plan, before.methods, before.units + sheet.units)
+    return list(found.values())
+
+
+def _what(unit: Unit) -> tuple[str, str, str, int, int]:
+    return unit.collection, unit.structure, unit.method, unit.supports, unit.seed
+
+
 def _by_draw(units: Sequence[Unit]) -> dict[int, dict[str, float]]:
     """Seed -> collection -> mean Dice; only draws that all structures have."""
     found: dict[int, dict[str, dict[str, float]]] = {}
