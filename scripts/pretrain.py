@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pretrain ``atto`` from nothing, on procedurally generated tasks only.
 
-    python scripts/pretrain.py --out apps/proxyprompt/model/atto-5.safetensors
+    python scripts/pretrain.py --out apps/proxyprompt/model/atto-6.safetensors
     python scripts/pretrain.py --minutes 1 --phases foundation:128:20:2,proxy:128:20:2    # a first look on a CPU
 
 First a promptable foundation (stage "foundation": points, boxes, masks, corrections, clips), then the Proxy Prompt

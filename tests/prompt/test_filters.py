@@ -75,3 +75,9 @@ def test_small_and_flat_pictures_give_finite_numbers(side):
 def test_each_picture_of_a_batch_stands_alone():
     both = torch.cat([picture(0), picture(1)])
     torch.testing.assert_close(filter_responses(both)[1:], filter_responses(both[1:]))
+
+
+def test_what_inference_left_behind_can_be_trained_with():
+    with torch.inference_mode():
+        filter_responses(picture())
+    filter_responses(picture().requires_grad_()).sum().backward()

@@ -3,8 +3,8 @@
 The readout sees every pixel by itself; the decoder sees the whole, and knows what structures look like. Which of them
 is to be believed where, and what a mask looks like around a pixel that belongs to it, shows on the supports: each in
 turn is segmented from the others (leave-one-out), and one more ridge regression sees, beside the pixel's own features,
-both guesses in its surroundings and its place within the first one ("Auto-context", Tu and Bai, 2010). The mask is the
-mean of first and second look. Not part of the paper.
+both guesses in its surroundings and its place within them ("Auto-context", Tu and Bai, 2010). The mask is a mean of
+first and second look. Not part of the paper.
 
 Axes: ``K`` supports, ``N`` objects, ``B`` targets, ``D`` features of the readout, ``R`` of the second look.
 """
@@ -23,13 +23,16 @@ from lib.prompt.context import SupportMemory
 from lib.prompt.filters import blur
 from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, weighted_moments
 
+SHARE = 0.75  # of the second look in the mask
+LEAST_PAIRS = 3  # supports that show an object; what is segmented from a single other one teaches little
 FOLDS = 4  # of larger support sets, several at once are left out
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations, in positions of the coarse grid
 _SURE = 10.0  # a decoder's logits go on and on
+_STIFFNESS = 3.0  # the ridge, compared with the first regression's: there is more to see, and no more to learn from
 _UNIT = 0.15  # brings clamped logits to the size of other features
 _COARSE = 64  # positions along each side, at least, that surroundings are looked at on
-_HATS, _REACH = 7, 3.0  # around the first guess, in its standard deviations
-_FAINT = 0.02  # what positions outside the first guess count for its middle
+_HATS, _REACH = 7, 3.0  # around a guess, in its standard deviations
+_FAINT = 0.02  # what positions outside a guess count for its middle
 _LEAST = 0.02  # standard deviation of a guess, as a share of half the picture
 _PAIRS = 4  # of larger support sets, fewer positions of each are looked at
 _FINE = 4
@@ -48,12 +51,13 @@ def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Ten
     the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`.
     """
     with torch.autocast(first.device.type, enabled=False):
+        first = first.clamp(-_SURE, _SURE)
         fine, coarse = _surroundings(first, drawn)
         weights = solution[..., readout.width :].expand(len(first), -1, -1)
         found = torch.einsum("bnchw,bnc->bnhw", fine, weights[..., :_FINE])
         around = torch.einsum("bnchw,bnc->bnhw", coarse, weights[..., _FINE:])
         found = found + F.interpolate(around, first.shape[-2:], mode="bilinear", align_corners=False)
-        return (first + of_image + found * readout.log_scale.exp()) / 2
+        return torch.lerp(first, of_image + found * readout.log_scale.exp(), SHARE)
 
 
 def learn(
@@ -65,14 +69,14 @@ def learn(
     valid: Tensor,
     masks: Tensor,
 ) -> Tensor:
-    """(1, N, R), what the second look goes by. With fewer than two supports that show an object, the decoder's mask
-    is its second look.
+    """(1, N, R), what the second look goes by. With fewer than LEAST_PAIRS supports that show an object, the mask will
+    be the mean of both guesses.
 
     segment: the decoder's answer and the readout's guess for images and a memory of one support set. maps, features: of
     its K images. valid: (K, N) bool. masks: (K, N, S, S).
     """
     first, drawn, known = _left_out(segment, features, memory, valid, masks)
-    found = [_as_drawn(readout, masks.device)] * masks.shape[1]
+    found = [_mean_of_both(readout, masks.device)] * masks.shape[1]
     if known.any():
         size = maps.picture.shape[-2:]
         every = max(1, min(size) // _COARSE) * (1 if len(masks) <= _PAIRS else 2)
@@ -90,7 +94,7 @@ def learn(
                     weighted_moments(torch.cat([of_image[k], around[k, n]]), inside[k, n], counts[k])
                     for k in known[:, n].nonzero()[:, 0].tolist()
                 )
-                found[n] = readout.solve(moments)
+                found[n] = readout.solve(moments, _STIFFNESS)
     return torch.stack(found)[None]
 
 
@@ -104,10 +108,11 @@ def _left_out(
     """Both guesses for each support, made of the others: twice (K, N, h, w). And where there is one, (K, N)."""
     shown = valid & (masks > 0.5).flatten(2).any(-1)
     pairs, folds = len(shown), min(FOLDS, len(shown))
+    enough = shown.sum(0) >= LEAST_PAIRS
     each = memory.valid.unflatten(2, (pairs, -1))  # (1, N, K, HW)
     known = torch.zeros_like(shown)
     guesses: dict[int, tuple[Tensor, Tensor]] = {}
-    for fold in range(folds if pairs > 1 else 0):
+    for fold in range(folds if enough.any() else 0):
         out = torch.arange(fold, pairs, folds, device=masks.device)
         others = torch.ones(pairs, dtype=torch.bool, device=masks.device)
         others[out] = False
@@ -118,7 +123,7 @@ def _left_out(
         drawn = enlarged(decoded.mask_logits, prior)
         guesses |= {k: (prior[i], drawn[i]) for i, k in enumerate(out.tolist())}
         known[out] = valid[out] & asked
-    known &= (known & shown).any(0)
+    known &= enough
     if not guesses:
         nothing = masks.new_zeros(0)
         return nothing, nothing, known
@@ -126,26 +131,26 @@ def _left_out(
     return first, drawn, known
 
 
-def _as_drawn(readout: FineReadout, device: torch.device) -> Tensor:
-    """(R,), of a second look that is the decoder's mask."""
-    solution = torch.zeros(readout.width + _FINE + 4 * len(SCALES) + _HATS**2, device=device)
-    step = 1 / (_UNIT * readout.log_scale.exp())
-    solution[readout.width + 2], solution[readout.width + 3] = step, -step
+def _mean_of_both(readout: FineReadout, device: torch.device) -> Tensor:
+    """(R,), of a mask that is the mean of the readout's guess and the decoder's."""
+    solution = torch.zeros(readout.width + _FINE + 2 * (2 * len(SCALES) + _HATS**2), device=device)
+    step = 1 / (SHARE * _UNIT * readout.log_scale.exp())
+    own, drawn = (SHARE - 0.5) * step, 0.5 * step
+    solution[readout.width : readout.width + _FINE] = torch.stack([own, -own, drawn, -drawn])
     return solution
 
 
 def _surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Of (B, N, h, w) guesses: (B, N, _FINE, h, w), and on a coarser grid (B, N, R - D - _FINE, h', w').
 
-    Positive and negative part of both guesses, of their means around the position, and the place of the position within
-    the first guess.
+    Positive and negative part of both guesses, of their means around the position, and its place within each of them.
     """
     objects, size = first.shape[:2], first.shape[-2:]
     guesses = torch.stack([first, drawn], 2).flatten(0, 1).clamp(-_SURE, _SURE)  # (B N, 2, h, w)
     fine = _signs(guesses * _UNIT)
     small = F.avg_pool2d(guesses, max(1, min(size) // _COARSE))
     means = [_signs(blur(small * _UNIT, scale)) for scale in SCALES]
-    coarse = torch.cat([*means, _place_within(small[:, 0])], 1)
+    coarse = torch.cat([*means, *map(_place_within, small.unbind(1))], 1)
     return fine.unflatten(0, objects), coarse.unflatten(0, objects)
 
 

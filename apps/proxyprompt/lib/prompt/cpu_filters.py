@@ -24,13 +24,13 @@ def usable(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
 
 
-def convolve(x: Tensor, kernel: Tensor) -> Tensor:
+def convolve(x: Tensor, kernel: np.ndarray) -> Tensor:
     """x: (B, c, h, w), convolved along both sides with a symmetric kernel of odd length; the border is repeated."""
-    x, taps = x.contiguous(), kernel.numpy()
+    x = x.contiguous()
     made = torch.empty_like(x)
     lines = np.empty(x.shape[-2:], np.float32)
     for source, result in zip(x.flatten(0, 1).numpy(), made.flatten(0, 1).numpy(), strict=True):
-        _convolve(source, taps, lines, result)
+        _convolve(source, kernel, lines, result)
     return made
 
 

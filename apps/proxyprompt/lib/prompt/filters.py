@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d
@@ -104,16 +105,17 @@ def blur(x: Tensor, scale: float) -> Tensor:
 
 
 @cache
-def _gaussian(scale: float) -> Tensor:
-    return gaussian_1d(torch.tensor(scale), truncated=3.0)
+def _gaussian(scale: float) -> np.ndarray:
+    """Not a tensor: one that was made in inference mode could not be kept for training."""
+    return gaussian_1d(torch.tensor(scale), truncated=3.0).numpy()
 
 
 def _blurred(x: Tensor, scale: float) -> Tensor:
     kernel = _gaussian(scale)
     if cpu_filters.usable(x):
         return cpu_filters.convolve(x, kernel)
-    kernel, channels, reach = kernel.to(x), x.shape[1], len(kernel) // 2
-    row = kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    channels, reach = x.shape[1], len(kernel) // 2
+    row = torch.from_numpy(kernel).to(x).view(1, 1, 1, -1).expand(channels, -1, -1, -1)
     x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), row, groups=channels)
     return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), row.mT, groups=channels)
 
@@ -139,4 +141,4 @@ def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
     if cpu_filters.usable(x):
         return cpu_filters.standardise(x, least)
     x = x - x.mean((2, 3), keepdim=True)
-    return x.div_(x.square().mean((2, 3), keepdim=True).sqrt() + least)
+    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)

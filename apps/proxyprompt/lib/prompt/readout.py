@@ -91,7 +91,7 @@ class FineReadout(nn.Module):
         parts = list(distinct_responses(pictures))
         found = weights.new_zeros(*weights.shape[:2], *pictures.shape[-2:])
         for responses, own in zip(parts, part_weights(weights, len(parts)), strict=True):
-            responses.clamp_(-_FARTHEST, _FARTHEST)
+            responses = responses.clamp(-_FARTHEST, _FARTHEST)
             if cpu_filters.usable(responses, own):
                 cpu_filters.add_pieces(found, responses, own, _KNOTS)
             else:
@@ -143,11 +143,11 @@ class FineReadout(nn.Module):
                 ]
             )
 
-    def solve(self, moments: Tensor) -> Tensor:
-        """The linear maps (..., D) of sums of moments (..., D + 1, D)."""
+    def solve(self, moments: Tensor, stiffness: float = 1.0) -> Tensor:
+        """The linear maps (..., D) of sums of moments (..., D + 1, D). stiffness: a factor of the ridge."""
         with torch.autocast(moments.device.type, enabled=False):
             left, right = moments.float().split([moments.shape[-1], 1], -2)
-            strength = self.log_ridge.exp() * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+            strength = stiffness * self.log_ridge.exp() * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
             left = left + strength * torch.eye(left.shape[-1], device=left.device)
             return torch.linalg.solve(left, right.mT)[..., 0]
 
