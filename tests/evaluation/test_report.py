@@ -92,6 +92,15 @@ def test_verdicts(sheets):
     assert rises.mean == pytest.approx(0.2)
 
 
+def test_draws_of_all_images_tell_nothing_of_the_spread(sheets):
+    some = replace(sheets[0], plan={**sheets[0].plan, "shots": 8})
+    told = {finding.claim: finding.of for finding in findings([some])}
+    assert told["Dice rises with the number of supports"] == "full: K = 8 against K = 1"
+    assert told["its spread over support draws shrinks"] == "full: K = 4 against K = 1"
+    few = replace(some, plan={**some.plan, "shots": 4})
+    assert "its spread over support draws shrinks" not in {finding.claim for finding in findings([few])}
+
+
 def test_nothing_is_confirmed_by_an_interval_around_zero():
     noise = np.random.default_rng(0).normal(0, 0.1, 12)
     some = [unit("proxyprompt", 0, [0.5] * 12, count=1), unit("proxyprompt", 0, (0.5 + noise).tolist(), count=2)]

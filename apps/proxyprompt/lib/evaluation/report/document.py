@@ -147,7 +147,7 @@ def _supports(sheets: Sequence[Sheet], picture: str | None) -> list[str]:
             lines.append([sheet.label, str(count), str(len(draws)), f"{draws.mean():.1f}", spread, extremes])
     return [
         "## The number of supports (Fig. 6 and 13)\n\nThe paper: Dice rises with K up to M - 1, its spread shrinks; "
-        "100 draws each, M training images.",
+        "100 draws each, M training images. Draws of as many supports as there are images are all the same.",
         grid(["record", "K", "draws", "Dice", "spread over draws", "from to"], lines),
         picture,
     ]

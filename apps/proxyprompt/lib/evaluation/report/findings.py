@@ -52,10 +52,15 @@ def _over_supports(sheet: Sheet) -> Iterator[Finding]:
     gain = difference(sheet.of(OURS, many), sheet.of(OURS, few))
     if gain:
         yield Finding("Dice rises with the number of supports", gain, told)
-    spreads = [_spread_by_structure(sheet.of(OURS, count)) for count in (few, many)]
+    kept = sheet.plan.get("shots")  # with all of the images that are kept as supports, every draw is the same
+    count = max((count for count in counts[1:] if not kept or count < kept), default=None)
+    if count is None:
+        return
+    spreads = [_spread_by_structure(sheet.of(OURS, k)) for k in (few, count)]
     both = [key for key in spreads[0] if key in spreads[1]]
     if both:
         less = bootstrap_mean([spreads[0][key] - spreads[1][key] for key in both])
+        told = f"{sheet.label}: K = {count} against K = {few}"
         yield Finding("its spread over support draws shrinks", less, told)
 
 
