@@ -80,4 +80,6 @@ def test_each_picture_of_a_batch_stands_alone():
 def test_what_inference_left_behind_can_be_trained_with():
     with torch.inference_mode():
         filter_responses(picture())
-    filter_responses(picture().requires_grad_()).sum().backward()
+    image = picture().requires_grad_()
+    filter_responses(image).square().sum().backward()
+    assert image.grad.any()

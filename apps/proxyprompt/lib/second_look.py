@@ -21,7 +21,7 @@ from torch import Tensor
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.prompt.filters import blur
-from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, weighted_moments
+from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, sampled, weighted_moments
 
 SHARE = 0.75  # of the second look in the mask
 LEAST_PAIRS = 3  # supports that show an object; what is segmented from a single other one teaches little
@@ -83,11 +83,7 @@ def learn(
         of_image = readout.describe(maps, every).flatten(2)
         fine, coarse = _surroundings(first, drawn)
         around = torch.cat([fine[..., ::every, ::every], interpolated(coarse, size, every)], 2).flatten(3)
-        inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every].flatten(2)
-        counts = torch.ones_like(inside[:, 0])
-        if features.padding is not None:
-            outside = F.interpolate(features.padding[:, None].float(), size, mode="nearest-exact")
-            counts = counts - outside[:, 0, ::every, ::every].flatten(1)
+        inside, counts = sampled(masks, features.padding, size, every)
         for n in range(masks.shape[1]):
             if known[:, n].any():
                 moments = sum(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from lib.prompt.cpu_kernels import compiled
+
 _BLOCK = 2048  # pixels that are worked on at a time: they stay in the fastest cache
-_SUMS_MAY_MOVE = {"contract", "reassoc", "nsz"}  # so that loops over pixels become vector instructions
-
-
-def _compiled(function):
-    options = {"nogil": True, "boundscheck": False, "fastmath": _SUMS_MAY_MOVE}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that the machine code could be kept in
-        return njit(**options)(function)
+# sums may be reordered, so that loops over pixels become vector instructions
+_compiled = partial(compiled, fastmath={"contract", "reassoc", "nsz"})
 
 
 def usable(*tensors: Tensor) -> bool:

@@ -174,12 +174,16 @@ def sigmoid(typingctx, vector):
     return lanes(lanes), codegen
 
 
-def compiled(function):
-    """``function`` compiled at its first call and kept on disk; only in memory where no folder can be written to."""
+def compiled(function, **options):
+    """``function`` compiled at its first call and kept on disk; only in memory where no folder can be written to.
+
+    options: more of ``numba.njit``'s.
+    """
+    options = {"nogil": True, "boundscheck": False, **options}
     try:
-        return njit(nogil=True, boundscheck=False, cache=True)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # numba finds no place beside the file, in the user's cache folder or in NUMBA_CACHE_DIR
-        return njit(nogil=True, boundscheck=False)(function)
+        return njit(**options)(function)
 
 
 @compiled

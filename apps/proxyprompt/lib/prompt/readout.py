@@ -132,13 +132,10 @@ class FineReadout(nn.Module):
         every = max(1, min(size) // _LOOKED_AT)
         with torch.autocast(masks.device.type, enabled=False):
             features = self.describe(maps, every)
-            counts = torch.ones_like(features[:, :1])
-            if padding is not None:
-                counts = 1 - F.interpolate(padding[:, None].float(), features.shape[-2:], mode="nearest-exact")
-            inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every]
+            inside, counts = sampled(masks, padding, size, every)
             return torch.stack(
                 [
-                    torch.stack([weighted_moments(x.flatten(1), y.flatten(), c.flatten()) for y in of_pair])
+                    torch.stack([weighted_moments(x.flatten(1), y, c) for y in of_pair])
                     for x, of_pair, c in zip(features, inside, counts, strict=True)
                 ]
             )
@@ -166,6 +163,16 @@ class FineReadout(nn.Module):
             at += pieces[0, 0].numel()
             found = found + torch.einsum("dhw,bnd->bnhw", self._place(maps.picture)[0], weights[..., at:])
             return found * self.log_scale.exp()
+
+
+def sampled(masks: Tensor, padding: Tensor | None, size: tuple[int, int], every: int) -> tuple[Tensor, Tensor]:
+    """Of one of so many positions of pictures of ``size``, M of them: the share of the mask, (P, N, M), and 0 where a
+    position counts for nothing, (P, M). masks: (P, N, S, S). padding: (P, H, W) bool."""
+    inside = F.adaptive_avg_pool2d(masks.float(), size)[..., ::every, ::every]
+    counts = torch.ones_like(inside[:, 0])
+    if padding is not None:
+        counts = 1 - F.interpolate(padding[:, None].float(), inside.shape[-2:], mode="nearest-exact")[:, 0]
+    return inside.flatten(2), counts.flatten(1)
 
 
 def weighted_moments(features: Tensor, inside: Tensor, counts: Tensor) -> Tensor:
