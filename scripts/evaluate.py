@@ -20,6 +20,7 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   finetuned     proxyprompt after --train-minutes of training on those K supports
   finetuned_paper   the paper's setting: frozen foundation, low-rank adapters, a generator from scratch, SGD
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
+  dynunet_plateau   the same, until its training loss no longer falls
   --peers FILE  SAMed-, AutoSAM- and Med-SA-like rivals, trained by scripts/train.py --peer; they take no supports
 
 An interrupted run with the same --json goes on; methods, seeds, collections and K can be added to it later, and other
@@ -117,8 +118,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     model.add_argument("--train-minutes", type=float, default=10.0, help="fine-tuning of each draw (default 10)")
     model.add_argument("--unet-minutes", type=float, default=10.0, help="at most, for each draw (default 10)")
+    model.add_argument(
+        "--plateau-minutes", type=float, default=60.0, help="dynunet_plateau: at most, for each draw (default 60)"
+    )
     model.add_argument("--unet-size", type=int, default=256, help="side of the U-Net's input (default 256)")
     model.add_argument("--unet-width", type=int, default=32, help="channels of its first level (default 32)")
+    model.add_argument(
+        "--mixed-precision",
+        action="store_true",
+        help="fine-tune and train the U-Net in bfloat16: about twice as fast where the machine computes in it",
+    )
     results = parser.add_argument_group("results")
     results.add_argument("--json", type=Path, metavar="FILE", help="everything; an interrupted run goes on from it")
     results.add_argument("--markdown", type=Path, metavar="FILE", help="tables to read")
@@ -156,6 +165,8 @@ def method_options(options: argparse.Namespace, unrelated):
         unrelated=unrelated,
         train_minutes=options.train_minutes,
         unet_minutes=options.unet_minutes,
+        plateau_minutes=options.plateau_minutes,
+        mixed_precision=options.mixed_precision,
         unet_size=options.unet_size,
         unet_width=options.unet_width,
         device=options.device,

@@ -47,6 +47,13 @@ def plan(tmp_path):
     return Plan(collections, EpisodeConfig(), counts=(1, 2), seeds=2)
 
 
+def test_no_method_is_asked_where_the_supports_volumes_never_show_the_structure(plan):
+    measured = evaluate(plan, [Spy(-1.0)], Record(None))  # draws everywhere
+    scores = [score for unit in measured.units if unit.collection == "stacks" for score in unit.scores]
+    assert scores and all(score.absent_slices == 2 and score.false_slices == 0 for score in scores)
+    assert all(score.missed_slices == 0 for score in scores)
+
+
 def test_every_method_gets_the_same(plan):
     one, other = Spy(), Spy(0.6)
     other.name = "other"

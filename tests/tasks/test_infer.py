@@ -92,6 +92,16 @@ def test_the_answer_says_how_it_came_about(app):
     assert DISCLAIMER in answer["disclaimer"]
 
 
+def test_a_volume_is_searched_where_its_supports_show_the_structure(app):
+    path, answer = infer(app, "mr_05")
+    depth = nibabel.load(path).shape[2]
+    found = answer["structures"].values()
+    assert all(0 < one["slices_searched"] <= depth and one["slices"] <= one["slices_searched"] for one in found)
+    assert any(one["slices_searched"] < depth for one in found)
+    _, answer = infer(app, "mr_05", everywhere=True)
+    assert all(one["slices_searched"] == depth for one in answer["structures"].values())
+
+
 def test_the_latencies_are_a_true_split(app):
     _, answer = infer(app, "rgb_07")
     latencies = answer["latencies"]

@@ -33,12 +33,13 @@ def test_what_a_viewer_changed_comes_as_text():
         "supports": "2",
         "adapter": "adapter-x",
         "agreement": "false",
+        "everywhere": "true",
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
         "result_compress": False,
         "restore_label_idx": False,
     }
-    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, ".nrrd")
+    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd")
     assert parse(request) == expected
 
 

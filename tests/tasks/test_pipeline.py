@@ -1,5 +1,7 @@
 """The way from supports to masks, against the same computed by hand, without cache and without batches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from lib.foundation.base import Features, Points
 from lib.segmenter import build_segmenter
 from lib.studies.cache import ContentCache
+from lib.studies.extents import Extent
 from lib.studies.selection import Selection, SupportSlice
 from lib.studies.study import read_study
 from lib.tasks.clicks import Click, as_points
@@ -115,12 +118,29 @@ def test_agreement_compares_those_that_hold_the_structure(segmenter, cache, samp
 def test_absence_takes_the_mask_away_only_at_the_end():
     logits = np.ones((3, 2, 2, 2), np.float16)
     presence = np.array([[0.9, 0.1], [0.5, 0.6], [0.2, 0.2]], np.float32)
-    masks = Masks(logits, presence, (None, None))
+    masks = Masks(logits, presence, np.ones_like(presence), (None, None))
     assert (masks.gated(0) > 0).any(axis=(1, 2)).tolist() == [True, True, False]
     assert (masks.gated(1) > 0).any(axis=(1, 2)).tolist() == [False, True, False]
     assert most_shown(masks) == 1
-    nowhere = Masks(logits, presence * 0.5, (None, None))
+    nowhere = Masks(logits, presence * 0.5, np.ones_like(presence), (None, None))
     assert most_shown(nowhere) == 0
+
+
+def test_a_volume_is_drawn_on_where_the_supports_volumes_show_it(segmenter, cache, samples, selection):
+    study = read_study(samples / "mr_05.nii.gz")
+    shown = np.zeros((len(study), 2), bool)
+    shown[2:4, 0] = shown[:, 1] = True
+    told = replace(selection, extents={"mr_01": Extent(shown, np.array([True, False]), study.length)})
+    masks, _ = run(segmenter, cache, study, told)
+    assert masks.searched()[:, 0].nonzero()[0].tolist() == [2, 3] and masks.searched()[:, 1].all()
+    assert set(masks.present()[:, 0].nonzero()[0]) <= {2, 3}
+    everywhere, _ = run(segmenter, cache, study, told, everywhere=True)
+    untold, _ = run(segmenter, cache, study, selection)
+    for other in (everywhere, untold):
+        assert other.searched().all()
+        np.testing.assert_array_equal(other.logits, masks.logits)
+    picture = read_study(samples / "us_09.png")
+    assert run(segmenter, cache, picture, told)[0].searched().all()
 
 
 def test_dice():

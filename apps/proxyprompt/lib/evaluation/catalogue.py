@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
 from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
@@ -22,7 +20,8 @@ from lib.training.groups import FILE as GROUPS_FILE
 from lib.training.groups import GroupSplit
 
 FINETUNED = ("finetuned", "finetuned_paper")
-METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, "dynunet")
+UNETS = ("dynunet", "dynunet_plateau")
+METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class MethodOptions:
     foundation the methods without a generator use; their names then tell it. mask_quality, inverted: proxyprompt once
     more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and with supports from
     there. train_minutes: for each draw of a fine-tuned method. unet_*: see
-    :class:`lib.evaluation.unet.UNetConfig`. cache_bytes, cache: memory, and a folder or None, for encoded images.
+    :class:`lib.evaluation.unet.UNetConfig`; plateau_minutes: at most, until its loss no longer falls.
+    mixed_precision: of fine-tuning and of the U-Net. cache_bytes, cache: memory, and a folder or None, for encoded
+    images.
     """
 
     names: tuple[str, ...]
@@ -50,8 +51,10 @@ class MethodOptions:
     unrelated: Episodes | None = None
     train_minutes: float = 10.0
     unet_minutes: float = 10.0
+    plateau_minutes: float = 60.0
     unet_size: int = 256
     unet_width: int = 32
+    mixed_precision: bool = False
     device: str = "cpu"
     cache_bytes: int = 2**31
     cache: Path | None = None
@@ -80,8 +83,8 @@ def build_methods(options: MethodOptions) -> list[Method]:
         methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
         methods += [with_inverted_masks(ours)] * options.inverted
         methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
-    others = [name for name in METHODS if name in options.names and name != "proxyprompt"]
-    if set(others) - {"copy", "dynunet", *FINETUNED} and (foundation is None or options.other or options.adapter):
+    others = [name for name in METHODS if name in options.names and name != "proxyprompt" and name not in UNETS]
+    if set(others) - {"copy", *UNETS, *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
         built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
         foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)
@@ -90,6 +93,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
         if options.other and isinstance(method.settings.get("foundation"), str):
             method.name = f"{name}:{options.other.stem}"
         methods.append(method)
+    methods += _unets(options)
     return methods + [_peer(path, options, cache) for path in options.peers]
 
 
@@ -145,7 +149,7 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
     from lib.evaluation.finetuned import FineTuned
     from lib.training.finetune_config import FinetuneConfig
 
-    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes}
+    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes, "mixed_precision": options.mixed_precision}
     foundation, weights = options.foundation, options.weights
     config, generator = FinetuneConfig.defaults(foundation, **limits), None
     if name == "finetuned_paper":
@@ -166,16 +170,32 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
     return FineTuned(name, start, config)
 
 
+def _unets(options: MethodOptions) -> list[Method]:
+    """The second goes on where the first stopped."""
+    names = [name for name in UNETS if name in options.names]
+    if not names:
+        return []
+    from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
+
+    minutes = {"dynunet": options.unet_minutes, "dynunet_plateau": options.plateau_minutes}
+    made: list[DynUNetFromScratch] = []
+    for name in names:
+        config = UNetConfig.of_width(
+            options.unet_width,
+            minutes=minutes[name],
+            size=options.unet_size,
+            mixed_precision=options.mixed_precision,
+        )
+        before = made[-1] if made else None
+        made.append(DynUNetFromScratch(config, name=name, after=before, device=options.device))
+    return [*made]
+
+
 def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> Method:
     if name == "copy":
         return Copy()
     if name in FINETUNED:
         return _finetuned(name, options)
-    if name == "dynunet":
-        from lib.evaluation.unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
-
-        config = UNetConfig.of_width(options.unet_width, minutes=options.unet_minutes, size=options.unet_size)
-        return DynUNetFromScratch(config, device=torch.device(options.device))
     if name in TOLD:
         return Told(name, TOLD[name], foundation)
     if name in _LABELS:

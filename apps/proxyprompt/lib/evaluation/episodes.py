@@ -18,6 +18,7 @@ from cachetools import LRUCache, cachedmethod
 
 from lib.studies.collections import Case, Collection
 from lib.studies.errors import StudyError
+from lib.studies.extents import Extent
 from lib.studies.selection import Selection, SupportError, SupportSlice
 from lib.studies.study import Study
 
@@ -117,7 +118,7 @@ class Episodes:
                 f"{self.collection.name}: the support pool shows {structure!r} on {len(order)} slices, {count} are "
                 "asked for; ask for fewer, or enlarge the pool"
             )
-        chosen, images, masks = [], [], []
+        chosen, images, masks, extents = [], [], [], {}
         for case, index in order[:count]:
             study, labels = self.open(case)
             chosen.append(
@@ -125,7 +126,10 @@ class Episodes:
             )
             images.append(study.image(index))
             masks.append(self.collection.mask(case, labels[index], structure)[None])
-        return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool))
+            if study.kind == "volume":
+                shown = self.collection.mask(case, labels, structure).any(axis=(1, 2))[:, None]
+                extents[case.id] = Extent(shown, np.ones(1, dtype=bool), study.length)
+        return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), extents)
 
     def target(self, case: Case, structure: str) -> tuple[Slices, np.ndarray]:
         """The slices to segment, and (Z, h, w) bool, where the structure is on them."""

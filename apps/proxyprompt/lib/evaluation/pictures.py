@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from lib.evaluation.catalogue import FINETUNED
+from lib.evaluation.catalogue import FINETUNED, UNETS
 from lib.evaluation.drawing import COLOURS, outline, save, show
 from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Method
@@ -21,7 +21,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
 
     What would have to be trained again is left out. Written beside, then renamed.
     """
-    shown = [method for method in methods if method.name not in ("dynunet", *FINETUNED)]
+    shown = [method for method in methods if method.name not in (*UNETS, *FINETUNED)]
     written = []
     for collection in plan.collections:
         episodes = episodes_of(plan, collection, methods)

@@ -14,6 +14,7 @@ from lib.studies.cache import content_key
 from lib.studies.collections import Collection
 from lib.studies.errors import StudyError
 from lib.studies.selection import Selection, SupportError
+from lib.tasks.pipeline import PLACED, placed
 
 
 class LeakError(ValueError):
@@ -76,7 +77,8 @@ class Work:
         ]
         images = [chosen.image_key for chosen in self.supports.slices]
         slices = self.episodes.config.target_slices
-        return content_key(self.method.identity, targets, slices, images, *self.supports.masks)[:16]
+        extents = [extent.shown for extent in self.supports.extents.values()]
+        return content_key(self.method.identity, targets, slices, images, *self.supports.masks, *extents)[:16]
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,9 @@ def episodes_of(plan: Plan, collection: Collection, methods: Sequence[Method]) -
 
 
 def measure(work: Work) -> Unit:
-    """One unit; with one support the notes hold ``support_mse``, how much it differs from the slice of each target that
-    shows most. LeakError before anything is learnt."""
+    """One unit. What labelled volumes say of the place of a slice (:mod:`lib.studies.extents`) counts for every method
+    that is not told the truth. With one support the notes hold ``support_mse``, how much it differs from the slice of
+    each target that shows most. LeakError before anything is learnt."""
     episodes, start = work.episodes, time.perf_counter()
     cases = episodes.targets_of(work.structure)
     _keep_apart(work, {case.group for case in cases})
@@ -140,7 +143,10 @@ def measure(work: Work) -> Unit:
         slices, truth = episodes.target(case, work.structure)
         whole = len(slices) == len(slices.study) and slices.study.spacing_known
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
-        scores.append(score(learned.segment(slices, truth), truth, spacing))
+        masks = learned.segment(slices, truth)
+        if not learned.sees_truth:
+            masks = masks & (placed(slices.study, work.supports, slices.indices) >= PLACED)[:, :, None]
+        scores.append(score(masks, truth, spacing))
         if work.count == 1:
             largest = int(truth.sum(axis=(1, 2)).argmax())
             differences.append(round(image_difference(work.supports.images[0], slices.images([largest])[0]), 1))

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -25,6 +25,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from lib.studies.cache import ContentCache, Entry, content_key
 from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
+from lib.studies.extents import Extent
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
@@ -34,7 +35,7 @@ from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
 
-_FACTS = "label facts/1"  # part of the key: change it when what is kept of a label changes
+_FACTS = "label facts/2"  # part of the key: change it when what is kept of a label changes
 _FINAL = DefaultLabelTag.FINAL.value
 NOTE = "proxyprompt"
 """Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
@@ -47,7 +48,7 @@ class LabelledStudy:
     structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
     the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
     pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
-    what the model had proposed, voxel by voxel.
+    what the model had proposed, voxel by voxel. kind, length: see :class:`lib.studies.study.Study`.
     """
 
     id: str
@@ -63,6 +64,8 @@ class LabelledStudy:
     label_hash: str
     image_hash: str
     accepted_unchanged: bool = False
+    kind: str = "image"
+    length: float | None = None
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -80,6 +83,11 @@ class LabelledStudy:
     def present(self) -> list[str]:
         """The structures with at least one pixel."""
         return [name for name in self.structures if self.area(name).any()]
+
+    def extent(self, structures: Sequence[str]) -> Extent:
+        """Where along the study these structures lie."""
+        shown = np.stack([self.area(name) > 0 for name in structures], axis=1)
+        return Extent(shown, np.array([name in self.structures for name in structures]), self.length)
 
     def mask(self, labels: np.ndarray, structure: str) -> np.ndarray:
         """bool, where ``labels`` hold the structure; False everywhere when it is not declared."""
@@ -234,7 +242,7 @@ class Catalogue:
             areas = np.stack([(labels == v).sum(axis=(1, 2)) for v in values], axis=1) if values else None
             areas = np.zeros((len(study), 0), np.int64) if areas is None else areas
             meta = {"content": study.content_hash, "modality": study.modality, "plane": study.plane, "values": values}
-            meta["patient"] = patient_of(study)
+            meta |= {"patient": patient_of(study), "kind": study.kind, "length": study.length}
             tags = frozenset({study.content_hash})
             return Entry({"areas": torch.from_numpy(areas.astype(np.int64))}, meta, tags)
 
@@ -265,6 +273,8 @@ class Catalogue:
             content_hash=facts.meta["content"],
             label_hash=label_hash,
             image_hash=image_hash,
+            kind=facts.meta["kind"],
+            length=facts.meta["length"],
             accepted_unchanged=_accepted(info, label_hash),
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.studies.errors import StudyError
+from lib.studies.extents import Extent
 
 
 class SupportError(StudyError):
@@ -39,8 +40,9 @@ class Selection:
 
     images: K arrays (3, h, w), float32 in [0, 1]; masks: K arrays (N, h, w), bool; sizes differ between slices.
     valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
-    mask that counts. skipped: labelled studies that could not be used, and why. indexing: how many studies were left
-    out because the background index had not reached them yet.
+    mask that counts. extents: by study, where along each support that is a volume the structures lie. skipped:
+    labelled studies that could not be used, and why. indexing: how many studies were left out because the background
+    index had not reached them yet.
     """
 
     slices: tuple[SupportSlice, ...]
@@ -48,6 +50,7 @@ class Selection:
     images: list[np.ndarray]
     masks: list[np.ndarray]
     valid: np.ndarray
+    extents: Mapping[str, Extent] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     indexing: int = 0
 

@@ -97,6 +97,11 @@ class Study:
         """
         return self.kind == "volume" and not np.array_equal(np.abs(self._raster.grid.affine), np.eye(4))
 
+    @property
+    def length(self) -> float | None:
+        """From the first slice of a volume to the last, in mm; None where nobody knows."""
+        return self.slice_spacing * (len(self) - 1) if self.spacing_known else None
+
     def image(self, index: int) -> np.ndarray:
         """(3, h, w) float32 in [0, 1] of one slice; gray is repeated in the three channels."""
         return self.images([index])[0]

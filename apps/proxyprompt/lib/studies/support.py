@@ -333,7 +333,14 @@ class SupportLibrary:
             masks.append(np.stack([study.mask(labels, name) for name in names]))
         valid = np.array([[name in study.structures for name in names] for study, _ in picked])
         return Selection(
-            tuple(slices), tuple(names), images, masks, valid, skipped=self.catalogue.problems(), indexing=waiting
+            tuple(slices),
+            tuple(names),
+            images,
+            masks,
+            valid,
+            extents={study.id: study.extent(names) for study, _ in picked if study.kind == "volume"},
+            skipped=self.catalogue.problems(),
+            indexing=waiting,
         )
 
 

@@ -70,7 +70,8 @@ class ProxyPromptEdit(ProxyPromptInfer):
             pipeline = Pipeline(segmenter, self._cache, latencies)
             parts = []
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):
-                parts.append(Part(selection, pipeline.run(study, selection, agreement=options.agreement), alone))
+                masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
+                parts.append(Part(selection, masks, alone))
             edited = Edited(study, parts, clicks, registry)
             edited.apply(pipeline)
             names = {label} if label else {*(options.structures or ()), *edited.clicks.of}

@@ -101,7 +101,8 @@ class ProxyPromptInfer(InferTask):
                 study = self._read(image)
             with latencies.of("support"):
                 selection = self._choose(study, image, options, options.structures)
-            masks = Pipeline(segmenter, self._cache, latencies).run(study, selection, agreement=options.agreement)
+            pipeline = Pipeline(segmenter, self._cache, latencies)
+            masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
@@ -190,6 +191,7 @@ class ProxyPromptInfer(InferTask):
             "presence_max": round(float(masks.presence[:, n].max()), 4),
             "presence_mean": round(float(masks.presence[:, n].mean()), 4),
             "slices": int(masks.present()[:, n].sum()),
+            "slices_searched": int(masks.searched()[:, n].sum()),
             "voxels": int((labels == id).sum()),
             "agreement": None if agreement is None else round(agreement, 4),
         }

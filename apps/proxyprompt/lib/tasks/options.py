@@ -24,6 +24,7 @@ OURS = (
     "supports",
     "adapter",
     "agreement",
+    "everywhere",
     "result_extension",
     "result_dtype",
     "result_compress",
@@ -52,7 +53,8 @@ class Options:
     """One request.
 
     support: "auto", or ids of labelled studies. structures: names, or None for those that suit the target; whether they
-    exist is for the library to say, which knows their aliases. extension: the result's suffix; None for the usual one.
+    exist is for the library to say, which knows their aliases. everywhere: also on slices of a volume where the
+    supports' volumes do not show the structure. extension: the result's suffix; None for the usual one.
     """
 
     support: str | tuple[str, ...] = AUTO
@@ -60,6 +62,7 @@ class Options:
     count: int = 4
     adapter: str | None = None
     agreement: bool = True
+    everywhere: bool = False
     extension: str | None = None
 
 
@@ -75,6 +78,7 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
         "supports": counts,
         "adapter": list(choices.adapters),
         "agreement": True,
+        "everywhere": False,
     }
 
 
@@ -94,6 +98,7 @@ def parse_options(
         count=_count(request.get("supports"), count),
         adapter=_adapter(request.get("adapter"), adapters),
         agreement=flag("agreement", request.get("agreement"), agreement),
+        everywhere=flag("everywhere", request.get("everywhere"), False),
         extension=_extension(request),
     )
 

@@ -23,6 +23,7 @@ from lib.foundation.base import Features, Geometry, Points
 from lib.prompt.context import SupportMemory
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
+from lib.studies.extents import likely
 from lib.studies.selection import Selection
 from lib.studies.study import Study
 from lib.tasks.latency import Latencies
@@ -30,6 +31,8 @@ from lib.training.metrics import overlap
 
 PRESENT = 0.5
 """A structure is drawn on a slice when the probability that it is there reaches this."""
+PLACED = 0.5
+"""And when the place of the slice in its volume is at least so good, compared with the best one."""
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
@@ -39,17 +42,23 @@ _GPU_FACTOR = 64
 class Masks:
     """What the model says of every slice.
 
-    logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. agreement: N, None
-    where fewer than two supports hold the structure.
+    logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. placed: (Z, N), from
+    0 to 1, what labelled volumes say of the place of the slice. agreement: N, None where fewer than two supports hold
+    the structure.
     """
 
     logits: np.ndarray
     presence: np.ndarray
+    placed: np.ndarray
     agreement: tuple[float | None, ...]
+
+    def searched(self) -> np.ndarray:
+        """(Z, N) bool, whether the slice lies where the structure can be."""
+        return self.placed >= PLACED
 
     def present(self) -> np.ndarray:
         """(Z, N) bool, whether the structure is drawn on the slice."""
-        return self.presence >= PRESENT
+        return (self.presence >= PRESENT) & self.searched()
 
     def gated(self, structure: int) -> np.ndarray:
         """(Z, h, w) logits of one structure, minus infinity on every slice where it is absent."""
@@ -74,15 +83,23 @@ class Pipeline:
 
     @torch.inference_mode()
     def run(
-        self, study: Study, selection: Selection, *, indices: Sequence[int] | None = None, agreement: bool = True
+        self,
+        study: Study,
+        selection: Selection,
+        *,
+        indices: Sequence[int] | None = None,
+        agreement: bool = True,
+        everywhere: bool = False,
     ) -> Masks:
         """Segment ``study`` as the supports show: every slice, or those of ``indices``; nothing where there is no
-        support. Raises what the parts raise; StudyError for input."""
+        support. everywhere: also where labelled volumes do not show the structure. Raises what the parts raise;
+        StudyError for input."""
         structures = len(selection.structures)
         indices = list(range(len(study)) if indices is None else indices)
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
-            return Masks(logits, np.zeros((len(indices), structures), np.float32), (None,) * structures)
+            nowhere = np.zeros((len(indices), structures), np.float32)
+            return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
         features, contexts, memory = self.prepare(selection)
         key = self._key("decoded", study.content_hash, self.memory_key(selection), indices)
         entry = self._cache.get(key)
@@ -93,7 +110,9 @@ class Pipeline:
             geometry = self._geometry(study.slice_shape)
             for z, small in enumerate(entry.tensors["logits"]):
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
-        masks = Masks(logits, entry.tensors["presence"].numpy(), (None,) * structures)
+        presence = entry.tensors["presence"].numpy()
+        where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
+        masks = Masks(logits, presence, where, (None,) * structures)
         if not agreement:
             return masks
         shown = indices[most_shown(masks)]
@@ -264,6 +283,13 @@ class Pipeline:
         for one in self._alone(study, selection, [shown], features, contexts):
             drawn[one.structure].append(one.masks)
         return tuple(mean_dice(masks) for masks in drawn)
+
+
+def placed(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
+    """(len(indices), N), from 0 to 1: what the supports' volumes say of slices of a volume, 1 of anything else; see
+    :func:`lib.studies.extents.likely`."""
+    extents = selection.extents.values() if study.kind == "volume" else ()
+    return likely(extents, len(selection.structures), len(study), indices, study.length)
 
 
 def most_shown(masks: Masks) -> int:

@@ -26,6 +26,7 @@ class FinetuneConfig:
 
     steps_per_epoch: studies are drawn, so an epoch is a number of steps. max_epochs; max_minutes: None for no limit;
     counted over interruptions. patience: epochs without a better validation after which training stops; 0: never.
+    mixed_precision: bfloat16 where autocast thinks it safe; faster where the machine computes in it.
 
     members: images drawn per step, each of them target once. supports: most supports of a target, drawn from 1; None
     for all others of the step. objects: most structures asked for at once. absent: share of targets drawn from slices
@@ -53,6 +54,7 @@ class FinetuneConfig:
     max_epochs: int = 40
     max_minutes: float | None = None
     patience: int = 12
+    mixed_precision: bool = False
     members: int = 5
     supports: int | None = 4
     objects: int = 3

@@ -138,7 +138,8 @@ class Run:
         episodes = self._material.source.draw(self.state.step, self._model.segmenter.foundation, rank=rank())
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        loss: SegmentationLoss = self._loss(episodes)
+        with torch.autocast(self._parameters[0].device.type, torch.bfloat16, enabled=self.config.mixed_precision):
+            loss: SegmentationLoss = self._loss(episodes)
         self._optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
