@@ -4,6 +4,7 @@
     python scripts/evaluate.py --data DIR --shots 0 --supports 4 --seeds 3 --json FILE
     python scripts/evaluate.py --data A --data B --supports 1 2 4 8 --json FILE --markdown FILE --overlays FOLDER
     python scripts/evaluate.py --data DIR --weights runs/atto/atto-5.safetensors --limit-targets 8 --supports 4
+    python scripts/evaluate.py --data DIR --compare --train-minutes 5 --unet-minutes 5 --mixed-precision --json FILE
     python scripts/evaluate.py --data eyes --structures rim=1,cup=2,disc=1+2 --methods proxyprompt copy dynunet
 
 A folder holds images/ and masks/ (and groups.csv), or imagesTr/ and labelsTr/ (nnU-Net, Medical Segmentation
@@ -49,6 +50,11 @@ PAPER = {
     "methods": ["proxyprompt"],
     "no_dense_proxy": True,
 }
+COMPARE = {
+    "supports": [16],
+    "methods": ["proxyprompt", "finetuned", "finetuned_paper", "dynunet", "dynunet_plateau"],
+    "other_foundation": ROOT / "apps" / "proxyprompt" / "model" / "atto-2-foundation.safetensors",
+}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -67,6 +73,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--paper",
         action="store_true",
         help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, no dense proxy",
+    )
+    data.add_argument(
+        "--compare",
+        action="store_true",
+        help="16 labelled slices as supports, as training of both fine-tuned methods, and of the U-Net, as long and "
+        "until its plateau",
     )
     data.add_argument("--supports", type=int, nargs="+", default=[4], metavar="K", help="default 4; several: 1 2 4 8")
     data.add_argument("--seeds", type=int, default=3, metavar="N", help="support draws for each K (default 3)")
@@ -142,9 +154,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     machine.add_argument("--cache-gb", type=float, default=2.0, help="memory for encoded images (default 2)")
     machine.add_argument("--cache", type=Path, metavar="FOLDER", help="keep encoded images here too, for later runs")
     options = parser.parse_args(arguments)
-    if options.paper:  # what is given by hand stays
-        parser.set_defaults(**PAPER)
-        options = parser.parse_args(arguments)
+    for chosen, preset in ((options.paper, PAPER), (options.compare, COMPARE)):
+        if chosen:  # what is given by hand stays
+            parser.set_defaults(**preset)
+            options = parser.parse_args(arguments)
     return options
 
 

@@ -43,6 +43,27 @@ def test_it_stops_when_the_loss_no_longer_falls(episode):
     assert notes["stopped"] == "plateau" and notes["steps"] < 60
 
 
+def test_the_second_goes_on_where_the_first_stopped(episode):
+    supports, slices, _ = episode
+    short, long = (UNetConfig(**{**vars(TINY), "most_steps": steps}) for steps in (25, 45))
+    first = DynUNetFromScratch(short)
+    second = DynUNetFromScratch(long, name="dynunet_plateau", after=first)
+    early = first.learn(supports, seed=0)
+    drawn = early.predict(slices)
+    late, straight = second.learn(supports, seed=0), DynUNetFromScratch(long).learn(supports, seed=0)
+    assert late.notes["steps"] == 45 and late.notes["curve"] == straight.notes["curve"]
+    np.testing.assert_array_equal(late.predict(slices), straight.predict(slices))
+    np.testing.assert_array_equal(early.predict(slices), drawn)  # not touched by what came after
+    assert second.learn(supports, seed=1).notes["curve"] != late.notes["curve"]  # the first did not train on this
+
+
+def test_in_bfloat16_it_learns_as_well(episode):
+    supports, _, _ = episode
+    config = UNetConfig(**{**vars(TINY), "mixed_precision": True})
+    curve = DynUNetFromScratch(config).learn(supports, seed=0).notes["curve"]
+    assert curve[-1] < 0.7 * curve[0]
+
+
 def test_augmentation_moves_image_and_mask_together():
     augment = augmentation(64).set_random_state(0)
     rows, columns = np.ogrid[:64, :64]

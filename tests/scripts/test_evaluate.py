@@ -9,6 +9,8 @@ from labelled_folders import write_pictures, write_volumes
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
+from lib.evaluation.catalogue import METHODS
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -131,5 +133,8 @@ def test_the_papers_protocol_and_options_on_top_of_it():
     assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
     assert paper.methods == ["proxyprompt"]
     assert evaluate.parse(["--data", "x", "--paper", "--methods", "box"]).methods == ["box"]
+    trained = evaluate.parse(["--data", "x", "--compare", "--supports", "10"])
+    assert trained.supports == [10] and set(evaluate.COMPARE["methods"]) == set(trained.methods) <= set(METHODS)
+    assert trained.other_foundation.is_file()
     plain = evaluate.parse(["--data", "x"])
     assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)

@@ -30,9 +30,9 @@ class MethodOptions:
     peers: those of its rivals, which become methods of their own.
 
     image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
-    foundation the methods without a generator use; their names then tell it. mask_quality, inverted: proxyprompt once
-    more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and with supports from
-    there. train_minutes: for each draw of a fine-tuned method. unet_*: see
+    foundation the methods without a generator use, whose names then tell it, and finetuned_paper. mask_quality,
+    inverted: proxyprompt once more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and
+    with supports from there. train_minutes: for each draw of a fine-tuned method. unet_*: see
     :class:`lib.evaluation.unet.UNetConfig`; plateau_minutes: at most, until its loss no longer falls.
     mixed_precision: of fine-tuning and of the U-Net. cache_bytes, cache: memory, and a folder or None, for encoded
     images.
@@ -90,7 +90,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
         foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)
     for name in others:
         method = _make(name, options, foundation)
-        if options.other and isinstance(method.settings.get("foundation"), str):
+        if options.other and name not in FINETUNED and isinstance(method.settings.get("foundation"), str):
             method.name = f"{name}:{options.other.stem}"
         methods.append(method)
     methods += _unets(options)

@@ -4,8 +4,8 @@ The proxy prompt speaks of a 16 x 16 pixel grid; vessels and borders live betwee
 supports are described by fixed filters, by the encoder's maps and by their place, and the linear map from them to the
 support's mask that is best in the least squares sense is found in closed form ("Meta-learning with differentiable
 closed-form solvers", Bertinetto et al., 2019). Its sums over positions are additive over supports, so they are kept for
-each pair, and the answer for any choice of supports is one small linear system. Gradients pass through the solution.
-Not part of the paper.
+each pair, and the answer for any choice of supports is one small linear system. Gradients pass through the solution, to
+the maps as well, where the readout itself trains; where it does not, a training step costs half. Not part of the paper.
 
 Axes: ``E`` support sets, ``K`` pairs, ``N`` objects, ``B`` targets, ``D`` features, ``h = w`` the sides of the picture.
 """
@@ -13,8 +13,9 @@ Axes: ``E`` support sets, ``K`` pairs, ``N`` objects, ``B`` targets, ``D`` featu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import NamedTuple
 
 import torch
@@ -42,6 +43,17 @@ class Pyramid(NamedTuple):
     fine: Tensor
     middle: Tensor
     coarse: Tensor
+
+
+def _trained(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """No gradients, not even to the maps, where the readout's own weights do not train."""
+
+    @wraps(method)
+    def call(self: FineReadout, *args: object, **options: object) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.log_ridge.requires_grad):
+            return method(self, *args, **options)
+
+    return call
 
 
 class FineReadout(nn.Module):
@@ -123,13 +135,15 @@ class FineReadout(nn.Module):
         finally:
             self._hidden = None
 
-    def moments(self, maps: Pyramid, masks: Tensor, padding: Tensor | None = None) -> Tensor:
+    @_trained
+    def moments(self, maps: Pyramid, masks: Tensor, padding: Tensor | None = None, *, thin: int = 1) -> Tensor:
         """What a solution needs to know of each pair: (P, N, D + 1, D), to be added over the pairs of a set.
 
         maps: of P images. masks: (P, N, S, S) in [0, 1]. padding: (P, H, W) bool, positions that count for nothing.
+        thin: look at one of so many positions along each side.
         """
         size = maps.picture.shape[-2:]
-        every = max(1, min(size) // _LOOKED_AT)
+        every = thin * max(1, min(size) // _LOOKED_AT)
         with torch.autocast(masks.device.type, enabled=False):
             features = self.describe(maps, every)
             inside, counts = sampled(masks, padding, size, every)
@@ -140,6 +154,7 @@ class FineReadout(nn.Module):
                 ]
             )
 
+    @_trained
     def solve(self, moments: Tensor, stiffness: float = 1.0) -> Tensor:
         """The linear maps (..., D) of sums of moments (..., D + 1, D). stiffness: a factor of the ridge."""
         with torch.autocast(moments.device.type, enabled=False):
@@ -148,6 +163,7 @@ class FineReadout(nn.Module):
             left = left + strength * torch.eye(left.shape[-1], device=left.device)
             return torch.linalg.solve(left, right.mT)[..., 0]
 
+    @_trained
     def forward(self, maps: Pyramid, solution: Tensor) -> Tensor:
         """maps: of B targets. solution: (E, N, D), E = 1 or B. Returns logits (B, N, h, w)."""
         size = maps.picture.shape[-2:]

@@ -17,6 +17,7 @@ from lib.training.episodes import Episodes, Picture
 from lib.training.losses import SegmentationLoss, segmentation_loss
 
 CACHE_BYTES = 4 << 30
+_THIN = 2  # while training, the fine readout is solved from a quarter of the positions
 
 
 class EpisodeModel(nn.Module):
@@ -70,7 +71,8 @@ class EpisodeModel(nn.Module):
         """All pictures as one support set. declared: (M, N) bool, no column without a True."""
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
         contexts = self.segmenter.encode_pair(images, masks)
-        return self.segmenter.remember(features, contexts, declared, masks, second_look=False)
+        thin = _THIN if torch.is_grad_enabled() else 1
+        return self.segmenter.remember(features, contexts, declared, masks, second_look=False, thin=thin)
 
     def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
 from lib.foundation.adapted import FROZEN, LORA, WHOLE, adapted_state
 from lib.foundation.lora import add_lora, has_lora, lora_options, merge_lora, train_only_lora
+from lib.prompt.readout import FineReadout
 from lib.segmenter import Segmenter
 from lib.training.adapters import AdapterHeader
 from lib.training.errors import TrainingError
@@ -18,7 +19,7 @@ from lib.training.finetune_config import FinetuneConfig
 
 def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: AdapterHeader | None) -> str:
     """Freezes and unfreezes in place, puts low-rank adapters where the config wants them. Returns what will be kept of
-    the foundation: "lora", "whole" or "frozen".
+    the foundation: "lora", "whole" or "frozen". The fine readout is solved for each support set and does not train.
 
     parent: the version that ``segmenter`` is, None for what is shipped. Where the parent changed every weight of the
     foundation, its children keep every weight as well.
@@ -28,6 +29,9 @@ def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: Adapter
     if before == LORA and not has_lora(foundation):
         raise TrainingError(f"the adapters of {segmenter.version} are merged; build it with merge=False to train it on")
     segmenter.generator.requires_grad_(True)
+    for part in segmenter.generator.modules():
+        if isinstance(part, FineReadout):
+            part.requires_grad_(False)
     if config.trainable == "all":
         merge_lora(foundation).requires_grad_(True)
         return WHOLE
@@ -75,5 +79,6 @@ def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[st
         "foundation": options,
         "generator": segmenter.options(),
         "image_size": segmenter.foundation.image_size,
+        "second_look": segmenter.second_look,
     }
     return config, state
