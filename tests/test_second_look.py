@@ -66,6 +66,23 @@ def declared(masks):
 
 
 @torch.no_grad()
+def test_a_tuned_decoder_that_is_the_better_one_speaks_for_itself(readout):
+    maps, features, memory, masks = scene(4)
+    right, wrong = 4 * (2 * masks - 1), torch.randn(4, 1, SIDE, SIDE)
+
+    def solution(drawn, first, tuned):
+        segment = answering(masks, drawn=drawn, first=first)
+        return learn(segment, readout, maps, features, memory, declared(masks), masks, tuned=tuned)
+
+    torch.testing.assert_close(solution(wrong, right, tuned=True), solution(wrong, right, tuned=False))
+    of_decoder = solution(right, wrong, tuned=True)
+    assert not of_decoder[..., : readout.width].any()
+    drawn = torch.randn(2, 1, SIDE, SIDE)
+    mask = look_again(readout, wrong[:2], drawn, torch.zeros(2, 1, SIDE, SIDE), of_decoder)
+    torch.testing.assert_close(mask, drawn, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("right", ["drawn", "first"])
 def test_the_guess_that_is_right_is_believed(readout, right):
     maps, _, _, masks = scene(4)

@@ -128,7 +128,7 @@ def test_one_support_is_half_the_decoders_and_half_the_readouts():
     torch.testing.assert_close(
         segmenter.segment(target, memory).mask_logits, (drawn + prior.clamp(-10, 10)) / 2, rtol=1e-3, atol=1e-3
     )
-    target, memory = remembered(segmenter, images, masks, second_look=False)
+    target, memory = remembered(segmenter, images, masks, solved=False)
     torch.testing.assert_close(segmenter.segment(target, memory).mask_logits, decoded.mask_logits)
 
 
@@ -137,7 +137,7 @@ def test_a_set_remembers_its_solutions_and_not_what_they_were_made_of():
     segmenter = small_segmenter("sam2", readout=True)
     images, masks = draw(segmenter, pairs=3)
     target, memory = remembered(segmenter, images, masks)
-    _, unsolved = remembered(segmenter, images, masks, second_look=False)
+    _, unsolved = remembered(segmenter, images, masks, solved=False)
     assert memory.moments is None and memory.second.shape[:2] == (1, 2)
     torch.testing.assert_close(segmenter._guesses(target, memory)[1], segmenter._guesses(target, unsolved)[1])
     both = segmenter.segment(target, memory).mask_logits
@@ -153,8 +153,8 @@ def test_clicks_change_what_they_change_in_the_decoders_mask():
     images, masks = draw(segmenter, pairs=2)
     clicks = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
     changes = []
-    for second_look in (False, True):
-        target, memory = remembered(segmenter, images, masks, second_look=second_look)
+    for solved in (False, True):
+        target, memory = remembered(segmenter, images, masks, solved=solved)
         clicked, unclicked = (segmenter.segment(target, memory, points).mask_logits for points in (clicks, None))
         changes.append(clicked - unclicked)
     assert changes[0].abs().max() > 1e-4

@@ -154,6 +154,17 @@ def test_what_counts_can_be_learned_through_the_solution():
     assert all(p.grad is not None and p.grad.any() for p in readout.parameters())
 
 
+def test_a_readout_that_does_not_train_passes_no_gradients(readout):
+    maps, masks = draw(2)
+    maps = maps._replace(fine=maps.fine.requires_grad_())
+    found = []
+    for trains in (True, False):
+        readout.requires_grad_(trains)
+        found.append(readout(maps, readout.solve(readout.moments(maps, masks).sum(0, keepdim=True))))
+    assert [one.requires_grad for one in found] == [True, False]
+    torch.testing.assert_close(found[0].detach(), found[1], rtol=1e-3, atol=1e-3)
+
+
 @torch.no_grad()
 def test_hidden_features_say_nothing_while_they_are_hidden(readout):
     maps, masks = draw(1)

@@ -35,7 +35,7 @@ def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
             segmenter.encode_pair(images, masks),
             torch.ones(masks.shape[:2], dtype=torch.bool),
             masks,
-            second_look=False,
+            solved=False,
         )
         alone = segmenter.segment(segmenter.encode(picture.image[None]), memory)
         torch.testing.assert_close(together.mask_logits[target], alone.mask_logits[0], rtol=1e-3, atol=1e-3)

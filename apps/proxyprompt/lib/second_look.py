@@ -68,15 +68,20 @@ def learn(
     memory: SupportMemory,
     valid: Tensor,
     masks: Tensor,
+    *,
+    tuned: bool = False,
 ) -> Tensor:
     """(1, N, R), what the second look goes by. With fewer than LEAST_PAIRS supports that show an object, the mask will
     be the mean of both guesses.
+
+    tuned: the decoder was trained on labels like these, maybe on these very ones, so that leave-one-out believes it too
+    much. Where it is better than the readout even so, the mask is the decoder's; else there is a second look.
 
     segment: the decoder's answer and the readout's guess for images and a memory of one support set. maps, features: of
     its K images. valid: (K, N) bool. masks: (K, N, S, S).
     """
     first, drawn, known = _left_out(segment, features, memory, valid, masks)
-    found = [_mean_of_both(readout, masks.device)] * masks.shape[1]
+    found = [_mixed(readout, 0.5, masks.device)] * masks.shape[1]
     if known.any():
         size = maps.picture.shape[-2:]
         every = max(1, min(size) // _COARSE) * (1 if len(masks) <= _PAIRS else 2)
@@ -85,7 +90,9 @@ def learn(
         around = torch.cat([fine[..., ::every, ::every], interpolated(coarse, size, every)], 2).flatten(3)
         inside, counts = sampled(masks, features.padding, size, every)
         for n in range(masks.shape[1]):
-            if known[:, n].any():
+            if tuned and known[:, n].any() and _decoder_is_better(first[:, n], drawn[:, n], masks[:, n], known[:, n]):
+                found[n] = _mixed(readout, 1.0, masks.device)
+            elif known[:, n].any():
                 moments = sum(
                     weighted_moments(torch.cat([of_image[k], around[k, n]]), inside[k, n], counts[k])
                     for k in known[:, n].nonzero()[:, 0].tolist()
@@ -127,11 +134,20 @@ def _left_out(
     return first, drawn, known
 
 
-def _mean_of_both(readout: FineReadout, device: torch.device) -> Tensor:
-    """(R,), of a mask that is the mean of the readout's guess and the decoder's."""
+def _decoder_is_better(first: Tensor, drawn: Tensor, masks: Tensor, known: Tensor) -> bool:
+    """By mean Dice. first, drawn: (K, h, w). masks: (K, S, S). known: (K,) bool, those that are compared."""
+    truth = F.adaptive_avg_pool2d(masks[known].float(), first.shape[-2:]) > 0.5
+    dice = []
+    for guess in (first[known] > 0, drawn[known] > 0):
+        dice.append((2 * (guess & truth).sum((1, 2)) / (guess.sum((1, 2)) + truth.sum((1, 2))).clamp_min(1)).mean())
+    return bool(dice[1] > dice[0])
+
+
+def _mixed(readout: FineReadout, share: float, device: torch.device) -> Tensor:
+    """(R,), of a mask that is a mean of the readout's guess and the decoder's. share: of the decoder's."""
     solution = torch.zeros(readout.width + _FINE + 2 * (2 * len(SCALES) + _HATS**2), device=device)
     step = 1 / (SHARE * _UNIT * readout.log_scale.exp())
-    own, drawn = (SHARE - 0.5) * step, 0.5 * step
+    own, drawn = (SHARE - share) * step, share * step
     solution[readout.width : readout.width + _FINE] = torch.stack([own, -own, drawn, -drawn])
     return solution
 

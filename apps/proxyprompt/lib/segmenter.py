@@ -48,9 +48,8 @@ class Segmenter(nn.Module):
     """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
 
     version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
-    features, contexts and memories are bound to it. trained: False for a generator with random weights. second_look:
-    whether masks go through :mod:`lib.second_look`. It learns how far the decoder is to be believed from supports that
-    are segmented by the others; of a decoder that was trained on these very supports that says too much.
+    features, contexts and memories are bound to it. trained: False for a generator with random weights. tuned: whether
+    labels like the supports trained it, see :func:`lib.second_look.learn`.
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class Segmenter(nn.Module):
         version: str = UNTRAINED,
         weights_sha256: str = "",
         trained: bool = False,
-        second_look: bool = True,
+        tuned: bool = False,
     ) -> None:
         super().__init__()
         self.foundation, self.generator = foundation, generator
         self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
-        self.second_look = second_look
+        self.tuned = tuned
 
     @property
     def dense_proxy(self) -> bool:
@@ -91,12 +90,13 @@ class Segmenter(nn.Module):
         valid: Tensor,
         masks: Tensor,
         *,
-        second_look: bool | None = None,
+        solved: bool = True,
         thin: int = 1,
     ) -> SupportMemory:
         """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool. masks:
-        (K, N, S, S) in [0, 1], those that the contexts were made of. second_look: learn it; without it, masks are the
-        decoder's; None for the segmenter's own way. thin: see ``FineReadout.moments``.
+        (K, N, S, S) in [0, 1], those that the contexts were made of. solved: False keeps what the solution for any
+        choice of the supports can be made of, as training asks for; there is no second look then. thin: see
+        ``FineReadout.moments``.
 
         Raises ValueError when an object is declared by no support.
         """
@@ -107,9 +107,9 @@ class Segmenter(nn.Module):
         memory = self.generator.remember(
             features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
         )
-        if readout is None or not (self.second_look if second_look is None else second_look):
+        if readout is None or not solved:
             return memory
-        second = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks)
+        second = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks, tuned=self.tuned)
         return replace(memory, moments=None, solution=readout.solve(memory.declared_moments()), second=second)
 
     def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
@@ -202,12 +202,11 @@ def build_segmenter(
     else:
         model, state, config = load_atto(versions[-1], image_size=image_size, weights_dir=weights_dir)
         options = config["generator"]
-    sha256, second_look = "", True
+    sha256 = ""
     if stored:
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
-        second_look = header.config.get("second_look", True)
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     if generator is not None:
@@ -235,6 +234,6 @@ def build_segmenter(
         version=version,
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
         trained=state is not None,
-        second_look=second_look,
+        tuned=stored,
     )
     return segmenter.to(device).eval().requires_grad_(False)

@@ -72,7 +72,7 @@ class EpisodeModel(nn.Module):
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
         contexts = self.segmenter.encode_pair(images, masks)
         thin = _THIN if torch.is_grad_enabled() else 1
-        return self.segmenter.remember(features, contexts, declared, masks, second_look=False, thin=thin)
+        return self.segmenter.remember(features, contexts, declared, masks, solved=False, thin=thin)
 
     def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:

@@ -79,7 +79,7 @@ class Run:
         began = saved = time.monotonic()
         if not self._resume():
             state.parent = self._scores()
-        self._model.segmenter.second_look = False  # from here on, its supports are what it was trained on
+        self._model.segmenter.tuned = True
         spent, ended = state.seconds, "epochs"
         while state.step < self.steps:
             if self._patience_is_over():

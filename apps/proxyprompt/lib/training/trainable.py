@@ -79,6 +79,5 @@ def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[st
         "foundation": options,
         "generator": segmenter.options(),
         "image_size": segmenter.foundation.image_size,
-        "second_look": segmenter.second_look,
     }
     return config, state
