@@ -27,6 +27,7 @@ TASKS = (
 )
 
 _OURS = (88.0, 85.5, 81.6, 85.3, 89.3, 87.4, 78.0, 83.7)
+_NNUNET = (None, None, None, None, None, 84.1, None, None)
 DICE: Mapping[str, tuple[float | None, ...]] = {
     "proxyprompt": _OURS,
     "finetuned": _OURS,
@@ -39,7 +40,8 @@ DICE: Mapping[str, tuple[float | None, ...]] = {
     "medsa-like-point": (85.6, 83.0, 45.4, 71.3, 81.4, None, None, None),
     "medsa-like-box": (86.8, 82.6, 37.1, 71.8, 83.1, 76.0, None, None),
     "memory": (None, None, None, None, None, None, 62.6, 64.0),
-    "dynunet": (None, None, None, None, None, 84.1, None, None),
+    "dynunet": _NNUNET,
+    "dynunet_plateau": _NNUNET,
 }
 """Method -> Dice by task. memory stands beside MedSAM2, which it is like; dynunet beside nnU-Net."""
 
