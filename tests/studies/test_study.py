@@ -124,6 +124,7 @@ def test_labels_that_do_not_fit(volume, labels, message):
 def test_spacing_is_believed_only_where_the_file_places_its_voxels(tmp_path, affine, known):
     voxels = np.random.default_rng(0).integers(0, 99, (6, 7, 5)).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "v.nii.gz")
-    assert read_study(tmp_path / "v.nii.gz").spacing_known is known
+    study = read_study(tmp_path / "v.nii.gz")
+    assert study.spacing_known is known and study.length == (study.slice_spacing * (len(study) - 1) if known else None)
     Image.fromarray(voxels[..., 0].astype(np.uint8)).save(tmp_path / "p.png")
     assert not read_study(tmp_path / "p.png").spacing_known

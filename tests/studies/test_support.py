@@ -265,6 +265,16 @@ def test_one_labelled_volume_gives_several_slices_that_hold_the_structure(bench)
     assert sorted(s.index for s in everything.slices) == [3, 4, 5, 6, 7]
 
 
+def test_a_labelled_volume_tells_where_along_it_its_structures_lie(bench):
+    bench.volume("v", 0, painted={**dict.fromkeys(range(3, 8), (BLOB,)), 9: (BAR,)})
+    bench.volume("target", 1)
+    library = bench.open()
+    chosen = library.choose(library.open("target"), "target", ["label_1", "label_2"], support="v", count=1)
+    extent = chosen.extents["v"]
+    assert [shown.nonzero()[0].tolist() for shown in extent.shown.T] == [[3, 4, 5, 6, 7], [9]]
+    assert extent.declared.all() and extent.length == pytest.approx(9 * 3.0)
+
+
 def test_distinct_volumes_before_a_second_slice_of_one(bench):
     for n in range(3):
         bench.volume(f"v{n}", n, painted=dict.fromkeys(range(2, 9), (BLOB,)))
