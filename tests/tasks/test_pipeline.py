@@ -139,6 +139,9 @@ def test_a_volume_is_drawn_on_where_the_supports_volumes_show_it(segmenter, cach
     for other in (everywhere, untold):
         assert other.searched().all()
         np.testing.assert_array_equal(other.logits, masks.logits)
+    alone = Pipeline(segmenter, cache, Latencies()).alone(study, told, list(range(len(study))))
+    assert {one.structure for one in alone} == {0}
+    assert all(set(one.masks.any((1, 2)).nonzero()[0]) <= {2, 3} for one in alone)
     picture = read_study(samples / "us_09.png")
     assert run(segmenter, cache, picture, told)[0].searched().all()
 

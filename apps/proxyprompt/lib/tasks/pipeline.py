@@ -66,7 +66,7 @@ class Masks:
 
 
 class Alone(NamedTuple):
-    """One support's own word on one structure, on n slices: masks (n, s, s) bool, gated; presence (n,)."""
+    """One support's own word on one structure, on n slices: masks (n, s, s) bool, gated; presence (n,), the model's."""
 
     structure: int
     masks: np.ndarray
@@ -249,7 +249,9 @@ class Pipeline:
     def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
         """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
         features, contexts, _ = self.prepare(selection)
-        return list(self._alone(study, selection, indices, features, contexts))
+        searched = placed(study, selection, indices) >= PLACED
+        found = self._alone(study, selection, indices, features, contexts)
+        return [one._replace(masks=one.masks & searched[:, one.structure, None, None]) for one in found]
 
     def _alone(
         self, study: Study, selection: Selection, indices: Sequence[int], features: Features, contexts: Tensor
