@@ -95,6 +95,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--members", type=int, help="images of a step, each once target")
     how.add_argument("--views", type=int, help="so many variations of each slice, encoded once (frozen encoder)")
     how.add_argument("--no-augmentation", dest="augment", action="store_const", const=False)
+    how.add_argument(
+        "--mixed-precision", action="store_const", const=True, help="bfloat16, faster where the machine computes in it"
+    )
     how.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="DIR", help="versions, checkpoint, log (default runs/train/<data>)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N (default cpu)")

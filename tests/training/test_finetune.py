@@ -54,6 +54,14 @@ def test_it_learns_is_published_and_served(bench):
     assert child.header.parent == header.name and child.parent == header.validation
 
 
+def test_in_bfloat16_it_trains_as_well(bench):
+    losses = []
+    config = replace(QUICK, mixed_precision=True, steps_per_epoch=10)
+    outcome = train(bench, config, report=lambda progress: losses.append(progress.loss))
+    assert outcome.header.config["training"]["mixed_precision"] and np.isfinite(losses).all()
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
 def test_resumed_is_the_same_as_uninterrupted(bench):
     straight = train(bench)
     steps = []
