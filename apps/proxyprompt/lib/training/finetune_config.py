@@ -42,7 +42,7 @@ class FinetuneConfig:
     alpha: float | None = None
     adapt_encoder: bool = True
     optimiser: str = "adamw"
-    learning_rate: float = 6e-4
+    learning_rate: float = 2e-4
     weight_decay: float = 0.01
     momentum: float = 0.9
     clip: float = 1.0
