@@ -61,10 +61,13 @@ def oracle(bench, **options):
 
 def test_a_model_that_sees_it_all_scores_one_for_each_group(bench, slices):
     model = oracle(bench)
-    scores = validation(slices[:4], slices[4:]).scores(model)
+    scores = validation(slices[:4], slices[4:], supports=3).scores(model)
     assert set(scores) == set(NAMES) and set(scores["ring"]) == {"#p0", "#p1", "#p2", "#p3"}
     assert min(mean_scores(scores).values()) > 0.97
     assert model.segmenter.supported == [(3, 2, True)] * 4, "the three others, and nothing of the training studies"
+    more = oracle(bench)
+    validation(slices[:4], slices[4:], supports=4).scores(more)
+    assert more.segmenter.supported == [(4, 2, True)] * 4, "as many as a request has: one of a training study"
 
 
 def test_presence_decides_as_it_does_when_served(bench, slices):

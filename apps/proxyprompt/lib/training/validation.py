@@ -1,8 +1,9 @@
 """How well a segmenter does on the held-out groups: what early stopping and the gate look at.
 
 The held-out studies support each other, never their own group: none of them trained any version, so the supports favour
-no version, and a wrong label among the training studies cannot spoil the measure. Where too few of them show a
-structure, as in an archive of many kinds of studies, slices of training studies support as well. Masks are compared on
+no version, and a wrong label among the training studies cannot spoil the measure. Where fewer of them show a structure
+than a request has supports, slices of training studies support as well: with fewer supports than it is served with, the
+version to start from would look worse than it is, and a trained one, which needs them less, better. Masks are compared on
 the studies' own pixels, gated by presence as served ones are.
 """
 
@@ -21,7 +22,6 @@ from lib.foundation.base import Features
 from lib.training.cases import LabelledSlice
 from lib.training.episode_model import EpisodeModel
 from lib.training.episodes import prepare
-from lib.training.gate import LEAST_GROUPS
 from lib.training.metrics import overlap
 
 _UNVARIED = -1  # in the place of the variation in a picture's key: as large as it is, not varied
@@ -45,7 +45,7 @@ class Validation:
         self._supports, self._hash_of = supports, hash_of
         self._pool = list(self._held)
         showing = {n: len({s.case.group for s in self._held if s.shown[n]}) for n in self._structures}
-        if lacking := [n for n, groups in showing.items() if self._held and groups < LEAST_GROUPS]:
+        if lacking := [n for n, groups in showing.items() if self._held and groups <= supports]:
             self._pool += [spare[i] for i in choose_supports(spare, lacking, supports)]
 
     @torch.inference_mode()
