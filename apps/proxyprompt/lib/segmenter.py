@@ -202,11 +202,12 @@ def build_segmenter(
     else:
         model, state, config = load_atto(versions[-1], image_size=image_size, weights_dir=weights_dir)
         options = config["generator"]
-    sha256 = ""
+    sha256, tuned = "", False
     if stored:
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
+        tuned = header.config.get("tuned", True)
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     if generator is not None:
@@ -234,6 +235,6 @@ def build_segmenter(
         version=version,
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
         trained=state is not None,
-        tuned=stored,
+        tuned=tuned,
     )
     return segmenter.to(device).eval().requires_grad_(False)

@@ -79,5 +79,6 @@ def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[st
         "foundation": options,
         "generator": segmenter.options(),
         "image_size": segmenter.foundation.image_size,
+        "tuned": segmenter.tuned,
     }
     return config, state
