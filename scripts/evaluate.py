@@ -138,7 +138,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument(
         "--mixed-precision",
         action="store_true",
-        help="fine-tune and train the U-Net in bfloat16: about twice as fast where the machine computes in it",
+        help="train in bfloat16: makes the U-Net about twice as fast where the machine computes in it",
     )
     results = parser.add_argument_group("results")
     results.add_argument("--json", type=Path, metavar="FILE", help="everything; an interrupted run goes on from it")

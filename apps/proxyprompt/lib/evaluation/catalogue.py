@@ -84,7 +84,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
         methods += [with_inverted_masks(ours)] * options.inverted
         methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
     others = [name for name in METHODS if name in options.names and name != "proxyprompt" and name not in UNETS]
-    if set(others) - {"copy", *UNETS, *FINETUNED} and (foundation is None or options.other or options.adapter):
+    if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
         built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
         foundation = EncodeOnce(built.to(options.device).requires_grad_(False), cache)

@@ -126,7 +126,7 @@ class Episodes:
             )
             images.append(study.image(index))
             masks.append(self.collection.mask(case, labels[index], structure)[None])
-            if study.kind == "volume":
+            if study.kind == "volume" and case.id not in extents:
                 shown = self.collection.mask(case, labels, structure).any(axis=(1, 2))[:, None]
                 extents[case.id] = Extent(shown, np.ones(1, dtype=bool), study.length)
         return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), extents)

@@ -20,7 +20,7 @@ from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune_config import FinetuneConfig
 from lib.training.losses import SegmentationLoss
 from lib.training.material import Material
-from lib.training.trainable import load_trainable, trainable_state
+from lib.training.trainable import load_trainable, readouts, trainable_state
 from lib.training.validation import mean_scores
 
 logger = logging.getLogger(__name__)
@@ -168,10 +168,13 @@ class Run:
     def _settle(self) -> None:
         """A decoder that hardly changed is the better for the second look that it had: the held-out groups tell."""
         state, segmenter = self.state, self._model.segmenter
+        if not readouts(segmenter):  # no second look either way
+            return
         segmenter.tuned = False
         scores = self._scores()
-        if scores and fmean(mean_scores(scores).values()) > state.best:
-            state.scores, state.best = scores, fmean(mean_scores(scores).values())
+        mean = fmean(mean_scores(scores).values()) if scores else None
+        if mean is not None and mean > state.best:
+            state.best, state.scores = mean, scores
         else:
             segmenter.tuned = True
 

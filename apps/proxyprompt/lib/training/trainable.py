@@ -29,9 +29,8 @@ def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: Adapter
     if before == LORA and not has_lora(foundation):
         raise TrainingError(f"the adapters of {segmenter.version} are merged; build it with merge=False to train it on")
     segmenter.generator.requires_grad_(True)
-    for part in segmenter.generator.modules():
-        if isinstance(part, FineReadout):
-            part.requires_grad_(False)
+    for readout in readouts(segmenter):
+        readout.requires_grad_(False)
     if config.trainable == "all":
         merge_lora(foundation).requires_grad_(True)
         return WHOLE
@@ -45,6 +44,11 @@ def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: Adapter
             parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
         return before
     return WHOLE if before == WHOLE else LORA
+
+
+def readouts(segmenter: Segmenter) -> list[FineReadout]:
+    """The fine readout, where there is one; peers have none."""
+    return [part for part in segmenter.generator.modules() if isinstance(part, FineReadout)]
 
 
 def encoder_is_frozen(segmenter: Segmenter, config: FinetuneConfig) -> bool:
