@@ -46,7 +46,7 @@ def support_set(pairs, objects=1):
 
 def learnt_of_all_but_the_last(readout, maps, masks, segment):
     maps, masks = Pyramid(*(level[:-1] for level in maps)), masks[:-1]
-    return learn(segment, readout, maps, *support_set(len(masks)), declared(masks), masks)
+    return learn(segment, readout, maps, *support_set(len(masks)), declared(masks), masks).solution
 
 
 def answering(masks, drawn, first, asked=None):
@@ -72,7 +72,7 @@ def test_a_tuned_decoder_that_is_the_better_one_speaks_for_itself(readout):
 
     def solution(drawn, first, tuned):
         segment = answering(masks, drawn=drawn, first=first)
-        return learn(segment, readout, maps, features, memory, declared(masks), masks, tuned=tuned)
+        return learn(segment, readout, maps, features, memory, declared(masks), masks, tuned=tuned).solution
 
     torch.testing.assert_close(solution(wrong, right, tuned=True), solution(wrong, right, tuned=False))
     of_decoder = solution(right, wrong, tuned=True)
@@ -125,7 +125,7 @@ def test_no_support_is_judged_with_itself_among_the_supports(readout):
 def test_few_supports_teach_nothing_and_both_guesses_count(readout, pairs):
     maps, features, memory, masks = scene(pairs)
     noise = torch.randn_like(masks)
-    solution = learn(answering(masks, noise, noise), readout, maps, features, memory, declared(masks), masks)
+    solution = learn(answering(masks, noise, noise), readout, maps, features, memory, declared(masks), masks).solution
     drawn, first = 20 * torch.randn(2, 1, 64, 64), torch.randn(2, 1, SIDE, SIDE)
     drawn = enlarged(drawn, first)
     assert drawn.shape == first.shape and drawn.abs().max() == 10
@@ -141,9 +141,11 @@ def test_objects_learn_each_from_those_that_show_it(readout):
     valid[1:, 1] = False
     masks[:, 2] = 0
     guess = 4 * (2 * masks - 1)
-    found = learn(answering(masks, guess, guess), readout, maps, features, memory, valid, masks)[0]
+    found = learn(answering(masks, guess, guess), readout, maps, features, memory, valid, masks).solution[0]
     maps, features, memory, masks = scene(1)
-    nothing = learn(answering(masks, masks, masks), readout, maps, features, memory, declared(masks), masks)[0, 0]
+    nothing = learn(answering(masks, masks, masks), readout, maps, features, memory, declared(masks), masks).solution[
+        0, 0
+    ]
     assert not torch.equal(found[0], nothing) and found[0].isfinite().all()
     assert torch.equal(found[1], nothing) and torch.equal(found[2], nothing)
 
@@ -153,6 +155,8 @@ def test_an_empty_guess_and_a_full_one_are_looked_at_like_others(readout):
     maps, features, memory, masks = scene(3)
     for value in (-1e4, 1e4):
         guess = torch.full_like(masks, value)
-        solution = learn(answering(masks, guess, guess), readout, maps, features, memory, declared(masks), masks)
+        solution = learn(
+            answering(masks, guess, guess), readout, maps, features, memory, declared(masks), masks
+        ).solution
         found = look_again(readout, guess, enlarged(guess, guess), torch.zeros_like(guess), solution)
         assert solution.isfinite().all() and found.isfinite().all()

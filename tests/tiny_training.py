@@ -18,7 +18,14 @@ from lib.training.finetune_config import FinetuneConfig
 STRUCTURES = {"ring": (1, 2), "core": (2,)}
 SIDE = 64
 QUICK = FinetuneConfig(
-    learning_rate=1e-3, warmup=2, members=3, steps_per_epoch=3, max_epochs=2, objects=1, augment=False
+    trainable="all",
+    learning_rate=1e-3,
+    warmup=2,
+    members=3,
+    steps_per_epoch=3,
+    max_epochs=2,
+    objects=1,
+    augment=False,
 )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,16 @@ _FAINT = 0.02  # what positions outside a guess count for its middle
 _LEAST = 0.02  # standard deviation of a guess, as a share of half the picture
 _PAIRS = 4  # of larger support sets, fewer positions of each are looked at
 _FINE = 4
+
+
+class Learned(NamedTuple):
+    """solution: (1, N, R). first, drawn: both guesses for each support, made of the others, (K, N, h, w), where there
+    is one: known, (K, N) bool. None where there is none at all."""
+
+    solution: Tensor
+    first: Tensor | None
+    drawn: Tensor | None
+    known: Tensor
 
 
 def enlarged(mask_logits: Tensor, prior: Tensor) -> Tensor:
@@ -70,9 +81,9 @@ def learn(
     masks: Tensor,
     *,
     tuned: bool = False,
-) -> Tensor:
-    """(1, N, R), what the second look goes by. With fewer than LEAST_PAIRS supports that show an object, the mask will
-    be the mean of both guesses.
+) -> Learned:
+    """What the second look goes by. With fewer than LEAST_PAIRS supports that show an object, the mask will be the mean
+    of both guesses.
 
     tuned: the decoder was trained on labels like these, maybe on these very ones, so that leave-one-out believes it too
     much. Where it is better than the readout even so, the mask is the decoder's; else there is a second look.
@@ -98,7 +109,7 @@ def learn(
                     for k in known[:, n].nonzero()[:, 0].tolist()
                 )
                 found[n] = readout.solve(moments, _STIFFNESS)
-    return torch.stack(found)[None]
+    return Learned(torch.stack(found)[None], first, drawn, known)
 
 
 def _left_out(
@@ -107,7 +118,7 @@ def _left_out(
     memory: SupportMemory,
     valid: Tensor,
     masks: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Both guesses for each support, made of the others: twice (K, N, h, w). And where there is one, (K, N)."""
     shown = valid & (masks > 0.5).flatten(2).any(-1)
     pairs, folds = len(shown), min(FOLDS, len(shown))
@@ -128,8 +139,7 @@ def _left_out(
         known[out] = valid[out] & asked
     known &= enough
     if not guesses:
-        nothing = masks.new_zeros(0)
-        return nothing, nothing, known
+        return None, None, known
     first, drawn = (torch.stack([guesses[k][i] for k in range(pairs)]) for i in range(2))
     return first, drawn, known
 

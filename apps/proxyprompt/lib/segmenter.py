@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.cascade import Cascade, CascadeConfig
 from lib.foundation import (
+    CASCADE_PREFIX,
     FOUNDATION_ALONE,
     FOUNDATION_PREFIX,
     GENERATOR_PREFIX,
@@ -33,7 +35,7 @@ from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
 from lib.prompt.readout import Pyramid
-from lib.second_look import enlarged, learn, look_again
+from lib.second_look import Learned, enlarged, learn, look_again
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -49,7 +51,8 @@ class Segmenter(nn.Module):
 
     version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
     features, contexts and memories are bound to it. trained: False for a generator with random weights. tuned: whether
-    labels like the supports trained it, see :func:`lib.second_look.learn`.
+    labels like the supports trained it, see :func:`lib.second_look.learn`. cascade: a network that draws masks again,
+    of versions that were trained with one.
     """
 
     def __init__(
@@ -61,9 +64,10 @@ class Segmenter(nn.Module):
         weights_sha256: str = "",
         trained: bool = False,
         tuned: bool = False,
+        cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
-        self.foundation, self.generator = foundation, generator
+        self.foundation, self.generator, self.cascade = foundation, generator, cascade
         self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
         self.tuned = tuned
 
@@ -100,17 +104,57 @@ class Segmenter(nn.Module):
 
         Raises ValueError when an object is declared by no support.
         """
+        if self.generator.readout is None or not solved:
+            return self._summed(features, contexts, valid, masks, thin)
+        memory, learned = self.remember_without_cascade(features, contexts, valid, masks)
+        return self.with_cascade(memory, learned, features, valid, masks)
+
+    def remember_without_cascade(
+        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor
+    ) -> tuple[SupportMemory, Learned]:
+        """As :meth:`remember`, for a generator with a fine readout, up to what a cascade in training cannot change."""
+        readout = self.generator.readout
+        memory = self._summed(features, contexts, valid, masks)
+        learned = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks, tuned=self.tuned)
+        solution = readout.solve(memory.declared_moments())
+        return replace(memory, moments=None, solution=solution, second=learned.solution), learned
+
+    def with_cascade(
+        self, memory: SupportMemory, learned: Learned, features: Features, valid: Tensor, masks: Tensor
+    ) -> SupportMemory:
+        """What :meth:`remember_without_cascade` gave, and which objects the cascade draws again."""
+        if self.cascade is None:
+            return memory
+        return replace(memory, redrawn=self._redrawn(features, memory, learned, valid, masks)[None])
+
+    def _summed(
+        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, thin: int = 1
+    ) -> SupportMemory:
         moments = None
-        if (readout := self.generator.readout) is not None:
-            moments = readout.moments(pyramid(features), masks, features.padding, thin=thin)[None]
+        if self.generator.readout is not None:
+            moments = self.generator.readout.moments(pyramid(features), masks, features.padding, thin=thin)[None]
         padding = None if features.padding is None else features.padding[None]
-        memory = self.generator.remember(
+        return self.generator.remember(
             features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
         )
-        if readout is None or not solved:
-            return memory
-        second = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks, tuned=self.tuned)
-        return replace(memory, moments=None, solution=readout.solve(memory.declared_moments()), second=second)
+
+    def _redrawn(
+        self, features: Features, memory: SupportMemory, learned: Learned, valid: Tensor, masks: Tensor
+    ) -> Tensor:
+        """(N,) bool, which objects the cascade draws again: what is made of each support without it, from the others
+        where there are enough, is compared with what it makes of that."""
+        shown = valid & (masks > 0.5).flatten(2).any(-1)
+        honest = learned.known.any(0)
+        guesses = None
+        if not honest.all():
+            guesses = self.segment(features, memory).mask_logits
+        if honest.any():
+            readout = self.generator.readout
+            of_image = readout(pyramid(features), learned.solution[..., : readout.width])
+            left_out = look_again(readout, learned.first, learned.drawn, of_image, learned.solution)
+            guesses = left_out if guesses is None else torch.where(honest[:, None, None], left_out, guesses)
+        compared = torch.where(honest, learned.known, shown)
+        return self.cascade.helps(features.picture, guesses, masks, compared=compared, honest=honest)
 
     def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
         maps = None if self.generator.readout is None else pyramid(features)
@@ -142,6 +186,9 @@ class Segmenter(nn.Module):
         unclicked = decoded if points is None else self.foundation.decode(features, as_prompts(proxy), memory=bank)
         drawn = enlarged(unclicked.mask_logits, proxy.prior)
         mask_logits = look_again(self.generator.readout, proxy.prior, drawn, proxy.second, memory.second)
+        if memory.redrawn is not None and memory.redrawn.any():
+            redrawn = self.cascade.redraw(features.picture, mask_logits)
+            mask_logits = torch.where(memory.redrawn[..., None, None], redrawn, mask_logits)
         if points is not None:  # clicks change what they change in the decoder's mask
             change = decoded.mask_logits - unclicked.mask_logits
             mask_logits = mask_logits + F.interpolate(
@@ -202,12 +249,15 @@ def build_segmenter(
     else:
         model, state, config = load_atto(versions[-1], image_size=image_size, weights_dir=weights_dir)
         options = config["generator"]
-    sha256, tuned = "", False
+    sha256, tuned, cascade = "", False, None
     if stored:
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
         tuned = header.config.get("tuned", True)
+        if header.config.get("cascade"):
+            cascade = Cascade(CascadeConfig(**header.config["cascade"]))
+            load_strictly(cascade, part_of(tensors, CASCADE_PREFIX), source=version)
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     if generator is not None:
@@ -236,5 +286,6 @@ def build_segmenter(
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
         trained=state is not None,
         tuned=tuned,
+        cascade=cascade,
     )
     return segmenter.to(device).eval().requires_grad_(False)

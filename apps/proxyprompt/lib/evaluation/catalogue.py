@@ -149,7 +149,9 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
     from lib.evaluation.finetuned import FineTuned
     from lib.training.finetune_config import FinetuneConfig
 
-    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes, "mixed_precision": options.mixed_precision}
+    limits = {"max_epochs": ENDLESS, "max_minutes": options.train_minutes}
+    if options.mixed_precision:
+        limits["mixed_precision"] = True
     foundation, weights = options.foundation, options.weights
     config, generator = FinetuneConfig.defaults(foundation, **limits), None
     if name == "finetuned_paper":

@@ -17,12 +17,12 @@ from lib.evaluation.methods import Learned, Method, ProxyPrompt, weights_of
 from lib.segmenter import Segmenter
 from lib.studies.selection import Selection
 from lib.training.cases import Case, LabelledSlice
-from lib.training.episode_model import EpisodeModel
 from lib.training.episodes import EpisodeSource
+from lib.training.finetune import trained_model
 from lib.training.finetune_config import FinetuneConfig
-from lib.training.material import Material
+from lib.training.material import Material, size_for
 from lib.training.run import Run
-from lib.training.trainable import encoder_is_frozen, make_trainable
+from lib.training.trainable import make_trainable
 from lib.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,11 @@ class FineTuned(Method):
     def learn(self, supports: Selection, *, seed: int) -> Learned:
         """Raises TrainingError where the supports give nothing to train on."""
         segmenter, config = self._start(), self._config.with_options(seed=seed)
-        make_trainable(segmenter, config, None)
-        model = EpisodeModel(
-            segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory
-        )
+        material = _material(supports, config)
+        make_trainable(segmenter, config, None, cascade_size=material.cascade_size)
+        model = trained_model(segmenter, config)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(model, _material(supports, config), config, Path(folder), fingerprint="")
+            run = Run(model, material, config, Path(folder), fingerprint="")
             dice: list[float] = []
             ended = run.train(lambda loss, value: dice.append(value) if value is not None else None, lambda: False)
         segmenter.eval().requires_grad_(False)
@@ -69,7 +68,8 @@ def _material(supports: Selection, config: FinetuneConfig) -> Material:
         )
     source = EpisodeSource.configured(slices, supports.structures, config)
     nothing_held_out = Validation([], slices, supports.structures, source.structures, supports=1, hash_of=str)
-    return Material(source, nothing_held_out, supports.structures, (), ())
+    size = size_for(slices, source.structures)
+    return Material(source, nothing_held_out, supports.structures, (), (), size)
 
 
 def _never_opened():

@@ -43,7 +43,7 @@ FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
 SAM_IMAGE_SIZE = 1024
 
 # Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
-FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
+FOUNDATION_PREFIX, GENERATOR_PREFIX, CASCADE_PREFIX = "foundation.", "generator.", "cascade."
 FOUNDATION_ALONE = "-foundation"  # ends the name of a file of the first pretraining stage: it has no generator
 
 

@@ -27,7 +27,8 @@ class SupportMemory:
     is padding or its support does not declare the object.
 
     Of the fine readout, where there is one: moments: (E, K, N, D + 1, D), what is known of each pair; solution:
-    (E, N, D), if it is known already; second: (E, N, R), of :mod:`lib.second_look`.
+    (E, N, D), if it is known already; second: (E, N, R), of :mod:`lib.second_look`. redrawn: (E, N) bool, which objects
+    the version's :mod:`lib.cascade` draws again; None without one.
     """
 
     keys: Tensor
@@ -36,13 +37,14 @@ class SupportMemory:
     moments: Tensor | None = None
     solution: Tensor | None = None
     second: Tensor | None = None
+    redrawn: Tensor | None = None
 
     def only(self, index: int) -> SupportMemory:
         """What is kept for one of the N objects; from here on, objects know nothing of each other."""
         one = slice(index, index + 1)
         moments = None if self.moments is None else self.moments[:, :, one]
-        solution, second = (None if x is None else x[:, one] for x in (self.solution, self.second))
-        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, solution, second)
+        rest = (None if x is None else x[:, one] for x in (self.solution, self.second, self.redrawn))
+        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, *rest)
 
     def repeated(self, times: int) -> SupportMemory:
         """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""

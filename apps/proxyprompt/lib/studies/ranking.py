@@ -12,8 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+_Item = TypeVar("_Item")
 
 TEMPERATURE = 0.1
 """Of the softmax over target slices, in units of cosine similarity."""
@@ -25,14 +28,14 @@ _CENTRE_PRIOR = 8
 """Number of zero descriptors mixed into the mean that is taken off: a mean over few studies says little."""
 
 
-def evenly(indices: Sequence[int], at_most: int) -> list[int]:
-    """``at_most`` of the indices, evenly spread, both ends included where there is room."""
-    indices = list(indices)
-    if len(indices) <= at_most:
-        return indices
+def evenly(items: Sequence[_Item], at_most: int) -> list[_Item]:
+    """``at_most`` of the items, evenly spread, both ends included where there is room."""
+    items = list(items)
+    if len(items) <= at_most:
+        return items
     if at_most == 1:
-        return [indices[len(indices) // 2]]
-    return [indices[i] for i in np.linspace(0, len(indices) - 1, at_most).round().astype(int)]
+        return [items[len(items) // 2]]
+    return [items[i] for i in np.linspace(0, len(items) - 1, at_most).round().astype(int)]
 
 
 def similarities(target: np.ndarray, candidates: np.ndarray, studies: Sequence[str]) -> np.ndarray:

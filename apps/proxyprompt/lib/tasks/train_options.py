@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.tasks.errors import refuse
-from lib.tasks.options import ALL, first, flag, names_of
+from lib.tasks.options import ALL, AUTO, first, flag, names_of
 from lib.training.finetune_config import TRAINABLE, FinetuneConfig
 
 PROVEN = "if proven"
@@ -49,7 +49,7 @@ def train_drop_downs(
     return {
         "max_epochs": str(defaults.max_epochs),
         "max_minutes": f"{defaults.max_minutes or MINUTES:g}",
-        "learning_rate": f"{defaults.learning_rate:g}",
+        "learning_rate": AUTO if defaults.learning_rate is None else f"{defaults.learning_rate:g}",
         "rank": str(defaults.rank),
         "trainable": [defaults.trainable, *(t for t in TRAINABLE if t != defaults.trainable)],
         "structures": [ALL, *structures],
@@ -76,6 +76,8 @@ def parse_train_options(
         raise refuse(f"unknown training option {', '.join(map(repr, unknown))}; the options are: {', '.join(OURS)}")
     given = {name: first(request.get(name)) for name in (*NUMBERS, "trainable")}
     values = {name: value for name, value in given.items() if value not in (None, "")}
+    if values.get("learning_rate") == AUTO:  # what suits what trains
+        del values["learning_rate"]
     values = {name: _number(name, value) if name in NUMBERS else value for name, value in values.items()}
     try:
         config = defaults.with_options(**{"max_minutes": defaults.max_minutes or MINUTES, **values})

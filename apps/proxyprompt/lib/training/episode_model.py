@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.segmenter import Segmenter
-from lib.training.episodes import Episodes, Picture
+from lib.training.episodes import Episodes, EpisodeSource, Picture
+from lib.training.finetune_config import FinetuneConfig
 from lib.training.losses import SegmentationLoss, segmentation_loss
 
 CACHE_BYTES = 4 << 30
@@ -30,6 +31,23 @@ class EpisodeModel(nn.Module):
         self.segmenter = segmenter
         self._frozen, self._save_memory = frozen_encoder, save_memory
         self._kept: LRUCache = LRUCache(CACHE_BYTES, getsizeof=_nbytes)
+
+    trains_decoder = True
+    """Whether supports say less about the decoder after training, which may have seen them: ``Segmenter.tuned``."""
+
+    def source(self, episodes: EpisodeSource, config: FinetuneConfig) -> EpisodeSource:
+        """What steps are drawn from."""
+        return episodes
+
+    def criterion(self, config: FinetuneConfig) -> nn.Module:
+        """From what was drawn to a SegmentationLoss."""
+        return EpisodeLoss(self, pixel_weight=config.pixel_weight, presence_weight=config.presence_weight)
+
+    def serve(
+        self, pictures: Sequence[Picture], features: Features, contexts: Tensor, declared: Tensor
+    ) -> SupportMemory:
+        """A support set as requests have it. features, contexts: of its pictures. declared: (K, N) bool."""
+        return self.segmenter.remember(features, contexts, declared, torch.stack([p.masks for p in pictures]))
 
     def forward(self, episodes: Episodes) -> Decoded:
         """The structures asked for in each of the M images, prompted by its supports."""

@@ -62,7 +62,8 @@ class EpisodeSource:
     slices: of all cases. names: of the N structures of their masks. members, supports, objects, absent, augmented,
     views: see FinetuneConfig. Supports and targets are of different groups; of different studies where all are of one
     group; two variations of the same study where there is only one. ``structures``: the indices of those that can be
-    asked for; ``warnings``: what the user should know.
+    asked for; ``warnings``: what the user should know; ``by_key``: slices that must not support
+    each other, together.
 
     Raises TrainingError when nothing can be asked for.
     """
@@ -86,8 +87,8 @@ class EpisodeSource:
         self._members, self._supports, self._objects, self._absent = members, supports, objects, absent
         self._seed = seed
         self.warnings: list[str] = []
-        self._by_key = self._split(slices)
-        alone = len(self._by_key) == 1
+        self.by_key = self._split(slices)
+        alone = len(self.by_key) == 1
         if alone:
             self.warnings.append(
                 f"there is only one labelled study to train on ({slices[0].case.id}): it supports itself, in another "
@@ -96,7 +97,7 @@ class EpisodeSource:
         self._augmented = augmented or alone
         self._views = views
         self._alone = alone
-        showing = [sum(any(s.shown[n] for s in some) for some in self._by_key.values()) for n in range(len(names))]
+        showing = [sum(any(s.shown[n] for s in some) for some in self.by_key.values()) for n in range(len(names))]
         self.structures = [n for n, count in enumerate(showing) if count >= (1 if alone else 2)]
         for n, count in enumerate(showing):
             if n not in self.structures and count:
@@ -110,7 +111,7 @@ class EpisodeSource:
             )
         if not self.structures:
             raise TrainingError(
-                f"none of {', '.join(names)} is labelled in two of the {len(self._by_key)} {self._unit} to train on; "
+                f"none of {', '.join(names)} is labelled in two of the {len(self.by_key)} {self._unit} to train on; "
                 "label the same structure in another one"
             )
 
@@ -156,13 +157,13 @@ class EpisodeSource:
         """Slices, their keys, and structures. The first two slices, of different keys, show the first structure,
         and studies of the others declare it."""
         first = int(rng.choice(self.structures))
-        keys = list(self._by_key)
-        showing = [k for k in keys if any(s.shown[first] for s in self._by_key[k])]
+        keys = list(self.by_key)
+        showing = [k for k in keys if any(s.shown[first] for s in self.by_key[k])]
         if self._alone:
             chosen = showing * self._members
         else:
             pair = [str(k) for k in rng.permutation(showing)[:2]]
-            known = [k for k in keys if any(s.declared[first] for s in self._by_key[k])]
+            known = [k for k in keys if any(s.declared[first] for s in self.by_key[k])]
             others = [str(k) for k in rng.permutation([k for k in known if k not in pair])]
             spare = [str(k) for k in rng.choice(known, self._members)]
             chosen = [*pair, *others, *spare]
@@ -176,7 +177,7 @@ class EpisodeSource:
 
     def _slice(self, rng: np.random.Generator, key: str, structure: int, *, sure: bool) -> LabelledSlice:
         """A slice that shows the structure, or (unless ``sure``) sometimes one that does not."""
-        some = self._by_key[key]
+        some = self.by_key[key]
         full = [s for s in some if s.shown[structure]]
         blank = [s for s in some if not s.shown[structure]]
         absent = blank and not sure and (not full or rng.random() < self._absent)

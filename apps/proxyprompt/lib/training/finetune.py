@@ -16,11 +16,12 @@ from lib import __version__
 from lib.segmenter import Segmenter
 from lib.studies.cache import content_key
 from lib.training.adapters import AdapterHeader, AdapterStore
+from lib.training.cascade_model import CascadeModel
 from lib.training.cases import Cases
 from lib.training.distributed import rank, shared
 from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
-from lib.training.finetune_config import FinetuneConfig
+from lib.training.finetune_config import CASCADE, FinetuneConfig
 from lib.training.gate import Decision, judge
 from lib.training.groups import GroupSplit
 from lib.training.material import Material, prepare
@@ -84,13 +85,14 @@ def finetune(
     run_folder: str | Path,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
-    model: type[EpisodeModel] = EpisodeModel,
+    model: type[EpisodeModel] | None = None,
 ) -> Outcome:
     """Train ``segmenter`` (in place) on the cases and write what came of it as a new version.
 
     segmenter: the parent, from ``build_segmenter(..., merge=False)``. run_folder: checkpoint and TensorBoard;
     a training that was killed goes on from there when called again with the same parent, cases and options (it may take
-    longer), else it starts anew. stop: asked before every step. model: how episodes are answered.
+    longer), else it starts anew. stop: asked before every step. model: how steps are answered; None for what
+    ``config.trainable`` asks for.
 
     Raises TrainingError when there is nothing to train on, another training runs in this store, or the loss is not
     finite before the first epoch ends; TrainingStopped when ``stop`` said so (the checkpoint is written, nothing is
@@ -107,10 +109,9 @@ def finetune(
         for warning in material.warnings:
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
-        kind, untrained = make_trainable(segmenter, config, parent), not segmenter.trained
-        episode_model = model(
-            segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory
-        )
+        untrained = not segmenter.trained
+        kind = make_trainable(segmenter, config, parent, cascade_size=material.cascade_size)
+        episode_model = trained_model(segmenter, config, model)
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
         run = Run(episode_model, material, config, run_folder, fingerprint=fingerprint)
         with _log(run_folder) as log:
@@ -140,6 +141,15 @@ def finetune(
         ended=ended,
         warnings=material.warnings,
     )
+
+
+def trained_model(
+    segmenter: Segmenter, config: FinetuneConfig, model: type[EpisodeModel] | None = None
+) -> EpisodeModel:
+    """What a :class:`Run` trains of a segmenter that was made trainable. model: None for what the config asks for."""
+    if model is None:
+        model = CascadeModel if config.trainable == CASCADE else EpisodeModel
+    return model(segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory)
 
 
 @contextmanager

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-TRAINABLE = ("all", "lora", "generator")
+import torch
+
+CASCADE = "cascade"
+TRAINABLE = (CASCADE, "all", "lora", "generator")
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 
@@ -16,33 +19,36 @@ class FinetuneConfig:
 
     ValueError for a value that cannot be, naming it and what was expected.
 
-    trainable: ``all`` (foundation and generator), ``lora`` (low-rank adapters of the foundation, and the generator), or
+    trainable: ``cascade`` (a second network that draws masks again, :mod:`lib.cascade`; all else stays as it is),
+    ``all`` (foundation and generator), ``lora`` (low-rank adapters of the foundation, and the generator), or
     ``generator`` (the foundation stays as it is). rank, alpha: of new adapters; a version that has some keeps its own.
     adapt_encoder: False puts adapters on the mask decoder only, so that image features stay what they are.
 
-    optimiser, learning_rate, weight_decay, momentum (SGD), clip (norm of the gradients; 0 for none). schedule: after
-    ``warmup`` steps, ``cosine`` falls to a hundredth at the end of the epochs or of the minutes, whichever comes first.
-    pixel_weight, presence_weight: of the terms beside the Dice loss.
+    optimiser, learning_rate (None: what suits ``trainable``, see :attr:`rate`), weight_decay, momentum (SGD), clip
+    (norm of the gradients; 0 for none). schedule: after ``warmup`` steps, ``cosine`` falls to a hundredth at the end of
+    the epochs or of the minutes, whichever comes first. pixel_weight, presence_weight: of the terms beside the Dice
+    loss.
 
     steps_per_epoch: studies are drawn, so an epoch is a number of steps. max_epochs; max_minutes: None for no limit;
     counted over interruptions. patience: epochs without a better validation after which training stops; 0: never.
-    mixed_precision: bfloat16 where autocast thinks it safe; faster where the machine computes in it.
+    mixed_precision: bfloat16 where autocast thinks it safe; None for the cascade on machines that compute in it.
 
-    members: images drawn per step, each of them target once. supports: most supports of a target, drawn from 1; None
-    for all others of the step. objects: most structures asked for at once. absent: share of targets drawn from slices
-    without the structure, where a study has such. augment: whether images are varied. views: None for a new variation
-    each time, else so many of each slice, so that what is frozen is computed once.
+    batch: samples of a step of the cascade. members: images of a step of anything else, each of them target once.
+    supports: most supports of a target, drawn from 1; None for all others of the step. objects: most structures asked
+    for at once. absent: share of targets drawn from slices without the structure, where a study has such. augment:
+    whether images are varied. views: None for a new variation each time, else so many of each slice, so that what is
+    frozen is computed once.
 
     validation: whether some groups are held out; without them nothing is known about the version. validation_supports:
     support slices when scoring. validation_slices: most slices of a study that are scored.
     """
 
-    trainable: str = "all"
+    trainable: str = CASCADE
     rank: int = 4
     alpha: float | None = None
     adapt_encoder: bool = True
     optimiser: str = "adamw"
-    learning_rate: float = 2e-4
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     momentum: float = 0.9
     clip: float = 1.0
@@ -54,7 +60,8 @@ class FinetuneConfig:
     max_epochs: int = 40
     max_minutes: float | None = None
     patience: int = 12
-    mixed_precision: bool = False
+    mixed_precision: bool | None = None
+    batch: int = 8
     members: int = 5
     supports: int | None = 4
     objects: int = 3
@@ -73,7 +80,7 @@ class FinetuneConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(valid)}")
         least = {"rank": 1, "learning_rate": 0, "weight_decay": 0, "momentum": 0, "clip": 0, "warmup": 0}
         least |= {"pixel_weight": 0, "presence_weight": 0, "steps_per_epoch": 1, "max_epochs": 1, "max_minutes": 0}
-        least |= {"patience": 0, "members": 2, "supports": 1, "objects": 1, "absent": 0, "views": 1}
+        least |= {"patience": 0, "batch": 1, "members": 2, "supports": 1, "objects": 1, "absent": 0, "views": 1}
         least |= {"validation_supports": 1, "validation_slices": 1}
         for name, low in least.items():
             value = getattr(self, name)
@@ -82,9 +89,22 @@ class FinetuneConfig:
         if not self.absent <= 1:
             raise ValueError(f"absent is {self.absent}; expected a share from 0 to 1")
 
+    @property
+    def rate(self) -> float:
+        """The learning rate; a network that starts from nothing takes larger steps."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 2e-3 if self.trainable == CASCADE else 2e-4
+
+    def in_bfloat16(self, device: torch.device) -> bool:
+        """Whether to compute in bfloat16 where that is safe."""
+        if self.mixed_precision is not None:
+            return self.mixed_precision
+        return self.trainable == CASCADE and _computes_in_bfloat16(device)
+
     @classmethod
     def defaults(cls, foundation: str, **given: Any) -> FinetuneConfig:
-        """What suits the foundation: all of ``atto``, or the paper's optimiser for adapters of an official model.
+        """What suits the foundation: a cascade after ``atto``, adapters of an official model as in the paper.
 
         given: options that were chosen. ValueError for one that does not exist.
         """
@@ -117,3 +137,11 @@ class FinetuneConfig:
     @classmethod
     def _official(cls) -> FinetuneConfig:
         return cls(trainable="lora", optimiser="sgd", learning_rate=0.01, weight_decay=0.0005, save_memory=True)
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    """Faster than in float32, that is: torch also emulates it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

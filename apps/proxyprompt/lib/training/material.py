@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib.training.cases import Cases, read_slices
+from lib.cascade import suited_size
+from lib.studies.ranking import evenly
+from lib.training.cases import Cases, LabelledSlice, read_slices
 from lib.training.distributed import rank, shared
 from lib.training.episodes import EpisodeSource
 from lib.training.finetune_config import FinetuneConfig
@@ -13,17 +16,20 @@ from lib.training.validation import Validation
 
 SLICES = 64
 """Most slices of a study that train."""
+_LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
 class Material:
-    """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user."""
+    """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user.
+    cascade_size: pixels that their shapes need, see :func:`lib.cascade.suited_size`."""
 
     source: EpisodeSource
     validation: Validation
     structures: tuple[str, ...]
     groups: tuple[str, ...]
     warnings: tuple[str, ...]
+    cascade_size: int
 
 
 def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: int) -> Material:
@@ -66,4 +72,10 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         structures=tuple(names[n] for n in source.structures),
         groups=tuple(sorted(split.hash_of(group) for group in groups - held)),
         warnings=tuple(warnings),
+        cascade_size=size_for(slices, source.structures),
     )
+
+
+def size_for(slices: Sequence[LabelledSlice], structures: Sequence[int]) -> int:
+    """Of a cascade that is to draw these structures."""
+    return suited_size(s.masks[structures].float() / 255 for s in evenly(slices, _LOOKED_AT))

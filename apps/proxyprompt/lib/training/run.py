@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.training.distributed import everywhere, rank, shared, wrapped
-from lib.training.episode_model import EpisodeLoss, EpisodeModel
+from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune_config import FinetuneConfig
 from lib.training.losses import SegmentationLoss
@@ -56,8 +56,8 @@ class Run:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimiser = _optimiser(self._parameters, config)
         self._best: dict[str, Tensor] | None = None
-        loss = EpisodeLoss(model, pixel_weight=config.pixel_weight, presence_weight=config.presence_weight)
-        self._loss = wrapped(loss)
+        self._source = model.source(material.source, config)
+        self._loss = wrapped(model.criterion(config))
 
     @property
     def steps(self) -> int:
@@ -79,7 +79,8 @@ class Run:
         began = saved = time.monotonic()
         if not self._resume():
             state.parent = self._scores()
-        self._model.segmenter.tuned = True
+        if self._model.trains_decoder:
+            self._model.segmenter.tuned = True
         spent, ended = state.seconds, "epochs"
         while state.step < self.steps:
             if self._patience_is_over():
@@ -107,7 +108,7 @@ class Run:
         if self._best is None:
             raise TrainingError(
                 f"the loss was not finite at step {state.step}, before the first epoch was whole; nothing was saved. "
-                f"Lower the learning rate ({config.learning_rate}), or look for broken images"
+                f"Lower the learning rate ({config.rate}), or look for broken images"
             )
         if ended == "nan":
             logger.warning("the loss was not finite at step %d; the last good weights are kept", state.step)
@@ -120,13 +121,13 @@ class Run:
         """Linear warm-up, then constant, or half a cosine down to a hundredth."""
         config, state = self.config, self.state
         if state.step < config.warmup:
-            return config.learning_rate * (state.step + 1) / config.warmup
+            return config.rate * (state.step + 1) / config.warmup
         if config.schedule == "constant":
-            return config.learning_rate
+            return config.rate
         done = (state.step - config.warmup) / max(1, self.steps - config.warmup)
         if config.max_minutes:
             done = max(done, state.seconds / (60 * config.max_minutes))
-        return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        return config.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
     def forget(self) -> None:
         """The training came to its end: there is nothing to go on from any more."""
@@ -137,11 +138,12 @@ class Run:
 
     def _step(self) -> tuple[float, float | None] | None:
         """(loss, mean Dice) of one optimiser step; None, with the weights as they were, when it is not finite."""
-        episodes = self._material.source.draw(self.state.step, self._model.segmenter.foundation, rank=rank())
+        drawn = self._source.draw(self.state.step, self._model.segmenter.foundation, rank=rank())
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        with torch.autocast(self._parameters[0].device.type, torch.bfloat16, enabled=self.config.mixed_precision):
-            loss: SegmentationLoss = self._loss(episodes)
+        device = self._parameters[0].device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.in_bfloat16(device)):
+            loss: SegmentationLoss = self._loss(drawn)
         self._optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
@@ -168,7 +170,7 @@ class Run:
     def _settle(self) -> None:
         """A decoder that hardly changed is the better for the second look that it had: the held-out groups tell."""
         state, segmenter = self.state, self._model.segmenter
-        if not readouts(segmenter):  # no second look either way
+        if not (self._model.trains_decoder and readouts(segmenter)):  # no second look either way, or nothing to settle
             return
         segmenter.tuned = False
         scores = self._scores()
@@ -229,5 +231,5 @@ def _optimiser(parameters: list[nn.Parameter], config: FinetuneConfig) -> torch.
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.SGD(groups, lr=config.rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.rate)

@@ -24,7 +24,7 @@ from lib.training.episode_model import EpisodeModel
 from lib.training.episodes import prepare
 from lib.training.metrics import overlap
 
-_UNVARIED = -1  # in the place of the variation in a picture's key: as large as it is, not varied
+UNVARIED = -1  # in the place of the variation in a picture's key: as large as it is, not varied
 
 
 class Validation:
@@ -59,7 +59,7 @@ class Validation:
                 s.image.float(),
                 s.masks[self._structures].float() / 255,
                 model.segmenter.foundation,
-                key=(s.case.content, s.index, _UNVARIED),
+                key=(s.case.content, s.index, UNVARIED),
             )
             for s in self._pool
         ]
@@ -81,11 +81,11 @@ class Validation:
             if not asked:
                 continue
             device = features[0].embedding.device
-            memory = model.segmenter.remember(
+            memory = model.serve(
+                [replace(pictures[i], masks=pictures[i].masks[asked]) for i in supports],
                 Features.join([features[i] for i in supports]),
                 torch.stack([context(i) for i in supports])[:, asked],
                 declared[:, asked].to(device),
-                torch.stack([pictures[i].masks for i in supports])[:, asked],
             )
             masks, truth = [], []
             for i in targets:
