@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from lib.prompt.cpu_linear import Linear, linear
 
 
+@cache
+@torch.inference_mode(False)  # what is kept may be trained with
 def sine_position(height: int, width: int, dim: int, *, device: torch.device | str = "cpu") -> Tensor:
     """2-D sine position encoding, (height * width, dim), for dim in steps of 4; the first half is for rows.
 

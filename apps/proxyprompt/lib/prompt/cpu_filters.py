@@ -30,24 +30,38 @@ def convolve(x: Tensor, kernel: np.ndarray) -> Tensor:
     return made
 
 
-def standardise(x: Tensor, least: float) -> Tensor:
-    """x: (B, c, h, w), each picture of mean 0, and divided by its deviation and ``least``."""
-    made = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _standardise(
-        x.contiguous().flatten(2).flatten(0, 1).numpy(), np.float32(least), made.view(-1, x[0, 0].numel()).numpy()
-    )
+def structure(mean: Tensor, scale: float) -> Tensor:
+    """Gradient magnitude and both eigenvalues of the Hessian, larger one first, normalised for the scale.
+
+    mean: (B, 1, h, w), smoothed by a Gaussian of ``scale``; its border is repeated. Returns (B, 3, h, w).
+    """
+    mean = mean.contiguous()
+    made = torch.empty(len(mean), 3, *mean.shape[-2:])
+    slopes = np.empty((2, *mean.shape[-2:]), np.float32)
+    for source, result in zip(mean[:, 0].numpy(), made.numpy(), strict=True):
+        _structure(source, np.float32(scale), slopes, result)
     return made
 
 
-def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ...]) -> None:
+def standardise(x: Tensor, least: float, *, in_place: bool = False) -> Tensor:
+    """x: (B, c, h, w), each picture of mean 0, and divided by its deviation and ``least``."""
+    x = x.contiguous()
+    made = x if in_place else torch.empty_like(x)
+    rows = (-1, x.shape[-2] * x.shape[-1])
+    _standardise(x.view(rows).numpy(), np.float32(least), made.view(rows).numpy())
+    return made
+
+
+def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ...], farthest: float) -> None:
     """Add sums over channels of piecewise linear functions to ``found``, (B, N, h, w).
 
-    x: (B, c, h, w). weights: (B, N, 2 len(knots), c), of max(x - knot, 0) and max(-knot - x, 0) for each knot.
+    x: (B, c, h, w), looked at as far as ``farthest`` to either side. weights: (B, N, 2 len(knots), c), of
+    max(x - knot, 0) and max(-knot - x, 0) for each knot.
     """
     at = np.asarray(knots, np.float32)
     sources, results = x.contiguous().flatten(2).numpy(), found.flatten(2).numpy()
     for source, factors, result in zip(sources, weights.contiguous().numpy(), results, strict=True):
-        _add_pieces(source, factors, at, result)
+        _add_pieces(source, factors, at, np.float32(farthest), result)
 
 
 @_compiled
@@ -77,7 +91,43 @@ def _convolve(x, taps, lines, made):
 
 
 @_compiled
-def _add_pieces(x, weights, knots, made):
+def _structure(x, scale, slopes, made):
+    height, width = x.shape
+    across, down = slopes[0], slopes[1]
+    half, squared = np.float32(0.5), scale * scale
+    for row in range(height):
+        here, above, below = x[row], x[max(row - 1, 0)], x[min(row + 1, height - 1)]
+        _differences(here, across[row])
+        for i in range(width):
+            down[row, i] = half * (below[i] - above[i])
+    rows = np.empty((2, width), np.float32)
+    xx, xy = rows[0], rows[1]
+    for row in range(height):
+        _differences(across[row], xx)
+        before, after = max(row - 1, 0), min(row + 1, height - 1)
+        for i in range(width):
+            xy[i] = half * (across[after, i] - across[before, i])
+        for i in range(width):
+            yy = half * (down[after, i] - down[before, i])
+            steep = across[row, i] * across[row, i] + down[row, i] * down[row, i]
+            middle, apart = half * (xx[i] + yy), half * (xx[i] - yy)
+            root = np.sqrt(apart * apart + xy[i] * xy[i])
+            made[0, row, i] = scale * np.sqrt(steep)
+            made[1, row, i] = squared * (middle + root)
+            made[2, row, i] = squared * (middle - root)
+
+
+@_compiled
+def _differences(x, made):
+    last, half = len(x) - 1, np.float32(0.5)
+    made[0] = half * (x[min(1, last)] - x[0])
+    for i in range(1, last):
+        made[i] = half * (x[i + 1] - x[i - 1])
+    made[last] = half * (x[last] - x[max(last - 1, 0)])
+
+
+@_compiled
+def _add_pieces(x, weights, knots, farthest, made):
     channels, pixels = x.shape
     for start in range(0, pixels, _BLOCK):
         end = min(start + _BLOCK, pixels)
@@ -88,7 +138,7 @@ def _add_pieces(x, weights, knots, made):
                 for k in range(len(knots)):
                     knot, above, below = knots[k], weights[n, 2 * k, channel], weights[n, 2 * k + 1, channel]
                     for i in range(end - start):
-                        value = values[i]
+                        value = min(max(values[i], -farthest), farthest)
                         result[i] += above * max(value - knot, np.float32(0)) + below * max(
                             -knot - value, np.float32(0)
                         )

@@ -38,64 +38,69 @@ def filter_responses(pictures: Tensor) -> Tensor:
     Of red, green and blue: the value, and the value compared with its surroundings; at each of SCALES the mean,
     gradient magnitude, both eigenvalues of the Hessian, standard deviation. Of two opponent colours: the means.
     """
-    return all_channels(list(distinct_responses(pictures)))
+    gray, chunks = distinct_responses(pictures)
+    return all_channels(torch.cat(list(chunks), 1), gray)
 
 
-def distinct_responses(pictures: Tensor) -> Iterator[Tensor]:
-    """As :func:`filter_responses`, in parts: of red, green and blue (B, OF_CHANNEL, h, w) each, and of the opponent
-    colours; of gray pictures of one channel only."""
+def distinct_responses(pictures: Tensor) -> tuple[bool, Iterator[Tensor]]:
+    """As :func:`filter_responses`, a few channels (B, c, h, w) at a time: all of them never lie in memory together.
+
+    Whether the pictures are gray: then the channels are those of red alone, :data:`OF_CHANNEL`.
+    """
     x = _standardised(pictures.float(), 1e-3)
-    red, green, blue = x.split(1, 1)
-    yield _of_channel(red)
-    if (x - red).abs().amax() >= _GRAY:
-        yield _of_channel(green)
-        yield _of_channel(blue)
-        opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
-        yield _standardised(torch.cat([blur(opponents, scale) for scale in SCALES], 1))
+    gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
+    return gray, _chunks(x, gray)
 
 
-def all_channels(parts: list[Tensor]) -> Tensor:
+def all_channels(distinct: Tensor, gray: bool) -> Tensor:
     """(B, CHANNELS, h, w) of what :func:`distinct_responses` gives, or of some of its pixels."""
-    if len(parts) == 1:
-        gray = parts[0]
-        parts = [gray, gray, gray, gray.new_zeros(len(gray), _COLOURS, *gray.shape[-2:])]
-    return torch.cat(parts, 1)
+    if not gray:
+        return distinct
+    nothing = distinct.new_zeros(len(distinct), _COLOURS, *distinct.shape[-2:])
+    return torch.cat([distinct, distinct, distinct, nothing], 1)
 
 
-def part_weights(weights: Tensor, parts: int) -> list[Tensor]:
-    """Weights of :func:`filter_responses`, (..., CHANNELS), as those of the parts of :func:`distinct_responses`."""
-    *channels, colours = weights.split([OF_CHANNEL] * 3 + [_COLOURS], -1)
-    return [sum(channels)] if parts == 1 else [*channels, colours]
+def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
+    """Weights of :func:`filter_responses`, (..., CHANNELS), as those of :func:`distinct_responses`."""
+    if not gray:
+        return weights
+    return sum(weights[..., : 3 * OF_CHANNEL].split(OF_CHANNEL, -1))
 
 
-def _of_channel(x: Tensor) -> Tensor:
-    """x: (B, 1, h, w). (B, OF_CHANNEL, h, w)."""
-    near = blur(torch.cat([x, x.square()], 1), CONTRAST)
-    deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
-    found = [x, (x - near[:, :1]) / (deviation + _NOISE)]
-    for scale in SCALES:
-        found += _at_scale(x, scale)
-    return _standardised(torch.cat(found, 1))
+def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
+    red, green, blue = x.split(1, 1)
+    for channel in (red,) if gray else (red, green, blue):
+        near = blur(torch.cat([channel, channel.square()], 1), CONTRAST)
+        deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
+        yield _standardised(torch.cat([channel, (channel - near[:, :1]) / (deviation + _NOISE)], 1), own=True)
+        for scale in SCALES:
+            yield _standardised(_at_scale(channel, scale), own=True)
+    if not gray:
+        opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
+        for scale in SCALES:
+            yield _standardised(blur(opponents, scale), own=True)
 
 
-def _at_scale(x: Tensor, scale: float) -> list[Tensor]:
-    """x: (B, 1, h, w). _BY_SCALE responses, (B, 1, h, w) each, normalised for the scale."""
+def _at_scale(x: Tensor, scale: float) -> Tensor:
+    """x: (B, 1, h, w). _BY_SCALE responses, (B, _BY_SCALE, h, w), normalised for the scale."""
     size = x.shape[-2:]
     x, scale = _smaller(x, scale)
     mean = _blurred(x, scale)
     wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
+    deviation = (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt()
+    return _larger(torch.cat([mean, _structure(mean, scale), deviation], 1), size)
+
+
+def _structure(mean: Tensor, scale: float) -> Tensor:
+    """Gradient magnitude and both eigenvalues of the Hessian, (B, 3, h, w), of a smoothed (B, 1, h, w)."""
+    if cpu_filters.usable(mean):
+        return cpu_filters.structure(mean, scale)
     across, down = _slopes(mean)
     xx, xy = _slopes(across)
     _, yy = _slopes(down)
     middle, half = (xx + yy) / 2, ((xx - yy).square() / 4 + xy.square()).sqrt()
-    found = [
-        mean,
-        scale * (across.square() + down.square()).sqrt(),
-        scale**2 * (middle + half),
-        scale**2 * (middle - half),
-        (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt(),
-    ]
-    return [_larger(response, size) for response in found]
+    steep = (across.square() + down.square()).sqrt()
+    return torch.cat([scale * steep, scale**2 * (middle + half), scale**2 * (middle - half)], 1)
 
 
 def blur(x: Tensor, scale: float) -> Tensor:
@@ -137,8 +142,9 @@ def _larger(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
+def _standardised(x: Tensor, least: float = _LEAST, *, own: bool = False) -> Tensor:
+    """own: x is nobody else's, and may be overwritten."""
     if cpu_filters.usable(x):
-        return cpu_filters.standardise(x, least)
+        return cpu_filters.standardise(x, least, in_place=own)
     x = x - x.mean((2, 3), keepdim=True)
     return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)

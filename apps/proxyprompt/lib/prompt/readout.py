@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.prompt import cpu_filters
-from lib.prompt.filters import CHANNELS, all_channels, distinct_responses, part_weights
+from lib.prompt.filters import CHANNELS, all_channels, distinct_responses, distinct_weights
 
 _HATS = 5  # along each side of the image; bilinear
 _PLACE = 5 + _HATS**2  # x, y, their products, hats
@@ -78,8 +78,9 @@ class FineReadout(nn.Module):
         response; the place in the image.
         """
         parts = [interpolated(level, maps.picture.shape[-2:], every) for level in self._levels(maps)]
-        responses = all_channels([part[..., ::every, ::every] for part in distinct_responses(maps.picture)])
-        parts += self._pieces(responses.clamp_(-_FARTHEST, _FARTHEST))
+        gray, chunks = distinct_responses(maps.picture)
+        responses = all_channels(torch.cat([chunk[..., ::every, ::every] for chunk in chunks], 1), gray)
+        parts += self._pieces(responses.clamp(-_FARTHEST, _FARTHEST))
         parts.append(self._place(maps.picture)[..., ::every, ::every].expand(len(maps.picture), -1, -1, -1))
         return torch.cat(parts, 1) * self._weights()[:, None, None]
 
@@ -100,14 +101,16 @@ class FineReadout(nn.Module):
     @classmethod
     def _filtered(cls, pictures: Tensor, weights: Tensor) -> Tensor:
         """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, (B, N, h, w)."""
-        parts = list(distinct_responses(pictures))
-        found = weights.new_zeros(*weights.shape[:2], *pictures.shape[-2:])
-        for responses, own in zip(parts, part_weights(weights, len(parts)), strict=True):
-            responses = responses.clamp(-_FARTHEST, _FARTHEST)
-            if cpu_filters.usable(responses, own):
-                cpu_filters.add_pieces(found, responses, own, _KNOTS)
+        gray, chunks = distinct_responses(pictures)
+        weights = distinct_weights(weights, gray)
+        found, at = weights.new_zeros(*weights.shape[:2], *pictures.shape[-2:]), 0
+        for chunk in chunks:
+            own = weights[..., at : at + chunk.shape[1]]
+            at += chunk.shape[1]
+            if cpu_filters.usable(chunk, own):
+                cpu_filters.add_pieces(found, chunk, own, _KNOTS, _FARTHEST)
             else:
-                for piece, factors in zip(cls._pieces(responses), own.unbind(2), strict=True):
+                for piece, factors in zip(cls._pieces(chunk.clamp(-_FARTHEST, _FARTHEST)), own.unbind(2), strict=True):
                     found = found + torch.einsum("bdhw,bnd->bnhw", piece, factors)
         return found
 
@@ -118,6 +121,17 @@ class FineReadout(nn.Module):
         y, x = torch.meshgrid(y, x, indexing="ij")
         powers = torch.stack([x, y, x * x, y * y, x * y])
         return torch.cat([powers, hats(x, y, _HATS), torch.ones_like(x)[None]])[None]
+
+    @staticmethod
+    def _placed(weights: Tensor, size: tuple[int, int]) -> Tensor:
+        """The weighted sum of what :meth:`_place` gives, without it. weights: (B, N, _PLACE + 1). (B, N, h, w)."""
+        y, x = (torch.linspace(-1, 1, side, device=weights.device) for side in size)
+        y = y[:, None]
+        of_x, of_y, of_xx, of_yy, of_xy = weights[..., :5, None, None].unbind(2)
+        grid = weights[..., 5:-1].unflatten(-1, (_HATS, _HATS))
+        found = F.interpolate(grid, size, mode="bilinear", align_corners=True)
+        found = found + (of_x + of_xx * x) * x
+        return found + (of_y + of_yy * y + of_xy * x) * y + weights[..., -1, None, None]
 
     def _weights(self) -> Tensor:
         weights = self.log_weight.exp()
@@ -177,7 +191,7 @@ class FineReadout(nn.Module):
             pieces = weights[..., at : at + 2 * len(_KNOTS) * CHANNELS].unflatten(-1, (-1, CHANNELS))
             found = found + self._filtered(maps.picture, pieces)
             at += pieces[0, 0].numel()
-            found = found + torch.einsum("dhw,bnd->bnhw", self._place(maps.picture)[0], weights[..., at:])
+            found = found + self._placed(weights[..., at:], size)
             return found * self.log_scale.exp()
 
 

@@ -31,7 +31,7 @@ from lib.training.validation import UNVARIED, choose_supports
 
 SUPPORTS = (4, 12, 2, 8)  # of the guesses of one round and the next
 FOLDS = 4  # parts that the studies are divided into; each is segmented from the others
-STEPS = 25  # with the guesses of one round
+STEPS = 100  # with the guesses of one round
 SLICES = 128  # of all studies together; each is segmented once in a round
 _UNIONS = 0.2  # share of samples that are two structures taken as one
 _SURE = 10.0
