@@ -1,5 +1,7 @@
 """The second network in cascade: what it draws, when it is used, how fine it is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -70,12 +72,12 @@ class Always(Cascade):
     [
         ("right", "poor", True, True),
         ("poor", "right", True, False),
-        ("right", "right", True, False),
+        ("right", "right", True, True),
         ("good", "right", True, False),
         ("good", "right", False, True),
         ("poor", "right", False, False),
     ],
-    ids=["better", "worse", "alike-and-honest", "less-and-honest", "less-than-flattered", "far-less"],
+    ids=["better", "worse", "alike", "less-and-honest", "less-than-flattered", "far-less"],
 )
 def test_the_supports_say_whether_it_helps(drawn, guess, honest, used):
     network, masks = Always(CascadeConfig(width=4)), discs(3)
@@ -95,14 +97,20 @@ def test_each_object_is_judged_by_the_supports_that_are_compared():
     network, masks = Always(CascadeConfig(width=4)), discs(2).expand(-1, 3, -1, -1)
     network.drawn = logits(torch.stack([masks[0], 1 - masks[1]]))  # right on the first support, wrong on the second
     compared = torch.tensor([[True, False, False], [False, True, False]])
-    helps = network.helps(
-        torch.zeros(2, 3, 8, 8), logits(0.8 * masks - 0.2), masks, compared=compared, honest=torch.ones(3).bool()
-    )
-    assert helps.tolist() == [False, False, False]
-    network.drawn = logits(torch.stack([masks[0], 1 - masks[1]]))
-    poor = logits(discs(2, radius=0.15)).expand(-1, 3, -1, -1)
-    helps = network.helps(torch.zeros(2, 3, 8, 8), poor, masks, compared=compared, honest=torch.ones(3).bool())
-    assert helps.tolist() == [True, False, False]
+    helps = network.helps(torch.zeros(2, 3, 8, 8), logits(masks), masks, compared=compared, honest=torch.ones(3).bool())
+    assert helps.tolist() == [True, False, False], "nor where nothing can be compared"
+
+
+@torch.no_grad()
+def test_a_network_that_saw_few_patients_is_believed_less(drawing):
+    few, many = (CascadeConfig.suited([], groups).share for groups in (2, 12))
+    assert 0.3 < few < 0.5 < many == 0.75
+    pictures, guesses = torch.randn(1, 3, 96, 96), torch.randn(1, 1, 96, 96)
+    away = []
+    for share in (0.0, few, many):
+        drawing.config = replace(drawing.config, share=share)
+        away.append((drawing.redraw(pictures, guesses) - guesses).abs().mean())
+    assert away[0] == 0 < away[1] < away[2]
 
 
 def test_the_grid_is_as_fine_as_the_structures_need():

@@ -136,7 +136,9 @@ def test_update_model_starts_and_stops_a_training(archived, viewer):
 def test_what_a_training_made_is_used_until_it_is_rolled_back(archived, viewer):
     parent = archived.server.info()["models"]["proxyprompt"]["config"]["adapter"][0]
     viewer.open(archived.studies["us_08"].study)
-    viewer.choose("train", max_minutes="0.05", learning_rate="0.000001")  # hardly changes it: not worse, so published
+    viewer.choose(
+        "train", trainable="all", max_minutes="0.05", learning_rate="0.000001"
+    )  # hardly changes it: not worse, so published
     assert viewer.update_model("Update Model") == 200
     said = viewer.wait_for_training()
     viewer.shot("trained")

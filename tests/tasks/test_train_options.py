@@ -34,10 +34,11 @@ def test_a_dialog_that_was_left_alone_means_the_defaults():
 def test_what_was_changed_counts():
     options = parse(max_epochs="3", max_minutes=1.5, learning_rate="1e-3", trainable="lora", structures="cup", rank=8)
     assert (options.config.max_epochs, options.config.max_minutes, options.config.rank) == (3, 1.5, 8)
-    assert options.config.learning_rate == 1e-3
+    assert options.config.learning_rate == options.config.rate == 1e-3
     assert options.config.trainable == "lora"
     assert options.structures == ("cup",)
     assert parse(structures=["cup", "disc"]).structures == ("cup", "disc")
+    assert parse(trainable="all", learning_rate="auto").config.rate < parse(trainable="cascade").config.rate
     assert parse(max_minutes=NO_LIMIT).config.max_minutes is None
     assert parse(publish="even if unproven").publish_unproven
     assert parse(publish="adapter-3").publish == "adapter-3"
@@ -57,7 +58,7 @@ def test_the_request_as_the_server_sends_it_when_it_trains_all():
         ({"max_epochs": 2.5}, ["2.5"]),
         ({"max_epochs": True}, ["True"]),
         ({"max_minutes": -1}, ["-1", NO_LIMIT]),
-        ({"learning_rate": "nan"}, ["learning_rate"]),
+        ({"learning_rate": "nan"}, ["learning_rate", "'auto'"]),
         ({"trainable": "some"}, ["some", "lora"]),
         ({"parent": "adapter-9"}, ["adapter-9", "adapter-2, atto-1"]),
         ({"publish": "adapter-9"}, ["adapter-9", "if proven", "adapter-3"]),

@@ -1,7 +1,6 @@
 """Training of a cascade: what it learns from, what it leaves alone, what a version keeps of it."""
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from tiny_training import QUICK, SIDE, make_bench
 
 from lib.cascade import CascadeConfig
 from lib.segmenter import build_segmenter
-from lib.training import trainable
+from lib.training import material, trainable
 from lib.training.cascade_model import STEPS, CascadeLoss, CascadeModel, Sample, SampleSource
 from lib.training.cases import read_slices
 from lib.training.episodes import EpisodeSource
@@ -22,9 +21,15 @@ from lib.training.trainable import make_trainable
 CONFIG = replace(QUICK, trainable=CASCADE, learning_rate=None, batch=4, augment=True)
 
 
+@dataclass(frozen=True)
+class Narrow(CascadeConfig):
+    width: int = 4
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(trainable, "CascadeConfig", partial(CascadeConfig, width=4))
+    monkeypatch.setattr(material, "CascadeConfig", Narrow)
+    monkeypatch.setattr(trainable, "CascadeConfig", Narrow)
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +107,14 @@ def test_it_learns_to_draw_what_the_guess_only_points_at(model):
     torch.manual_seed(0)
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     criterion = CascadeLoss(model.segmenter.cascade, pixel_weight=1.0)
-    optimiser = torch.optim.AdamW(criterion.parameters(), CONFIG.rate)
-    middles = torch.randint(30, 66, (40, 8, 2))
+    optimiser = torch.optim.AdamW(criterion.parameters(), 5e-3)
+    middles = torch.randint(30, 66, (60, 4, 2))
     losses, dice = [], []
     for step in middles:
         away = [((x - m[0]).square() + (y - m[1]).square()).sqrt() for m in step]
         masks = torch.stack([d < 20 for d in away])[:, None].float()
         guesses = 20 * torch.stack([d < 8 for d in away])[:, None].float() - 10
-        found = criterion(Sample(masks + 0.1 * torch.randn(8, 3, 96, 96), guesses, masks))
+        found = criterion(Sample(masks + 0.1 * torch.randn(4, 3, 96, 96), guesses, masks))
         optimiser.zero_grad()
         found.total.backward()
         optimiser.step()
@@ -128,7 +133,11 @@ def test_it_alone_trains_and_the_version_is_served_with_it(bench):
     before = {name: p.clone() for name, p in bench.segmenter().named_parameters()}
     outcome = train(bench, replace(CONFIG, max_epochs=3))
     header = outcome.header
-    assert header.config["foundation"]["kind"] == "frozen" and header.config["cascade"] == {"size": 96, "width": 4}
+    assert header.config["foundation"]["kind"] == "frozen" and header.config["cascade"] == {
+        "size": 96,
+        "width": 4,
+        "share": 5 / 9,  # of six groups one is held out
+    }
     served = build_segmenter(weights_dir=bench.folder, adapters=bench.store, adapter=header.name, image_size=SIDE)
     assert served.cascade.trained and not any(p.requires_grad for p in served.parameters())
     for name, parameter in served.named_parameters():
@@ -147,10 +156,12 @@ def test_it_alone_trains_and_the_version_is_served_with_it(bench):
     assert all(torch.equal(p, first[name]) for name, p in other.cascade.named_parameters()), "stays on top"
 
 
-def test_the_parent_is_scored_as_it_is_served(bench):
-    plain = train(bench, replace(QUICK, max_epochs=1))
-    cascaded = train(bench, replace(CONFIG, max_epochs=1), segmenter=bench.segmenter("atto-1"))
-    assert plain.parent == cascaded.parent
+def test_the_parent_is_scored_as_it_is_served(tmp_path):
+    bench = make_bench(tmp_path, groups=12)
+    one = {"max_epochs": 1, "steps_per_epoch": 1, "validation_supports": 2}
+    plain = train(bench, replace(QUICK, **one))
+    cascaded = train(bench, replace(CONFIG, **one), segmenter=bench.segmenter("atto-1"))
+    assert plain.parent == cascaded.parent and len(plain.parent["core"]) == 3
 
 
 def test_resumed_is_the_same_as_uninterrupted(bench):

@@ -18,12 +18,19 @@ def test_a_better_version_is_published_and_the_reason_has_the_figures():
     assert "+0.100 on 3 held-out groups" in decision.reason and "cup +0.100" in decision.reason
 
 
-@pytest.mark.parametrize(("loss", "status"), [(0.0, "published"), (0.0049, "published"), (0.0051, "refused")])
+@pytest.mark.parametrize(("loss", "status"), [(0.0001, "published"), (0.0049, "published"), (0.0051, "refused")])
 def test_the_mean_may_lose_no_more_than_half_a_point(loss, status):
     decision = judge(scores(disc=[0.5] * 4), scores(disc=[0.5 - loss] * 4))
     assert decision.status == status
     if status == "refused":
         assert decision.reason.startswith("worse than the version it came from: mean Dice -0.005")
+
+
+def test_a_version_that_draws_the_same_is_not_worth_serving():
+    same = scores(disc=[0.5, 0.6, 0.7], cup=[0.4] * 3)
+    decision = judge(same, same)
+    assert decision.status == "refused" and decision.gain == 0
+    assert "draws what the version it came from draws" in decision.reason and "train longer" in decision.reason
 
 
 def test_no_structure_may_pay_for_another():

@@ -103,7 +103,8 @@ def _number(name: str, value: Any) -> float | int | None:
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 < number < float("inf") or (whole and number != int(number)):
-        hint = f", or {NO_LIMIT!r}" if name == "max_minutes" else ""
+        other = {"max_minutes": NO_LIMIT, "learning_rate": AUTO}.get(name)
+        hint = f", or {other!r}" if other else ""
         raise refuse(f"{name} {value!r} is not a {'whole ' if whole else ''}number above 0{hint}")
     return int(number) if whole else number
 

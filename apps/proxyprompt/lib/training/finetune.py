@@ -110,7 +110,7 @@ def finetune(
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
         untrained = not segmenter.trained
-        kind = make_trainable(segmenter, config, parent, cascade_size=material.cascade_size)
+        kind = make_trainable(segmenter, config, parent, cascade=material.cascade)
         episode_model = trained_model(segmenter, config, model)
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
         run = Run(episode_model, material, config, run_folder, fingerprint=fingerprint)

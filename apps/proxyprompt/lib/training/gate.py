@@ -1,4 +1,4 @@
-"""Whether a new version may serve: it must not be worse than the one it came from.
+"""Whether a new version may serve: it must not be worse than the one it came from, nor the same.
 
 Both are scored on the same held-out groups, which trained neither; the differences are paired, group by group.
 """
@@ -51,6 +51,9 @@ def judge(parent: Scores, child: Scores) -> Decision:
     if len(groups) < LEAST_GROUPS:
         reason = f"{said}; at least {LEAST_GROUPS} held-out groups are needed to prove anything: label more studies"
         return Decision(UNPROVEN, reason, gain, gains, len(groups))
+    if not any(d for by_group in differences.values() for d in by_group.values()):
+        reason = f"it draws what the version it came from draws: {said}; train longer, or look at the labels"
+        return Decision(REFUSED, reason, gain, gains, len(groups))
     if not gain >= LEAST_GAIN:
         reason = f"worse than the version it came from: {said}; at most {-LEAST_GAIN} may be lost"
         return Decision(REFUSED, reason, gain, gains, len(groups))

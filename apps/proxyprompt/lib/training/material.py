@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib.cascade import suited_size
+from lib.cascade import CascadeConfig
 from lib.studies.ranking import evenly
-from lib.training.cases import Cases, LabelledSlice, read_slices
+from lib.training.cases import Cases, read_slices
 from lib.training.distributed import rank, shared
 from lib.training.episodes import EpisodeSource
-from lib.training.finetune_config import FinetuneConfig
+from lib.training.finetune_config import CASCADE, FinetuneConfig
 from lib.training.groups import GroupSplit
 from lib.training.validation import Validation
 
@@ -22,14 +21,14 @@ _LOOKED_AT = 32
 @dataclass(frozen=True)
 class Material:
     """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user.
-    cascade_size: pixels that their shapes need, see :func:`lib.cascade.suited_size`."""
+    cascade: what suits them."""
 
     source: EpisodeSource
     validation: Validation
     structures: tuple[str, ...]
     groups: tuple[str, ...]
     warnings: tuple[str, ...]
-    cascade_size: int
+    cascade: CascadeConfig
 
 
 def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: int) -> Material:
@@ -60,7 +59,7 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
             if case.group in held
             for labelled in read_slices(case, names, most=config.validation_slices)
         ],
-        slices,
+        [] if config.trainable == CASCADE else slices,
         names,
         source.structures,
         supports=config.validation_supports,
@@ -72,10 +71,12 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         structures=tuple(names[n] for n in source.structures),
         groups=tuple(sorted(split.hash_of(group) for group in groups - held)),
         warnings=tuple(warnings),
-        cascade_size=size_for(slices, source.structures),
+        cascade=cascade_for(source),
     )
 
 
-def size_for(slices: Sequence[LabelledSlice], structures: Sequence[int]) -> int:
-    """Of a cascade that is to draw these structures."""
-    return suited_size(s.masks[structures].float() / 255 for s in evenly(slices, _LOOKED_AT))
+def cascade_for(source: EpisodeSource) -> CascadeConfig:
+    """What suits the structures and the number of groups of a training."""
+    slices = [s for some in source.by_key.values() for s in some]
+    masks = (s.masks[source.structures].float() / 255 for s in evenly(slices, _LOOKED_AT))
+    return CascadeConfig.suited(masks, len(source.by_key))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.cascade import SIZES, Cascade, CascadeConfig
+from lib.cascade import Cascade, CascadeConfig
 from lib.foundation import CASCADE_PREFIX, FOUNDATION_PREFIX, GENERATOR_PREFIX
 from lib.foundation.adapted import FROZEN, LORA, WHOLE, adapted_state
 from lib.foundation.lora import add_lora, has_lora, lora_options, merge_lora, train_only_lora
@@ -19,13 +20,17 @@ from lib.training.finetune_config import CASCADE, TRAINABLE, FinetuneConfig
 
 
 def make_trainable(
-    segmenter: Segmenter, config: FinetuneConfig, parent: AdapterHeader | None, *, cascade_size: int = SIZES[0]
+    segmenter: Segmenter,
+    config: FinetuneConfig,
+    parent: AdapterHeader | None,
+    *,
+    cascade: CascadeConfig | None = None,
 ) -> str:
     """Freezes and unfreezes in place, puts low-rank adapters or a cascade where the config wants them. Returns what
     will be kept of the foundation: "lora", "whole" or "frozen". The fine readout is solved for each support set and
     does not train; a cascade trains alone.
 
-    cascade_size: pixels of a new cascade, see :func:`lib.cascade.suited_size`. Raises TrainingError where the
+    cascade: what suits the labels; a cascade that is there already keeps its size. Raises TrainingError where the
     foundation or the parent cannot be trained so.
 
     parent: the version that ``segmenter`` is, None for what is shipped. Where the parent changed every weight of the
@@ -37,7 +42,7 @@ def make_trainable(
         raise TrainingError(f"the adapters of {segmenter.version} are merged; build it with merge=False to train it on")
     segmenter.requires_grad_(False)
     if config.trainable == CASCADE:
-        _add_cascade(segmenter, config, cascade_size)
+        _add_cascade(segmenter, cascade or CascadeConfig(), seed=config.seed)
         return before
     segmenter.generator.requires_grad_(True)
     for readout in readouts(segmenter):
@@ -57,7 +62,7 @@ def make_trainable(
     return WHOLE if before == WHOLE else LORA
 
 
-def _add_cascade(segmenter: Segmenter, config: FinetuneConfig, size: int) -> None:
+def _add_cascade(segmenter: Segmenter, config: CascadeConfig, *, seed: int) -> None:
     if not readouts(segmenter):
         others = ", ".join(t for t in TRAINABLE if t != CASCADE)
         raise TrainingError(
@@ -66,9 +71,10 @@ def _add_cascade(segmenter: Segmenter, config: FinetuneConfig, size: int) -> Non
         )
     if segmenter.cascade is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            cascade = Cascade(CascadeConfig(size=size))
-        segmenter.cascade = cascade.to(next(segmenter.parameters()).device)
+            torch.manual_seed(seed)
+            segmenter.cascade = Cascade(config).to(next(segmenter.parameters()).device)
+    else:
+        segmenter.cascade.config = replace(segmenter.cascade.config, share=config.share)
     segmenter.cascade.requires_grad_(True)
 
 

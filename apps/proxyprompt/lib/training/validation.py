@@ -1,9 +1,10 @@
 """How well a segmenter does on the held-out groups: what early stopping and the gate look at.
 
 The held-out studies support each other, never their own group: none of them trained any version, so the supports favour
-no version, and a wrong label among the training studies cannot spoil the measure. Where fewer of them show a structure
-than a request has supports, slices of training studies support as well: with fewer supports than it is served with, the
-version to start from would look worse than it is, and a trained one, which needs them less, better. Masks are compared
+no version, and a wrong label among the training studies cannot spoil the measure. Where a decoder was trained and fewer
+of them show a structure than a request has supports, slices of training studies support as well: with fewer supports
+than it is served with, the version to start from would look worse than it is, and a trained one, which needs them less,
+better. Masks are compared
 on the studies' own pixels, gated by presence as served ones are.
 """
 
