@@ -8,6 +8,7 @@ from tiny_atto import write_tiny_atto
 from tiny_sam import build_tiny_sam
 from tiny_training import QUICK, make_bench
 
+from lib.cascade import Cascade, CascadeConfig
 from lib.foundation.base import Points
 from lib.foundation.lora import add_lora
 from lib.foundation.sam import Sam
@@ -251,3 +252,56 @@ def test_a_version_of_other_weights_is_refused(tmp_path):
 def test_unknown_names_list_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="unknown adapter version 'best' of sam_vit_b; there are: untrained"):
         build_segmenter(foundation="sam_vit_b", weights_dir=tmp_path, adapter="best")
+
+
+@pytest.fixture
+def cascaded():
+    """A segmenter with a cascade that is trained, as far as anybody can tell, and what it remembers of three pairs."""
+    segmenter = small_segmenter("sam2", readout=True)
+    segmenter.cascade = Cascade(CascadeConfig(size=96, width=4)).eval().requires_grad_(False)
+    segmenter.cascade.network.output_block.conv.conv.bias.fill_(0.1)
+    images, masks = draw(segmenter, pairs=3)
+    features = segmenter.encode(images)
+    contexts = segmenter.encode_pair(images[:3], masks[:3])
+    asked = features[:3], contexts, torch.ones(3, 2).bool(), masks[:3]
+    return segmenter, features[3:], asked
+
+
+@pytest.mark.parametrize("pairs", [1, 3], ids=["flattered", "left-out"])
+@torch.no_grad()
+def test_the_supports_say_which_objects_a_cascade_draws_again(cascaded, monkeypatch, pairs):
+    segmenter, target, (features, contexts, valid, masks) = cascaded
+    seen = {}
+
+    def helps(pictures, guesses, masks, *, compared, honest):
+        seen.update(guesses=guesses, compared=compared, honest=honest)
+        return torch.tensor([True, False])
+
+    monkeypatch.setattr(segmenter.cascade, "helps", helps)
+    memory = segmenter.remember(features[:pairs], contexts[:pairs], valid[:pairs], masks[:pairs])
+    assert memory.redrawn.tolist() == [[True, False]]
+    assert memory.only(1).redrawn.tolist() == [[False]] and memory.repeated(2).redrawn.shape == (2, 2)
+    assert seen["honest"].tolist() == [pairs == 3] * 2 and seen["compared"].all()
+    plain = segmenter.segment(features[:pairs], replace(memory, redrawn=None)).mask_logits
+    assert torch.equal(seen["guesses"], plain) == (pairs == 1), "left out, a support does not speak for itself"
+
+    mixed = segmenter.segment(target, memory).mask_logits
+    plain = segmenter.segment(target, replace(memory, redrawn=None)).mask_logits
+    redrawn = segmenter.cascade.redraw(target.picture, plain)
+    assert torch.equal(mixed[:, 1], plain[:, 1]) and torch.equal(mixed[:, 0], redrawn[:, 0])
+    assert not torch.equal(mixed[:, 0], plain[:, 0])
+
+
+@torch.no_grad()
+def test_clicks_change_as_much_after_a_cascade_as_without(cascaded):
+    segmenter, target, asked = cascaded
+    memory = segmenter.remember(*asked)
+    points = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
+    changes = []
+    for redrawn in (None, torch.ones(1, 2).bool()):
+        some = replace(memory, redrawn=redrawn)
+        changes.append(
+            segmenter.segment(target, some, points).mask_logits - segmenter.segment(target, some).mask_logits
+        )
+    assert changes[0].abs().max() > 1e-5
+    torch.testing.assert_close(*changes, rtol=1e-3, atol=1e-4)
