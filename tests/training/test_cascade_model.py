@@ -85,6 +85,23 @@ def test_a_slice_is_guessed_from_other_groups_each_time_from_some_more_or_less(m
     assert min(counts) == 2 and max(counts) >= 4
 
 
+@torch.no_grad()
+def test_supports_are_remembered_once_for_each_structure(model, episodes, monkeypatch):
+    slices = [some[0] for some in episodes.by_key.values()][:2]
+    calls, remember = [], model.segmenter.remember_without_cascade
+    monkeypatch.setattr(
+        model.segmenter, "remember_without_cascade", lambda *given: calls.append(given) or remember(*given)
+    )
+    source, served = SampleSource(model, episodes, CONFIG), []
+    for structure in (0, 1, 0):
+        pictures = [source._picture(s, [structure]) for s in slices]
+        masks = torch.stack([p.masks for p in pictures])
+        contexts = model.segmenter.encode_pair(torch.stack([p.image for p in pictures]), masks)
+        served.append(model.serve(pictures, model.features(pictures), contexts, torch.ones(2, 1).bool()))
+    assert len(calls) == 2
+    assert torch.equal(served[0].values, served[2].values) and not torch.equal(served[0].values, served[1].values)
+
+
 def test_image_guess_and_mask_are_varied_alike(model, episodes, monkeypatch):
     source = SampleSource(model, episodes, replace(CONFIG, batch=16))
 

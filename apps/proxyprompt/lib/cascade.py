@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
+from lib.dice import hard_dice
+
 SIZES = (96, 160, 256)
 _LEVELS = 5
 _SURE = 10.0  # a guess's logits go on and on
@@ -106,7 +108,7 @@ class Cascade(nn.Module):
         if not self.trained or not compared.any():
             return torch.zeros_like(honest)
         truth = F.adaptive_avg_pool2d(masks.float(), guesses.shape[-2:]) > 0.5
-        before, after = (_dice(drawn > 0, truth) for drawn in (guesses, self.redraw(pictures, guesses)))
+        before, after = (hard_dice(drawn > 0, truth) for drawn in (guesses, self.redraw(pictures, guesses)))
         gain = ((after - before) * compared).sum(0) / compared.sum(0).clamp_min(1)
         return compared.any(0) & (gain > torch.where(honest, -_MAY_LOSE, -_MAY_LOSE_FLATTERED))
 
@@ -126,13 +128,7 @@ def suited_size(masks: Iterable[Tensor]) -> int:
         kept = []
         for mask in shown:
             back = F.interpolate(laid(mask, size), mask.shape[-2:], mode="bilinear", align_corners=False)
-            kept.append(_dice(back > 0.5, mask > 0.5))
+            kept.append(hard_dice(back > 0.5, mask > 0.5))
         if not kept or torch.cat(kept).mean() >= _KEPT:
             return size
     return SIZES[-1]
-
-
-def _dice(drawn: Tensor, truth: Tensor) -> Tensor:
-    """(..., h, w) bool twice -> (...)."""
-    both = (drawn & truth).sum((-2, -1))
-    return 2 * both / (drawn.sum((-2, -1)) + truth.sum((-2, -1))).clamp_min(1)

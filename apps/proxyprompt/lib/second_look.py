@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.dice import hard_dice
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.prompt.filters import blur
@@ -147,10 +148,8 @@ def _left_out(
 def _decoder_is_better(first: Tensor, drawn: Tensor, masks: Tensor, known: Tensor) -> bool:
     """By mean Dice. first, drawn: (K, h, w). masks: (K, S, S). known: (K,) bool, those that are compared."""
     truth = F.adaptive_avg_pool2d(masks[known].float(), first.shape[-2:]) > 0.5
-    dice = []
-    for guess in (first[known] > 0, drawn[known] > 0):
-        dice.append((2 * (guess & truth).sum((1, 2)) / (guess.sum((1, 2)) + truth.sum((1, 2))).clamp_min(1)).mean())
-    return bool(dice[1] > dice[0])
+    before, after = (hard_dice(guess[known] > 0, truth).mean() for guess in (first, drawn))
+    return bool(after > before)
 
 
 def _mixed(readout: FineReadout, share: float, device: torch.device) -> Tensor:

@@ -193,6 +193,7 @@ class ProxyPromptInfer(InferTask):
             "slices": int(masks.present()[:, n].sum()),
             "slices_searched": int(masks.searched()[:, n].sum()),
             "voxels": int((labels == id).sum()),
+            "redrawn": masks.redrawn[n],
             "agreement": None if agreement is None else round(agreement, 4),
         }
 

@@ -44,13 +44,14 @@ class Masks:
 
     logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. placed: (Z, N), from
     0 to 1, what labelled volumes say of the place of the slice. agreement: N, None where fewer than two supports hold
-    the structure.
+    the structure. redrawn: N, whether the version's cascade drew the masks.
     """
 
     logits: np.ndarray
     presence: np.ndarray
     placed: np.ndarray
     agreement: tuple[float | None, ...]
+    redrawn: tuple[bool, ...]
 
     def searched(self) -> np.ndarray:
         """(Z, N) bool, whether the slice lies where the structure can be."""
@@ -99,7 +100,7 @@ class Pipeline:
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
             nowhere = np.zeros((len(indices), structures), np.float32)
-            return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
+            return Masks(logits, nowhere, nowhere + 1, (None,) * structures, (False,) * structures)
         features, contexts, memory = self.prepare(selection)
         key = self._key("decoded", study.content_hash, self.memory_key(selection), indices)
         entry = self._cache.get(key)
@@ -112,7 +113,8 @@ class Pipeline:
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         presence = entry.tensors["presence"].numpy()
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
-        masks = Masks(logits, presence, where, (None,) * structures)
+        redrawn = (False,) * structures if memory.redrawn is None else tuple(memory.redrawn[0].tolist())
+        masks = Masks(logits, presence, where, (None,) * structures, redrawn)
         if not agreement:
             return masks
         shown = indices[most_shown(masks)]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.cascade import Cascade, laid
+from lib.dice import hard_dice
 from lib.foundation.base import Features, Foundation
 from lib.prompt.context import SupportMemory
 from lib.second_look import Learned
@@ -26,7 +27,7 @@ from lib.training.cases import LabelledSlice
 from lib.training.episode_model import EpisodeModel
 from lib.training.episodes import EpisodeSource, Picture, prepare
 from lib.training.finetune_config import FinetuneConfig
-from lib.training.losses import SegmentationLoss, hard_dice, soft_dice
+from lib.training.losses import SegmentationLoss, soft_dice
 from lib.training.validation import UNVARIED, choose_supports
 
 SUPPORTS = (4, 12, 2, 8)  # of the guesses of one round and the next
@@ -67,7 +68,8 @@ class CascadeModel(EpisodeModel):
         self, pictures: Sequence[Picture], features: Features, contexts: Tensor, declared: Tensor
     ) -> SupportMemory:
         masks = torch.stack([p.masks for p in pictures])
-        key = (tuple(p.key for p in pictures), masks.shape[1], declared.cpu().numpy().tobytes())
+        shown = masks.sum((2, 3)).cpu().numpy()  # tells structures of the same pictures apart
+        key = (tuple(p.key for p in pictures), declared.cpu().numpy().tobytes(), shown.tobytes())
         if key not in self._remembered:
             self._remembered[key] = self.segmenter.remember_without_cascade(features, contexts, declared, masks)
         return self.segmenter.with_cascade(*self._remembered[key], features, declared, masks)

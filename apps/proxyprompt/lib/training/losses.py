@@ -28,12 +28,6 @@ def soft_dice(logits: Tensor, masks: Tensor) -> Tensor:
     return (2 * overlap + EPSILON) / (probabilities.sum((-2, -1)) + masks.sum((-2, -1)) + EPSILON)
 
 
-def hard_dice(drawn: Tensor, truth: Tensor) -> Tensor:
-    """Dice of masks, (..., h, w) bool twice -> (...); 0 where both are empty."""
-    both = (drawn & truth).sum((-2, -1))
-    return 2 * both / (drawn.sum((-2, -1)) + truth.sum((-2, -1))).clamp_min(1)
-
-
 def segmentation_loss(
     decoded: Decoded,
     masks: Tensor,
