@@ -105,7 +105,7 @@ def test_each_object_is_judged_by_the_supports_that_are_compared():
 def test_a_network_that_saw_few_patients_is_believed_less(drawing):
     few, many = (CascadeConfig.suited([], groups).share for groups in (2, 12))
     assert 0.3 < few < 0.5 < many == 0.75
-    pictures, guesses = torch.randn(1, 3, 96, 96), torch.randn(1, 1, 96, 96)
+    pictures, guesses = torch.randn(1, 3, 96, 96), torch.rand(1, 1, 96, 96)
     away = []
     for share in (0.0, few, many):
         drawing.config = replace(drawing.config, share=share)

@@ -23,6 +23,7 @@ from lib.dice import hard_dice
 SIZES = (96, 160, 256)
 _LEVELS = 5
 _SURE = 10.0  # a guess's logits go on and on
+_MIXED = 3.0  # as sure as a guess may be against what the network draws: a speck of it must not outweigh that
 _UNIT = 0.2  # brings them to the size of an image's values
 _SHARE = 0.5  # of the guess, in what the network draws: it starts from there, and is free to leave it
 _FEW = 4  # groups from which half of the mask is what the network draws
@@ -93,7 +94,7 @@ class Cascade(nn.Module):
         drawn = self(seen, laid(guesses, self.config.size).flatten(0, 1)[:, None])
         drawn = drawn.unflatten(0, (-1, objects))[:, :, 0].to(guesses.dtype)
         drawn = F.interpolate(drawn, guesses.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.lerp(guesses, drawn, self.config.share)
+        return torch.lerp(guesses.clamp(-_MIXED, _MIXED), drawn, self.config.share)
 
     def helps(self, pictures: Tensor, guesses: Tensor, masks: Tensor, *, compared: Tensor, honest: Tensor) -> Tensor:
         """For which objects the supports' own masks allow that it draws them again: (N,) bool.
