@@ -183,7 +183,6 @@ def train(options: argparse.Namespace, device: str) -> int:
     from lib.segmenter import build_segmenter
     from lib.training.adapters import REFUSED, AdapterStore
     from lib.training.distributed import rank
-    from lib.training.episode_model import EpisodeModel
     from lib.training.finetune import Progress, finetune
     from lib.training.peers import PeerModel, build_peer
 
@@ -229,7 +228,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             run_folder=out / "run",
             report=report,
             stop=interrupted.is_set,
-            model=PeerModel if options.peer else EpisodeModel,
+            model=PeerModel if options.peer else None,
         )
     if rank() == 0:
         for structure, child in outcome.child.items():

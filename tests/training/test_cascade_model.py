@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import QUICK, SIDE, make_bench
 
-from lib.cascade import CascadeConfig
+from lib.cascade import CascadeConfig, laid
 from lib.segmenter import build_segmenter
 from lib.training import material, trainable
 from lib.training.cascade_model import STEPS, CascadeLoss, CascadeModel, Sample, SampleSource
@@ -118,6 +118,18 @@ def test_image_guess_and_mask_are_varied_alike(model, episodes, monkeypatch):
         torch.where(m, sample.images.mean(1, keepdim=True), torch.nan) for m in (sample.masks > 0.5, sample.masks < 0.5)
     )
     assert (inside.flatten(1).nanmean(1) > outside.flatten(1).nanmean(1)).all()  # both structures are bright
+
+
+def test_of_a_fine_grid_a_step_sees_the_same_part_of_each(model, episodes, monkeypatch):
+    monkeypatch.setattr(model.segmenter.cascade, "config", CascadeConfig(size=256, width=4))
+    source = SampleSource(model, episodes, replace(CONFIG, batch=16))
+    monkeypatch.setattr(
+        source, "_guess", lambda turn, key, labelled: 20 * laid(labelled.masks[None].float() / 255, 256)[0] - 10
+    )
+    sample = source.draw(0, model.segmenter.foundation)
+    assert sample.images.shape == (16, 3, 128, 128) and sample.guesses.shape == sample.masks.shape == (16, 1, 128, 128)
+    assert ((sample.guesses > 0) == (sample.masks > 0.5)).float().mean((1, 2, 3)).min() > 0.98
+    assert sample.masks.flatten(1).mean(1).std() > 0.02, "not the same part for all"
 
 
 def test_it_learns_to_draw_what_the_guess_only_points_at(model):

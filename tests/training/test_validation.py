@@ -51,8 +51,8 @@ class Oracle(nn.Module):
         return Decoded(logits, there, there, there)
 
 
-def validation(held, spare, supports=4):
-    return Validation(held, spare, NAMES, [0, 1], supports=supports, hash_of=lambda group: f"#{group}")
+def validation(held, spare, supports=4, **more):
+    return Validation(held, spare, NAMES, [0, 1], supports=supports, hash_of=lambda group: f"#{group}", **more)
 
 
 def oracle(bench, **options):
@@ -68,6 +68,11 @@ def test_a_model_that_sees_it_all_scores_one_for_each_group(bench, slices):
     more = oracle(bench)
     validation(slices[:4], slices[4:], supports=4).scores(more)
     assert more.segmenter.supported == [(4, 2, True)] * 4, "as many as a request has: one of a training study"
+    few = oracle(bench)
+    validation(slices[:4], slices[4:], supports=4, enough=1).scores(few)
+    assert few.segmenter.supported == [(3, 2, True)] * 4, "for what does not need more"
+    validation(slices[:1], slices[4:], supports=4, enough=1).scores(few)
+    assert few.segmenter.supported[4:] == [(2, 2, True)], "but one cannot support itself"
 
 
 def test_presence_decides_as_it_does_when_served(bench, slices):

@@ -79,19 +79,16 @@ class Cascade(nn.Module):
         return bool(self._last.bias.any())
 
     def forward(self, pictures: Tensor, guesses: Tensor) -> Tensor:
-        """pictures: (B, 3, s, s), on any scale. guesses: (B, 1, s, s) logits. Returns (B, 1, s, s) logits."""
-        pictures = pictures.float()
-        pictures = pictures - pictures.mean((2, 3), keepdim=True)
-        pictures = pictures / (pictures.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)
+        """pictures: (B, 3, h, w), of :func:`seen`, or parts. guesses: (B, 1, h, w) logits. Returns logits as these."""
         guesses = guesses.float().clamp(-_SURE, _SURE)
-        seen = torch.cat([pictures, guesses * _UNIT], 1)
-        return self.network(seen.contiguous(memory_format=torch.channels_last)) + _SHARE * guesses
+        both = torch.cat([pictures, guesses * _UNIT], 1)
+        return self.network(both.contiguous(memory_format=torch.channels_last)) + _SHARE * guesses
 
     def redraw(self, pictures: Tensor, guesses: Tensor) -> Tensor:
         """pictures: (B, 3, h', w'). guesses: (B, N, h, w) logits, of any size. Returns logits as ``guesses``."""
         objects, guesses = guesses.shape[1], guesses.clamp(-_SURE, _SURE)
-        seen = laid(pictures, self.config.size).repeat_interleave(objects, 0)
-        drawn = self(seen, laid(guesses, self.config.size).flatten(0, 1)[:, None])
+        pictures = seen(pictures, self.config.size).repeat_interleave(objects, 0)
+        drawn = self(pictures, laid(guesses, self.config.size).flatten(0, 1)[:, None])
         drawn = drawn.unflatten(0, (-1, objects))[:, :, 0].to(guesses.dtype)
         drawn = F.interpolate(drawn, guesses.shape[-2:], mode="bilinear", align_corners=False)
         return torch.lerp(guesses.clamp(-_MIXED, _MIXED), drawn, self.config.share)
@@ -112,6 +109,13 @@ class Cascade(nn.Module):
         before, after = (hard_dice(drawn > 0, truth) for drawn in (guesses, self.redraw(pictures, guesses)))
         gain = ((after - before) * compared).sum(0) / compared.sum(0).clamp_min(1)
         return compared.any(0) & (gain > torch.where(honest, -_MAY_LOSE, -_MAY_LOSE_FLATTERED))
+
+
+def seen(pictures: Tensor, size: int) -> Tensor:
+    """What the network sees of (B, 3, h, w) on any scale: (B, 3, size, size), each channel of mean 0 and variance 1."""
+    pictures = laid(pictures, size)
+    pictures = pictures - pictures.mean((2, 3), keepdim=True)
+    return pictures / (pictures.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)
 
 
 def laid(x: Tensor, size: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.cascade import Cascade, laid
+from lib.cascade import Cascade, laid, seen
 from lib.dice import hard_dice
 from lib.foundation.base import Features, Foundation
 from lib.prompt.context import SupportMemory
@@ -33,6 +33,7 @@ from lib.training.validation import UNVARIED, choose_supports
 SUPPORTS = (4, 12, 2, 8)  # of the guesses of one round and the next
 FOLDS = 4  # parts that the studies are divided into; each is segmented from the others
 STEPS = 100  # with the guesses of one round
+PART = 128  # pixels along each side of a sample: fine structures show in a part of the image
 SLICES = 128  # of all studies together; each is segmented once in a round
 _UNIONS = 0.2  # share of samples that are two structures taken as one
 _SURE = 10.0
@@ -40,8 +41,8 @@ _SURE = 10.0
 
 @dataclass(frozen=True)
 class Sample:
-    """B slices, each for one object. images: (B, 3, s, s) in [0, 1]. guesses: (B, 1, s, s) logits. masks: (B, 1, s, s)
-    in [0, 1]."""
+    """B slices or parts of them, each for one object. images: (B, 3, s, s), as :func:`lib.cascade.seen`. guesses:
+    (B, 1, s, s) logits. masks: (B, 1, s, s) in [0, 1]."""
 
     images: Tensor
     guesses: Tensor
@@ -131,7 +132,13 @@ class SampleSource:
             both = torch.cat([mask, guess / (2 * _SURE) + 0.5])
             image, (mask, guess) = augment(image.clamp(0, 1), both.clamp(0, 1), seed=int(rng.integers(2**31)))
             mask, guess = mask[None], (guess[None] - 0.5) * (2 * _SURE)
-        return image, guess, mask
+        return self._part(rng, seen(image[None], self._size)[0], guess, mask)
+
+    def _part(self, rng: np.random.Generator, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """The same part of each, where the whole is larger than a step needs."""
+        side = min(PART, self._size)
+        top, left = (int(rng.integers(self._size - side + 1)) for _ in range(2))
+        return tuple(p[:, top : top + side, left : left + side] for p in pictures)
 
     @torch.no_grad()
     def _guess(self, turn: int, key: str, labelled: LabelledSlice) -> Tensor:

@@ -59,10 +59,11 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
             if case.group in held
             for labelled in read_slices(case, names, most=config.validation_slices)
         ],
-        [] if config.trainable == CASCADE else slices,
+        slices,
         names,
         source.structures,
         supports=config.validation_supports,
+        enough=1 if config.trainable == CASCADE else config.validation_supports,
         hash_of=split.hash_of,
     )
     return Material(

@@ -1,11 +1,10 @@
 """How well a segmenter does on the held-out groups: what early stopping and the gate look at.
 
 The held-out studies support each other, never their own group: none of them trained any version, so the supports favour
-no version, and a wrong label among the training studies cannot spoil the measure. Where a decoder was trained and fewer
-of them show a structure than a request has supports, slices of training studies support as well: with fewer supports
-than it is served with, the version to start from would look worse than it is, and a trained one, which needs them less,
-better. Masks are compared
-on the studies' own pixels, gated by presence as served ones are.
+no version, and a wrong label among the training studies cannot spoil the measure. Where too few of them show a
+structure, slices of training studies support as well. A cascade needs one; where a decoder was trained, as many as a
+request has supports: with fewer, the version to start from would look worse than it is, and a trained one, which needs
+them less, better. Masks are compared on the studies' own pixels, gated by presence as served ones are.
 """
 
 from __future__ import annotations
@@ -29,8 +28,9 @@ UNVARIED = -1  # in the place of the variation in a picture's key: as large as i
 
 
 class Validation:
-    """held: slices of the held-out cases, as large as they are. spare: slices that support where ``held`` are too few.
-    structures: those that are scored, indices into ``names``. supports: K. hash_of: group -> salted hash."""
+    """held: slices of the held-out cases, as large as they are. spare: slices that support where fewer than ``enough``
+    other held-out groups show a structure, None for K. structures: those that are scored, indices into ``names``.
+    supports: K. hash_of: group -> salted hash."""
 
     def __init__(
         self,
@@ -41,12 +41,14 @@ class Validation:
         *,
         supports: int,
         hash_of: Callable[[str], str],
+        enough: int | None = None,
     ) -> None:
         self._held, self._names, self._structures = list(held), list(names), list(structures)
         self._supports, self._hash_of = supports, hash_of
         self._pool = list(self._held)
+        enough = supports if enough is None else enough
         showing = {n: len({s.case.group for s in self._held if s.shown[n]}) for n in self._structures}
-        if lacking := [n for n, groups in showing.items() if self._held and groups <= supports]:
+        if lacking := [n for n, groups in showing.items() if self._held and groups <= enough]:
             self._pool += [spare[i] for i in choose_supports(spare, lacking, supports)]
 
     @torch.inference_mode()
