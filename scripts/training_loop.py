@@ -1,6 +1,6 @@
 """Does training pay on one's own data? Labels, measures, trains and measures again, on a running server.
 
-    mkdir loop && scripts/serve.sh --studies loop --port 8101 &
+    mkdir loop && scripts/serve.sh --studies loop --port 8101 --conf background_scoring false &
     python scripts/training_loop.py --data DIR --server http://127.0.0.1:8101 --json loop.json
 
 DIR: images/ and masks/ (with groups.csv), nnU-Net v2 or MSD (dataset.json), or a MONAI Label folder; it is only read.

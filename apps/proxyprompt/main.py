@@ -127,6 +127,7 @@ class ProxyPromptApp(MONAILabelApp):
             build=partial(self._build, merge=False),
             library=self.library,
             folder=self._state / "training",
+            device=self._device,
             defaults=FinetuneConfig.paper() if self.options.paper else FinetuneConfig.defaults(foundation),
         )
         return {NAME: task}

@@ -35,7 +35,8 @@ def server(tmp_path_factory):
     weights = write_tiny_atto(folder).parent
     studies = folder / "studies"
     studies.mkdir()
-    with running_server(studies, log=folder / "server.log", conf={"weights_dir": weights}) as server:
+    conf = {"weights_dir": weights, "background_scoring": "false"}  # a label that it flags changes who supports whom
+    with running_server(studies, log=folder / "server.log", conf=conf) as server:
         yield server
 
 
@@ -97,3 +98,16 @@ def test_a_training_that_cannot_be_says_why_and_the_server_goes_on(report, serve
     answer = requests.post(f"{server.url}/train/proxyprompt", **at_once)
     assert answer.status_code == 400 and "spleen" in answer.json()["detail"]
     assert client.versions()
+
+
+def test_two_processes_train_one_version(report, server):
+    client = Client(server.url)
+    client.train(max_epochs=1, processes=2)
+    while (status := client.training()[0])["status"] in ("SUBMITTED", "RUNNING"):
+        time.sleep(1)
+    assert status["status"] == "DONE", status["details"]
+    stats = client.training()[1]
+    assert stats["processes"] == 2
+    assert stats["status"] in ("published", "refused") and stats["epoch"] == 1
+    with pytest.raises(ServerError, match="1000 processes.*at most"):
+        client.train(processes=1000)

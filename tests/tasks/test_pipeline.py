@@ -171,7 +171,7 @@ def test_a_click_is_a_prompt_beside_the_supports(segmenter, cache, samples, sele
     points = as_points([Click(3, 10, 20, True), Click(3, 40, 30, False)])
     logits = pipeline.click(study, selection, 3, 1, points)
     assert logits.shape == study.slice_shape
-    _, _, memory = pipeline.prepare(selection)
+    memory = pipeline.prepare(selection)
     foundation = segmenter.foundation
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([3])))
     scaled = Points(foundation.to_input(points.coords, geometry).expand(1, 2, 2, 2), points.labels.expand(1, 2, 2))

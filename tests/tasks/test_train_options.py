@@ -28,6 +28,7 @@ def test_a_dialog_that_was_left_alone_means_the_defaults():
     assert untouched.config == parse().config == DEFAULTS.with_options(max_minutes=MINUTES)
     assert untouched.structures is None
     assert untouched.parent == "adapter-2"
+    assert untouched.processes is None
     assert untouched.publish is None and not untouched.publish_unproven and not untouched.train_unchanged
 
 
@@ -44,6 +45,8 @@ def test_what_was_changed_counts():
     assert parse(publish="adapter-3").publish == "adapter-3"
     assert parse(parent="atto-1").parent == "atto-1"
     assert parse(train_unchanged="true").train_unchanged
+    assert parse(processes="2").processes == 2
+    assert parse(multi_gpu=False).processes == 1
 
 
 def test_the_request_as_the_server_sends_it_when_it_trains_all():
@@ -63,6 +66,7 @@ def test_the_request_as_the_server_sends_it_when_it_trains_all():
         ({"parent": "adapter-9"}, ["adapter-9", "adapter-2, atto-1"]),
         ({"publish": "adapter-9"}, ["adapter-9", "if proven", "adapter-3"]),
         ({"train_unchanged": "maybe"}, ["maybe"]),
+        ({"processes": 0.5}, ["processes", "whole number", "'auto'"]),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(request_, words):

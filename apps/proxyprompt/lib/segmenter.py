@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.cascade import Cascade, CascadeConfig
+from lib.cpu_threads import in_shares, one_thread_each
 from lib.foundation import (
     CASCADE_PREFIX,
     FOUNDATION_ALONE,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"
+_SMALL = 512  # positions of the grid: on fewer, spreading an operation over threads costs more than it brings
 _SEED = 20260101  # an untrained generator is the same one everywhere
 
 
@@ -74,6 +76,12 @@ class Segmenter(nn.Module):
     @property
     def dense_proxy(self) -> bool:
         return self.generator.dense is not None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether images, or objects, are segmented on a thread each, and not each operation on all threads."""
+        parameter = next(self.parameters())
+        return parameter.device.type == "cpu" and self.foundation.grid**2 <= _SMALL
 
     def options(self) -> dict[str, object]:
         """What the generator must be built with again."""
@@ -179,11 +187,26 @@ class Segmenter(nn.Module):
         """
         if memory is None:
             return self.foundation.decode(features, Prompts(points=points), memory=bank)
+        if torch.is_grad_enabled() or not self.side_by_side:
+            return self._segment(features, memory, points, bank)
+        with one_thread_each():
+            if points is not None or bank is not None or len(memory.valid) > 1:
+                return self._segment(features, memory, points, bank)
+            parts = in_shares(lambda some: self._segment(features[some], memory), len(features.embedding))
+            return Decoded.join(parts, 0)
+
+    def _segment(
+        self,
+        features: Features,
+        memory: SupportMemory,
+        points: Points | None = None,
+        bank: MemoryBank | None = None,
+    ) -> Decoded:
         proxy = self._proxy(features, memory)
-        decoded = self.foundation.decode(features, as_prompts(proxy, points), memory=bank)
+        decoded = self._decode(features, as_prompts(proxy, points), bank)
         if memory.second is None:
             return decoded
-        unclicked = decoded if points is None else self.foundation.decode(features, as_prompts(proxy), memory=bank)
+        unclicked = decoded if points is None else self._decode(features, as_prompts(proxy), bank)
         drawn = enlarged(unclicked.mask_logits, proxy.prior)
         mask_logits = look_again(self.generator.readout, proxy.prior, drawn, proxy.second, memory.second)
         if memory.redrawn is not None and memory.redrawn.any():
@@ -195,6 +218,13 @@ class Segmenter(nn.Module):
                 change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
             )
         return replace(decoded, mask_logits=mask_logits)
+
+    def _decode(self, features: Features, prompts: Prompts, bank: MemoryBank | None) -> Decoded:
+        """Objects side by side, where there are threads for that."""
+        if bank is not None:
+            return self.foundation.decode(features, prompts, memory=bank)
+        parts = in_shares(lambda some: self.foundation.decode(features, prompts.of_objects(some)), prompts.batch()[1])
+        return Decoded.join(parts, 1)
 
 
 def pyramid(features: Features) -> Pyramid:

@@ -9,7 +9,7 @@ so that no caller ever asks which family of model it talks to.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -103,6 +103,13 @@ class Prompts:
     masks: Tensor | None = None
     prior: Tensor | None = None
 
+    def of_objects(self, some: slice) -> Prompts:
+        """Those of some of the N objects, which know nothing of the others."""
+        points = None if self.points is None else Points(*(x[:, some] for x in self.points))
+        rest = (self.proxy, self.dense, self.boxes, self.masks, self.prior)
+        proxy, dense, boxes, masks, prior = (None if x is None else x[:, some] for x in rest)
+        return Prompts(proxy, dense, points, boxes, masks, prior)
+
     def batch(self) -> tuple[int, int]:
         """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
         given = {
@@ -134,6 +141,13 @@ class Decoded:
     presence_logit: Tensor
     iou: Tensor
     object_pointer: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence[Decoded], axis: int) -> Decoded:
+        """Of all images (axis 0) or objects (axis 1) of the parts together."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts], axis) for f in fields(cls)))
 
 
 @dataclass(frozen=True)

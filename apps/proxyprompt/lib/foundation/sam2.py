@@ -16,6 +16,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
+from lib.cpu_threads import all_threads_again
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
@@ -83,7 +84,8 @@ class Sam2(Foundation):
         maps = self.model.forward_image(images)["backbone_fpn"]
         picture = None
         if self.refiner is not None:
-            picture = F.avg_pool2d(images, max(1, self.image_size // PICTURE))
+            finer = self.image_size // PICTURE
+            picture = F.avg_pool2d(images, finer) if finer > 1 else images
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
@@ -113,7 +115,8 @@ class Sam2(Foundation):
             if prompts.prior is not None:
                 size = [CELLS * side for side in masks.shape[-2:]]
                 prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
-            masks, evidence = self.refiner(masks, *high_res, marks, prior)
+            with all_threads_again():  # the finest maps of the decoder
+                masks, evidence = self.refiner(masks, *high_res, marks, prior)
             presence = presence + evidence
         learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
         if decoder.dynamic_multimask_via_stability and not learned:

@@ -33,8 +33,8 @@ def reference_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, *, reverse: boo
 class _CausalConvSiluCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+        from lib.cpu_threads import flat, run_blocks
         from lib.prompt.cpu_kernels import LANES, convolve
-        from lib.prompt.cpu_threads import flat, run_blocks
 
         x, taps, bias = x.contiguous(), weight[:, 0].t().contiguous(), bias.contiguous()
         batch, length, channels = x.shape
@@ -47,8 +47,8 @@ class _CausalConvSiluCPU(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gy: Tensor) -> tuple[Tensor | None, ...]:
+        from lib.cpu_threads import flat, run_blocks
         from lib.prompt.cpu_kernels import LANES, convolve_backward
-        from lib.prompt.cpu_threads import flat, run_blocks
 
         x, taps, bias = ctx.saved_tensors
         batch, length, channels = x.shape

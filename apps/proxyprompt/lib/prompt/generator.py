@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.cpu_threads import beside
 from lib.prompt.colorization import ContextualColorization
 from lib.prompt.context import BridgeUnit, SupportMemory, mean_context, select_context
 from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
@@ -157,6 +158,7 @@ class ProxyPromptGenerator(nn.Module):
         """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
+        read = beside(lambda: self._read(memory, maps))
         context = select_context(target, memory) if self.config.selection else mean_context(target, memory)
         batch, objects = context.shape[:2]
         if self.colorization is not None:
@@ -167,14 +169,17 @@ class ProxyPromptGenerator(nn.Module):
         dense = None
         if self.dense is not None:
             dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        prior = second = None
-        if self.readout is not None:
-            solution = memory.solution
-            if solution is None:
-                solution = self.readout.solve(memory.declared_moments())
-            if memory.second is None:
-                prior = self.readout(maps, solution)
-            else:
-                of_image = memory.second[..., : self.readout.width]
-                prior, second = self.readout(maps, torch.cat([solution, of_image], 1)).chunk(2, 1)
+        prior, second = read()
         return ProxyPrompt(tokens, dense, context, prior, second)
+
+    def _read(self, memory: SupportMemory, maps: Pyramid | None) -> tuple[Tensor | None, Tensor | None]:
+        """What the fine readout says, and what it does for the second look, (B, N, h, w) each; None without one."""
+        if self.readout is None:
+            return None, None
+        solution = memory.solution
+        if solution is None:
+            solution = self.readout.solve(memory.declared_moments())
+        if memory.second is None:
+            return self.readout(maps, solution), None
+        of_image = memory.second[..., : self.readout.width]
+        return self.readout(maps, torch.cat([solution, of_image], 1)).chunk(2, 1)

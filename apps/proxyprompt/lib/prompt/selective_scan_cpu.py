@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.cpu_threads import flat, run_blocks
 from lib.prompt.cpu_kernels import BLOCK, CHUNK, scan, scan_backward
-from lib.prompt.cpu_threads import flat, run_blocks
 
 
 class SelectiveScanCPU(torch.autograd.Function):

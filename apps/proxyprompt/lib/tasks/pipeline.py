@@ -10,7 +10,7 @@ Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
@@ -34,7 +34,8 @@ PRESENT = 0.5
 PLACED = 0.5
 """And when the place of the slice in its volume is at least so good, compared with the best one."""
 _WORK = 32 * 32
-"""Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
+"""Objects times grid positions that are decoded at once on a CPU, by all its threads or by each of them: more leave its
+caches and take longer each."""
 _GPU_FACTOR = 64
 
 
@@ -101,8 +102,9 @@ class Pipeline:
         if not len(selection):
             nowhere = np.zeros((len(indices), structures), np.float32)
             return Masks(logits, nowhere, nowhere + 1, (None,) * structures, (False,) * structures)
-        features, contexts, memory = self.prepare(selection)
-        key = self._key("decoded", study.content_hash, self.memory_key(selection), indices)
+        remembered = self.memory_key(selection)
+        memory = self.prepare(selection, remembered)
+        key = self._key("decoded", study.content_hash, remembered, indices)
         entry = self._cache.get(key)
         if entry is None:
             made = self._decode(study, indices, memory)
@@ -118,7 +120,7 @@ class Pipeline:
         if not agreement:
             return masks
         shown = indices[most_shown(masks)]
-        return replace(masks, agreement=self._agreement(study, selection, features, contexts, shown))
+        return replace(masks, agreement=self._agreement(study, selection, shown))
 
     @torch.inference_mode()
     def click(self, study: Study, selection: Selection, index: int, structure: int, points: Points) -> np.ndarray:
@@ -126,7 +128,8 @@ class Pipeline:
 
         points: coords (1, 1, P, 2) as (x, y) in pixels of the slice. Returns (h, w) float16 logits, not gated.
         """
-        memory = self.prepare(selection)[2].only(structure) if len(selection) else None
+        remembered = self.memory_key(selection)
+        memory = self.prepare(selection, remembered).only(structure) if len(selection) else None
         target = self._target(study, [index])
 
         def compute() -> dict[str, Tensor]:
@@ -137,7 +140,7 @@ class Pipeline:
         with self._latencies.of("click"):
             geometry = self._geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
-            key = self._key("clicked", self.memory_key(selection), *said)
+            key = self._key("clicked", remembered, *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
             return logits[0, 0].half().cpu().numpy()
@@ -161,14 +164,15 @@ class Pipeline:
     # encoding
 
     @torch.inference_mode()
-    def prepare(self, selection: Selection) -> tuple[Features, Tensor, SupportMemory]:
-        """All that depends on the supports only, from the cache or into it: F_sup, V (K, N, D, H, W), the memory."""
-        features, contexts = self._supports(selection)
-        with self._latencies.of("remember"):
-            return features, contexts, self._remember(selection, features, contexts)
+    def prepare(self, selection: Selection, key: str | None = None) -> SupportMemory:
+        """All that depends on the supports only, from the cache or into it. key: :meth:`memory_key`, where it is known
+        already."""
+        return self._remember(selection, key or self.memory_key(selection), lambda: self._supports(selection))
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
+        if self._segmenter.side_by_side:
+            work *= torch.get_num_threads()
         return max(1, work // (self._foundation.grid**2 * objects))
 
     def _key(self, kind: str, *parts: object) -> str:
@@ -235,14 +239,20 @@ class Pipeline:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
         return self._key("memory", keys, selection.valid)
 
-    def _remember(self, selection: Selection, features: Features, contexts: Tensor) -> SupportMemory:
+    def _remember(
+        self, selection: Selection, key: str, supports: Callable[[], tuple[Features, Tensor]]
+    ) -> SupportMemory:
+        """supports: F_sup and V (K, N, D, H, W), which are not asked for where the memory is known."""
+
         def compute() -> dict[str, Tensor]:
-            valid = torch.from_numpy(selection.valid).to(self._device)
-            masks = torch.cat([self._lay(mask) for mask in selection.masks])
-            memory = self._segmenter.remember(features, contexts, valid, masks)
+            features, contexts = supports()
+            with self._latencies.of("remember"):
+                valid = torch.from_numpy(selection.valid).to(self._device)
+                masks = torch.cat([self._lay(mask) for mask in selection.masks])
+                memory = self._segmenter.remember(features, contexts, valid, masks)
             return {name: tensor for name, tensor in vars(memory).items() if tensor is not None}
 
-        entry = self._cache.get_or_compute(self.memory_key(selection), selection.tags, compute)
+        entry = self._cache.get_or_compute(key, selection.tags, compute)
         return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
 
     # agreement
@@ -250,33 +260,32 @@ class Pipeline:
     @torch.inference_mode()
     def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
         """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
-        features, contexts, _ = self.prepare(selection)
         searched = placed(study, selection, indices) >= PLACED
-        found = self._alone(study, selection, indices, features, contexts)
+        found = self._alone(study, selection, indices)
         return [one._replace(masks=one.masks & searched[:, one.structure, None, None]) for one in found]
 
-    def _alone(
-        self, study: Study, selection: Selection, indices: Sequence[int], features: Features, contexts: Tensor
-    ) -> Iterator[Alone]:
+    def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:
         held = selection.held()
         compared = held & (held.sum(axis=0) > 1)
-        target = self._target(study, indices) if compared.any() else None
+        if not compared.any():
+            return
+        target = self._target(study, indices)
+        features, contexts = self._supports(selection)
         for k in range(len(selection)):
             shared = np.flatnonzero(compared[k]).tolist()
             if not shared:
                 continue
+            single = selection.only(k, shared)
+            own = features[k : k + 1], contexts[k : k + 1, shared]
+            memory = self._remember(single, self.memory_key(single), lambda own=own: own)
             with self._latencies.of("agreement"):
-                single = selection.only(k, shared)
-                memory = self._remember(single, features[k : k + 1], contexts[k : k + 1, shared])
                 decoded = self._segmenter.segment(target, memory)
                 presence = decoded.presence_logit.sigmoid()
                 masks = (decoded.mask_logits > 0) & (presence >= PRESENT)[..., None, None]
                 for row, n in enumerate(shared):
                     yield Alone(n, masks[:, row].cpu().numpy(), presence[:, row].float().cpu().numpy())
 
-    def _agreement(
-        self, study: Study, selection: Selection, features: Features, contexts: Tensor, shown: int
-    ) -> tuple[float | None, ...]:
+    def _agreement(self, study: Study, selection: Selection, shown: int) -> tuple[float | None, ...]:
         """How alike the supports, each alone, draw each structure: mean Dice over pairs, on the slice that shows most.
 
         None for a structure that fewer than two supports hold.
@@ -284,7 +293,7 @@ class Pipeline:
         One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
         """
         drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
-        for one in self._alone(study, selection, [shown], features, contexts):
+        for one in self._alone(study, selection, [shown]):
             drawn[one.structure].append(one.masks)
         return tuple(mean_dice(masks) for masks in drawn)
 

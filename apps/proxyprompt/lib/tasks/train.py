@@ -24,12 +24,14 @@ from lib.foundation import CheckpointError
 from lib.segmenter import Segmenter
 from lib.studies.errors import StudyError
 from lib.studies.support import SupportLibrary
-from lib.tasks.errors import as_monailabel, in_task_process
+from lib.tasks.errors import as_monailabel, in_task_process, refuse
 from lib.tasks.models import Models
 from lib.tasks.train_options import TrainOptions, parse_train_options, train_drop_downs
+from lib.tasks.train_processes import automatic, joins, most, several
 from lib.tasks.train_state import FAILED, TrainingState
 from lib.training.adapters import PUBLISHED, UNPROVEN, AdapterHeader, AdapterStore
 from lib.training.cases import Cases
+from lib.training.distributed import size
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune import Outcome, Progress, finetune
 from lib.training.finetune_config import FinetuneConfig
@@ -44,7 +46,7 @@ class ProxyPromptTrain(TrainTask):
     """Episodic fine-tuning. name: of this task. models: those served. store: where versions go (asked when needed).
 
     build: makes the segmenter of a version, to be trained. folder: for progress and what can be resumed. defaults: what
-    suits the foundation.
+    suits the foundation. device: that ``build`` builds on.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class ProxyPromptTrain(TrainTask):
         library: SupportLibrary,
         folder: str | Path,
         defaults: FinetuneConfig,
+        device: str = "cpu",
     ) -> None:
         super().__init__("Trains on the labelled studies; a version that is worse than its parent is never served")
         self._name, self._models, self._store, self._build = name, models, store, build
-        self._library, self._defaults = library, defaults
+        self._library, self._defaults, self._device = library, defaults, device
         self._state = TrainingState(folder)
 
     def config(self) -> dict[str, Any]:
@@ -88,27 +91,36 @@ class ProxyPromptTrain(TrainTask):
             if options.publish:
                 header = self._store().publish(options.publish)
                 return {"version": header.name, "status": header.status, "reason": header.reason}
-            with self._state.exclusive():
+            if in_task_process():
+                os.nice(0 if joins() else _NICENESS)  # the server answers while this computes; others inherit it
+                torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times more
+            if joins():
+                with several(1, self._device):
+                    return self._join(options)
+            with self._state.exclusive(), several(self._processes(options), self._device, logs=self._state.folder):
                 return self._train(options)
 
     def parse(self, request: Mapping[str, Any]) -> TrainOptions:
         """MONAILabelException (bad input) for options that cannot be; asked before a process is started for them."""
-        return parse_train_options(
+        options = parse_train_options(
             request,
             task=self._name,
             defaults=self._defaults,
             parents=self._models.versions(),
             unproven=self._unproven(),
         )
+        if options.processes and options.processes > most(self._device):
+            raise refuse(
+                f"{options.processes} processes to train in; on {self._device} there can be at most "
+                f"{most(self._device)}, one for each of its {'cores' if self._device == 'cpu' else 'GPUs'}"
+            )
+        return options
 
     def _unproven(self) -> list[str]:
         return [header.name for header in self._store().all() if header.status == UNPROVEN]
 
     def _train(self, options: TrainOptions) -> dict[str, Any]:
         self._state.start(epochs=options.config.max_epochs)
-        if in_task_process():
-            os.nice(_NICENESS)  # the server answers while this computes
-            torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times more
         epoch = 0
 
         def report(progress: Progress) -> None:
@@ -120,16 +132,7 @@ class ProxyPromptTrain(TrainTask):
 
         try:
             cases, warnings = self._cases(options)
-            parent = self._build(options.parent or self._models.versions()[0])
-            outcome = finetune(
-                cases,
-                options.config,
-                segmenter=parent,
-                store=self._store(),
-                run_folder=self._state.run_folder,
-                report=report,
-                stop=_starter_is_gone(),
-            )
+            outcome = self._finetune(cases, options, report=report, stop=_starter_is_gone())
             header = outcome.header
             if header.status == UNPROVEN and options.publish_unproven:
                 header = self._store().publish(header.name)
@@ -139,6 +142,26 @@ class ProxyPromptTrain(TrainTask):
             self._state.finish(FAILED, f"{error}")
             raise
         return self._told(header, outcome, cases, [*warnings, *outcome.warnings])
+
+    def _join(self, options: TrainOptions) -> dict[str, Any]:
+        """As :meth:`_train`, in the processes beside the first one, which alone tells what becomes of it."""
+        self._finetune(self._cases(options)[0], options)
+        return {}
+
+    def _finetune(self, cases: Cases, options: TrainOptions, **hooks: Callable) -> Outcome:
+        return finetune(
+            cases,
+            options.config,
+            segmenter=self._build(options.parent or self._models.versions()[0]),
+            store=self._store(),
+            run_folder=self._state.run_folder,
+            **hooks,
+        )
+
+    def _processes(self, options: TrainOptions) -> int:
+        if not in_task_process():
+            return 1
+        return options.processes or automatic(self._device)
 
     def _cases(self, options: TrainOptions) -> tuple[Cases, list[str]]:
         """What to train on, and what is to be said about it. StudyError for an unknown structure."""
@@ -173,6 +196,7 @@ class ProxyPromptTrain(TrainTask):
             "dice_before": before,
             "dice_after": after,
             "ended_by": outcome.ended,
+            "processes": size(),
             "warnings": list(warnings),
         }
         best = round(float(np.mean(list(serving.values()))), 4) if serving else 0.0

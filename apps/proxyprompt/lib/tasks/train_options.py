@@ -15,9 +15,9 @@ ALWAYS = "even if unproven"
 NO_LIMIT = "no limit"
 MINUTES = 30.0
 """Limit of a training from a viewer, unless it is set there."""
-NUMBERS = ("max_epochs", "max_minutes", "learning_rate", "rank")
+NUMBERS = ("max_epochs", "max_minutes", "learning_rate", "rank", "processes")
 OURS = ("max_epochs", "max_minutes", "learning_rate", "trainable", "structures", "parent", "publish", "rank")
-OURS += ("train_unchanged",)
+OURS += ("train_unchanged", "processes")
 # What MONAI Label's server and clients add on their own account.
 FOREIGN = ("model", "description", "device", "gpus", "multi_gpu", "local_rank", "client_id", "user")
 
@@ -28,7 +28,7 @@ class TrainOptions:
 
     publish_unproven: serve the new version also when too few groups could be held out to prove anything. publish: the
     name of a kept version that is to be served from now on; nothing is trained then. train_unchanged: also on labels
-    that were accepted as they had been proposed.
+    that were accepted as they had been proposed. processes: that train together; None for what suits the machine.
     """
 
     config: FinetuneConfig
@@ -37,6 +37,7 @@ class TrainOptions:
     publish_unproven: bool = False
     publish: str | None = None
     train_unchanged: bool = False
+    processes: int | None = None
 
 
 def train_drop_downs(
@@ -56,6 +57,7 @@ def train_drop_downs(
         "parent": list(parents),
         "publish": [PROVEN, ALWAYS, *unproven],
         "train_unchanged": False,
+        "processes": AUTO,
     }
 
 
@@ -76,9 +78,11 @@ def parse_train_options(
         raise refuse(f"unknown training option {', '.join(map(repr, unknown))}; the options are: {', '.join(OURS)}")
     given = {name: first(request.get(name)) for name in (*NUMBERS, "trainable")}
     values = {name: value for name, value in given.items() if value not in (None, "")}
-    if values.get("learning_rate") == AUTO:  # what suits what trains
-        del values["learning_rate"]
+    for name in ("learning_rate", "processes"):
+        if values.get(name) == AUTO:  # what suits what trains, and the machine
+            del values[name]
     values = {name: _number(name, value) if name in NUMBERS else value for name, value in values.items()}
+    processes = values.pop("processes", None if flag("multi_gpu", request.get("multi_gpu"), True) else 1)
     try:
         config = defaults.with_options(**{"max_minutes": defaults.max_minutes or MINUTES, **values})
     except ValueError as error:
@@ -91,19 +95,20 @@ def parse_train_options(
         publish_unproven=publish == ALWAYS,
         publish=None if publish in (PROVEN, ALWAYS) else _one_of("publish", publish, (PROVEN, ALWAYS, *unproven)),
         train_unchanged=flag("train_unchanged", request.get("train_unchanged"), False),
+        processes=processes,
     )
 
 
 def _number(name: str, value: Any) -> float | int | None:
     if name == "max_minutes" and value == NO_LIMIT:
         return None
-    whole = name in ("max_epochs", "rank")
+    whole = name in ("max_epochs", "rank", "processes")
     try:
         number = float(value) if not isinstance(value, bool) else float("nan")
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 < number < float("inf") or (whole and number != int(number)):
-        other = {"max_minutes": NO_LIMIT, "learning_rate": AUTO}.get(name)
+        other = {"max_minutes": NO_LIMIT, "learning_rate": AUTO, "processes": AUTO}.get(name)
         hint = f", or {other!r}" if other else ""
         raise refuse(f"{name} {value!r} is not a {'whole ' if whole else ''}number above 0{hint}")
     return int(number) if whole else number

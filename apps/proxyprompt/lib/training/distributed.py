@@ -1,4 +1,4 @@
-"""Several processes that train one model, started by ``torchrun``; alone, all of this does nothing."""
+"""Several processes that train one model, started by ``torchrun`` or by a server; alone, all of this does nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[str]:
-    """Joins the processes that ``torchrun`` started. Yields the device of this one."""
+    """Joins the processes that were started together. Yields the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
         return
@@ -36,6 +36,11 @@ def process_group(device: str = "cpu") -> Iterator[str]:
 def rank() -> int:
     """The number of this process; the first one, 0, writes, scores and reports."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def shared(value: _T) -> _T:

@@ -18,7 +18,7 @@ from lib.studies.cache import content_key
 from lib.training.adapters import AdapterHeader, AdapterStore
 from lib.training.cascade_model import CascadeModel
 from lib.training.cases import Cases
-from lib.training.distributed import rank, shared
+from lib.training.distributed import everywhere, rank, shared
 from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune_config import CASCADE, FinetuneConfig
@@ -113,6 +113,8 @@ def finetune(
         kind = make_trainable(segmenter, config, parent, cascade=material.cascade)
         episode_model = trained_model(segmenter, config, model)
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
+        if everywhere(fingerprint != shared(fingerprint)):
+            raise TrainingError("labels or versions changed while this training began; start it once more")
         run = Run(episode_model, material, config, run_folder, fingerprint=fingerprint)
         with _log(run_folder) as log:
             ended = run.train(lambda loss, dice: _tell(run, loss, dice, report, log), stop)

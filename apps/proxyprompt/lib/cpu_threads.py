@@ -1,0 +1,120 @@
+"""Threads on a CPU: for the compiled kernels, and for operations that are too small to be spread over several.
+
+The kernels' work is cut into (sequence, block of channels) and handed to a pool of Python threads; they release the
+GIL. Numba's own threading layers are not used: its default one aborts the process when two threads call it at once.
+
+Of a small operation, waking a second thread costs more than that thread does. Within :func:`one_thread_each` such
+operations run on one thread; what does not depend on each other runs side by side, by :func:`beside`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+_here = threading.local()  # spare: how many threads this one gave up
+
+
+def run_blocks(kernel: Callable[..., None], arguments: tuple, batch: int, channels: int, block: int) -> None:
+    """``kernel(*arguments, b, d)`` for every sequence b and first channel d, on as many threads as torch may use."""
+    tasks = [(b, d) for b in range(batch) for d in range(0, channels, block)]
+    threads = min(torch.get_num_threads(), len(tasks))
+    left = iter(tasks)  # shared: a thread whose core is busy with something else simply takes fewer
+
+    def work() -> None:
+        for b, d in left:
+            kernel(*arguments, b, d)
+
+    if threads <= 1:
+        work()
+        return
+    futures = [_pool().submit(work) for _ in range(1, threads)]
+    work()
+    for future in futures:
+        if not future.cancel():  # one that never started has nothing left to do
+            future.result()
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Every operation of the calling thread runs on it alone; other threads are not concerned."""
+    before = getattr(_here, "spare", 0)
+    _here.spare = before or torch.get_num_threads() - 1
+    try:
+        with _openmp().limit(limits=1, user_api="openmp"):
+            yield
+    finally:
+        _here.spare = before
+
+
+@contextmanager
+def all_threads_again() -> Iterator[None]:
+    """Within :func:`one_thread_each`: for what is large enough after all, while nothing runs :func:`beside` it."""
+    spare = getattr(_here, "spare", 0)
+    if not spare:
+        yield
+        return
+    with _openmp().limit(limits=1 + spare, user_api="openmp"):
+        yield
+
+
+def beside(work: Callable[[], Result]) -> Callable[[], Result]:
+    """Starts ``work`` on another thread, each operation on it alone, where :func:`one_thread_each` left one without
+    work. What is returned gives its result, and does the work itself if no thread has begun with it.
+
+    ``work`` sees gradients and inference mode as the caller does.
+    """
+    if not getattr(_here, "spare", 0):
+        return work
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def there() -> Result:
+        limited = _openmp().limit(limits=1, user_api="openmp")
+        with limited, torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work()
+
+    future = _pool().submit(there)
+    return lambda: work() if future.cancel() else future.result()
+
+
+def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
+    """``work`` on slices of range(count), side by side as :func:`beside` does it: as many as there are threads, and as
+    equal as can be. What it gives, in order."""
+    threads = min(count, 1 + getattr(_here, "spare", 0))
+    edges = [count * n // threads for n in range(threads + 1)]
+    first, *others = (slice(*pair) for pair in pairwise(edges))
+    waiting = [beside(partial(work, share)) for share in others]
+    spare, _here.spare = getattr(_here, "spare", 0), 0 if others else getattr(_here, "spare", 0)
+    try:
+        return [work(first), *(wait() for wait in waiting)]
+    finally:
+        _here.spare = spare
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="beside")
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    """Of the libraries that are loaded by now, torch's among them."""
+    return ThreadpoolController()
+
+
+def flat(*tensors: Tensor) -> list[np.ndarray]:
+    """Contiguous tensors as flat arrays over the same memory."""
+    return [t.detach().view(-1).numpy() for t in tensors]
