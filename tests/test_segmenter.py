@@ -59,6 +59,19 @@ def test_masks_for_several_targets_and_objects():
     assert decoded.mask_logits.isfinite().all()
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize(("targets", "objects"), [(1, 3), (3, 1), (3, 2)])
+def test_images_and_objects_side_by_side_are_those_of_one_batch(monkeypatch, targets, objects):
+    segmenter = small_segmenter("sam2", readout=True)
+    assert segmenter.side_by_side
+    images, masks = draw(segmenter, pairs=3, objects=objects, targets=targets)
+    apart = run(segmenter, images, masks, pairs=3)
+    monkeypatch.setattr(Segmenter, "side_by_side", False)
+    together = run(segmenter, images, masks, pairs=3)
+    for name, value in vars(together).items():
+        torch.testing.assert_close(getattr(apart, name), value, rtol=1e-4, atol=1e-4)
+
+
 def test_the_supports_mask_decides_what_is_segmented():
     segmenter = small_segmenter("sam2", dense=False)
     images, masks = draw(segmenter)

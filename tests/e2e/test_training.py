@@ -109,5 +109,5 @@ def test_two_processes_train_one_version(report, server):
     stats = client.training()[1]
     assert stats["processes"] == 2
     assert stats["status"] in ("published", "refused") and stats["epoch"] == 1
-    with pytest.raises(ServerError, match="1000 processes.*at most"):
+    with pytest.raises(ServerError, match=r"1000 processes.*at most"):
         client.train(processes=1000)

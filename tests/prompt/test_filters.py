@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lib.prompt.filters import CHANNELS, SCALES, filter_responses
+from lib.prompt.filters import CHANNELS, SCALES, add_enlarged, filter_responses
 
 OF_CHANNEL = 2 + 5 * len(SCALES)
 
@@ -48,6 +48,14 @@ def test_compiled_and_plain_convolutions_agree():
         plain = filter_responses(image.clone().requires_grad_())
         assert plain.requires_grad
         torch.testing.assert_close(filter_responses(image), plain.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("own", "size"), [((4, 6), (16, 24)), ((5, 3), (13, 10)), ((1, 7), (4, 7)), ((8, 8), (8, 8))])
+def test_compiled_enlarging_is_torchs(own, size):
+    x, found = torch.randn(2, 3, *own), torch.randn(2, 3, *size)
+    expected = found + torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(add_enlarged(found.clone().requires_grad_(), x), expected)
+    torch.testing.assert_close(add_enlarged(found, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_brightness_and_contrast_of_the_image_count_for_nothing():

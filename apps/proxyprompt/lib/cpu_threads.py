@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from typing import TypeVar
@@ -54,7 +54,7 @@ def one_thread_each() -> Iterator[None]:
     before = getattr(_here, "spare", 0)
     _here.spare = before or torch.get_num_threads() - 1
     try:
-        with _openmp().limit(limits=1, user_api="openmp"):
+        with _limited(1):
             yield
     finally:
         _here.spare = before
@@ -67,7 +67,7 @@ def all_threads_again() -> Iterator[None]:
     if not spare:
         yield
         return
-    with _openmp().limit(limits=1 + spare, user_api="openmp"):
+    with _limited(1 + spare):
         yield
 
 
@@ -82,8 +82,7 @@ def beside(work: Callable[[], Result]) -> Callable[[], Result]:
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def there() -> Result:
-        limited = _openmp().limit(limits=1, user_api="openmp")
-        with limited, torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+        with _limited(1), torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return work()
 
     future = _pool().submit(there)
@@ -107,6 +106,12 @@ def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="beside")
+
+
+def _limited(threads: int) -> AbstractContextManager:
+    """OpenMP's threads for the calling thread."""
+    torch.get_num_threads()  # a new thread is given torch's number at its first question; later, that would undo this
+    return _openmp().limit(limits=threads, user_api="openmp")
 
 
 @cache

@@ -22,7 +22,7 @@ from torch import Tensor
 from lib.dice import hard_dice
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
-from lib.prompt.filters import blur
+from lib.prompt.filters import add_enlarged, blur, enlarge
 from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, sampled, weighted_moments
 
 SHARE = 0.75  # of the second look in the mask
@@ -52,8 +52,7 @@ class Learned(NamedTuple):
 
 def enlarged(mask_logits: Tensor, prior: Tensor) -> Tensor:
     """The decoder's (B, N, s, s) as large as the readout's (B, N, h, w), and not more sure than is sensible."""
-    drawn = F.interpolate(mask_logits.float(), prior.shape[-2:], mode="bilinear", align_corners=False)
-    return drawn.clamp(-_SURE, _SURE)
+    return enlarge(mask_logits.float(), prior.shape[-2:]).clamp(-_SURE, _SURE)
 
 
 def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Tensor, solution: Tensor) -> Tensor:
@@ -63,13 +62,15 @@ def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Ten
     the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`.
     """
     with torch.autocast(first.device.type, enabled=False):
-        first = first.clamp(-_SURE, _SURE)
-        fine, coarse = _surroundings(first, drawn)
+        first, drawn = first.clamp(-_SURE, _SURE), drawn.clamp(-_SURE, _SURE)
         weights = solution[..., readout.width :].expand(len(first), -1, -1)
-        found = torch.einsum("bnchw,bnc->bnhw", fine, weights[..., :_FINE])
-        around = torch.einsum("bnchw,bnc->bnhw", coarse, weights[..., _FINE:])
-        found = found + F.interpolate(around, first.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.lerp(first, of_image + found * readout.log_scale.exp(), SHARE)
+        scale = readout.log_scale.exp()
+        found = of_image
+        for guess, factors in zip((first, drawn), (scale * _UNIT * weights[..., :_FINE]).split(2, -1), strict=True):
+            positive, negative = factors[..., None, None].unbind(2)  # weights of what _signs gives of it
+            found = found + guess * ((positive - negative) / 2) + guess.abs() * ((positive + negative) / 2)
+        around = torch.einsum("bnchw,bnc->bnhw", _coarse(first, drawn), scale * weights[..., _FINE:])
+        return torch.lerp(first, add_enlarged(found, around), SHARE)
 
 
 def learn(
@@ -162,17 +163,19 @@ def _mixed(readout: FineReadout, share: float, device: torch.device) -> Tensor:
 
 
 def _surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (B, N, h, w) guesses: (B, N, _FINE, h, w), and on a coarser grid (B, N, R - D - _FINE, h', w').
+    """Of (B, N, h, w) guesses, positive and negative part of both: (B, N, _FINE, h, w). And :func:`_coarse`."""
+    first, drawn = first.clamp(-_SURE, _SURE), drawn.clamp(-_SURE, _SURE)
+    fine = _signs(torch.stack([first, drawn], 2).flatten(0, 1) * _UNIT)
+    return fine.unflatten(0, first.shape[:2]), _coarse(first, drawn)
 
-    Positive and negative part of both guesses, of their means around the position, and its place within each of them.
-    """
-    objects, size = first.shape[:2], first.shape[-2:]
-    guesses = torch.stack([first, drawn], 2).flatten(0, 1).clamp(-_SURE, _SURE)  # (B N, 2, h, w)
-    fine = _signs(guesses * _UNIT)
-    small = F.avg_pool2d(guesses, max(1, min(size) // _COARSE))
+
+def _coarse(first: Tensor, drawn: Tensor) -> Tensor:
+    """Of clamped (B, N, h, w) guesses, on a coarser grid, (B, N, R - D - _FINE, h', w'): positive and negative part of
+    their means around the position, and its place within each of them."""
+    objects, every = first.shape[:2], max(1, min(first.shape[-2:]) // _COARSE)
+    small = torch.stack([F.avg_pool2d(guess, every) for guess in (first, drawn)], 2).flatten(0, 1)
     means = [_signs(blur(small * _UNIT, scale)) for scale in SCALES]
-    coarse = torch.cat([*means, *map(_place_within, small.unbind(1))], 1)
-    return fine.unflatten(0, objects), coarse.unflatten(0, objects)
+    return torch.cat([*means, *map(_place_within, small.unbind(1))], 1).unflatten(0, objects)
 
 
 def _signs(x: Tensor) -> Tensor:

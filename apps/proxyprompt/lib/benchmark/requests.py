@@ -42,7 +42,13 @@ def request_rows(
             1.2,
             note=note,
         )
-    scene = Scene(segmenter, folder, pairs=PAIRS, objects=1, cache=cache)
+    scene, coloured = (
+        Scene(segmenter, folder, pairs=PAIRS, objects=1, cache=cache, colour=colour) for colour in (False, True)
+    )
+    gray, colour = compare(scene.request, coloured.request, budget=budget, rounds=1)
+    yield Row(
+        part, "request of a colour image over a gray one", colour / gray, "x", note=f"{colour:.2f} s, {gray:.2f} s"
+    )
     yield Row(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
     plain, checked = compare(scene.request, lambda: scene.request(agreement=True), budget=budget, rounds=1)
     note = f"{checked:.2f} s against {plain:.2f} s"

@@ -47,7 +47,7 @@ def _official(name: str, image_size: int) -> Foundation:
 
 class Scene:
     """One target of ``slices`` slices, ``pairs`` support slices for ``objects`` structures, and a cache in memory,
-    which scenes of one segmenter may share."""
+    which scenes of one segmenter may share. colour: of a single slice; volumes are gray."""
 
     def __init__(
         self,
@@ -58,9 +58,10 @@ class Scene:
         objects: int,
         slices: int = 1,
         cache: ContentCache | None = None,
+        colour: bool = False,
     ) -> None:
         self.segmenter, self.foundation = segmenter, segmenter.foundation
-        self.objects, self.slices = objects, slices
+        self.objects, self.slices, self.colour = objects, slices, colour
         self.device = next(segmenter.parameters()).device
         self.cache = cache or ContentCache(None, memory_bytes=4 * 2**30, disk_bytes=0)
         rng = np.random.default_rng(0)
@@ -77,8 +78,9 @@ class Scene:
     def _draw_study(self, folder: Path, rng: np.random.Generator) -> Study:
         size = self.foundation.image_size
         if self.slices == 1:
-            path = Path(folder) / f"target-{size}.png"
-            Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(path)
+            path = Path(folder) / f"target-{size}-{'colour' if self.colour else 'gray'}.png"
+            pixels = (size, size, 3) if self.colour else (size, size)
+            Image.fromarray(rng.integers(0, 255, pixels, dtype=np.uint8)).save(path)
             return read_study(path)
         path = Path(folder) / f"target-{size}-{self.slices}.nii.gz"
         voxels = rng.integers(0, 1000, (size, size, self.slices)).astype(np.int16)

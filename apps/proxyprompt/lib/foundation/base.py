@@ -65,6 +65,8 @@ class Features:
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
         """The features of several images as one batch, on ``device`` (without it on that of the first)."""
         device = parts[0].embedding.device if device is None else device
+        if len(parts) == 1 and parts[0].embedding.device == torch.device(device):
+            return parts[0]
         padding = None
         if any(p.padding is not None for p in parts):
             whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -28,6 +28,22 @@ def convolve(x: Tensor, kernel: np.ndarray) -> Tensor:
     for source, result in zip(x.flatten(0, 1).numpy(), made.flatten(0, 1).numpy(), strict=True):
         _convolve(source, kernel, lines, result)
     return made
+
+
+def add_enlarged(found: Tensor, x: Tensor) -> None:
+    """Add x, (B, c, h, w), to ``found``, (B, c, H, W), as ``F.interpolate(..., mode="bilinear")`` enlarges it."""
+    places = [_between(own, side) for own, side in zip(x.shape[-2:], found.shape[-2:], strict=True)]
+    lines = np.empty((x.shape[-2], found.shape[-1]), np.float32)
+    for source, result in zip(x.contiguous().flatten(0, 1).numpy(), found.flatten(0, 1).numpy(), strict=True):
+        _add_enlarged(source, *places[0], *places[1], lines, result)
+
+
+@cache
+def _between(own: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of ``side`` places on ``own`` positions: the one before each, the one after it, and how far it is on to that."""
+    place = np.clip((np.arange(side) + 0.5) * (own / side) - 0.5, 0, own - 1)
+    before = place.astype(np.int64)
+    return before, np.minimum(before + 1, own - 1), (place - before).astype(np.float32)
 
 
 def structure(mean: Tensor, scale: float) -> Tensor:
@@ -88,6 +104,19 @@ def _convolve(x, taps, lines, made):
             left, right, tap = longer[reach - away :], longer[reach + away :], taps[reach + away]
             for i in range(width):
                 result[i] += tap * (left[i] + right[i])
+
+
+@_compiled
+def _add_enlarged(x, above, below, down, left, right, across, lines, made):
+    height, width = made.shape
+    for row in range(len(x)):
+        here, line = x[row], lines[row]
+        for i in range(width):
+            line[i] = here[left[i]] + across[i] * (here[right[i]] - here[left[i]])
+    for row in range(height):
+        first, second, share, result = lines[above[row]], lines[below[row]], down[row], made[row]
+        for i in range(width):
+            result[i] += first[i] + share * (second[i] - first[i])
 
 
 @_compiled

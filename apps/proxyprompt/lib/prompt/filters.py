@@ -88,7 +88,7 @@ def _at_scale(x: Tensor, scale: float) -> Tensor:
     mean = _blurred(x, scale)
     wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
     deviation = (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt()
-    return _larger(torch.cat([mean, _structure(mean, scale), deviation], 1), size)
+    return enlarge(torch.cat([mean, _structure(mean, scale), deviation], 1), size)
 
 
 def _structure(mean: Tensor, scale: float) -> Tensor:
@@ -106,7 +106,7 @@ def _structure(mean: Tensor, scale: float) -> Tensor:
 def blur(x: Tensor, scale: float) -> Tensor:
     """Gaussian mean of standard deviation ``scale``, (B, c, h, w) as x; wide ones on a smaller grid."""
     small, on_small = _smaller(x, scale)
-    return _larger(_blurred(small, on_small), x.shape[-2:])
+    return enlarge(_blurred(small, on_small), x.shape[-2:])
 
 
 @cache
@@ -138,8 +138,19 @@ def _smaller(x: Tensor, scale: float) -> tuple[Tensor, float]:
     return (F.avg_pool2d(x, factor), scale / factor) if factor > 1 else (x, scale)
 
 
-def _larger(x: Tensor, size: torch.Size) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
+def enlarge(x: Tensor, size: torch.Size) -> Tensor:
+    """x, (B, c, h, w), interpolated to ``size``, (H, W)."""
+    if x.shape[-2:] == size:
+        return x
+    return add_enlarged(x.new_zeros(*x.shape[:2], *size), x)
+
+
+def add_enlarged(found: Tensor, x: Tensor) -> Tensor:
+    """The sum of ``found``, (B, c, H, W), which may be overwritten, and x, (B, c, h, w), interpolated to its size."""
+    if cpu_filters.usable(found, x):
+        cpu_filters.add_enlarged(found, x)
+        return found
+    return found + F.interpolate(x, found.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _standardised(x: Tensor, least: float = _LEAST, *, own: bool = False) -> Tensor:

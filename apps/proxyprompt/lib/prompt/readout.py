@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.prompt import cpu_filters
-from lib.prompt.filters import CHANNELS, all_channels, distinct_responses, distinct_weights
+from lib.prompt.filters import CHANNELS, add_enlarged, all_channels, distinct_responses, distinct_weights
 
 _HATS = 5  # along each side of the image; bilinear
 _PLACE = 5 + _HATS**2  # x, y, their products, hats
@@ -99,11 +99,11 @@ class FineReadout(nn.Module):
             yield F.relu(-knot - responses)
 
     @classmethod
-    def _filtered(cls, pictures: Tensor, weights: Tensor) -> Tensor:
-        """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, (B, N, h, w)."""
+    def _add_filtered(cls, found: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
+        """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, and of ``found``,
+        (B, N, h, w), which may be overwritten."""
         gray, chunks = distinct_responses(pictures)
-        weights = distinct_weights(weights, gray)
-        found, at = weights.new_zeros(*weights.shape[:2], *pictures.shape[-2:]), 0
+        weights, at = distinct_weights(weights, gray), 0
         for chunk in chunks:
             own = weights[..., at : at + chunk.shape[1]]
             at += chunk.shape[1]
@@ -183,15 +183,15 @@ class FineReadout(nn.Module):
         size = maps.picture.shape[-2:]
         with torch.autocast(solution.device.type, enabled=False):
             weights = (solution * self._weights()).expand(len(maps.picture), -1, -1)
-            at, found = 0, 0.0
-            for level in self._levels(maps):  # interpolated after the product, which comes to the same
-                read = torch.einsum("bdhw,bnd->bnhw", level, weights[..., at : at + level.shape[1]])
-                found = found + F.interpolate(read, size, mode="bilinear", align_corners=False)
-                at += level.shape[1]
-            pieces = weights[..., at : at + 2 * len(_KNOTS) * CHANNELS].unflatten(-1, (-1, CHANNELS))
-            found = found + self._filtered(maps.picture, pieces)
-            at += pieces[0, 0].numel()
-            found = found + self._placed(weights[..., at:], size)
+            levels = list(self._levels(maps))
+            sizes = [level.shape[1] for level in levels]
+            pieces = 2 * len(_KNOTS) * CHANNELS
+            *of_levels, of_pieces, of_place = weights.split([*sizes, pieces, _PLACE + 1], -1)
+            found = self._placed(of_place, size)
+            found = self._add_filtered(found, maps.picture, of_pieces.unflatten(-1, (-1, CHANNELS)))
+            for level, factors in zip(levels, of_levels, strict=True):
+                read = torch.einsum("bdhw,bnd->bnhw", level, factors)
+                found = add_enlarged(found, read)  # after the product, which comes to the same
             return found * self.log_scale.exp()
 
 

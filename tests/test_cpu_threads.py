@@ -1,0 +1,76 @@
+"""Threads of small operations: who runs what, and that it changes nothing."""
+
+import threading
+
+import pytest
+import torch
+
+from lib.cpu_threads import all_threads_again, beside, in_shares, one_thread_each
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def told():
+    return threading.current_thread(), torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+
+def elsewhere(work):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_the_limit_is_the_calling_threads_own():
+    with one_thread_each():
+        assert torch.get_num_threads() == 1
+        assert elsewhere(torch.get_num_threads) == 2
+        with one_thread_each(), all_threads_again():
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 1
+    with all_threads_again():
+        assert torch.get_num_threads() == 2
+
+
+@torch.inference_mode()
+def test_what_runs_beside_has_one_thread_and_the_callers_modes():
+    here = threading.current_thread()
+    assert beside(told)() == (here, 2, True)  # nothing was given up for it
+    with one_thread_each():
+        started = threading.Event()
+        wait = beside(lambda: (started.set(), told())[1])
+        assert started.wait(10)
+        thread, threads, inference = wait()
+    assert thread is not here and (threads, inference) == (1, True)
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_beside_is_raised_where_it_is_waited_for():
+    def fail():
+        raise ValueError("beside")
+
+    with one_thread_each():
+        wait = beside(fail)
+        with pytest.raises(ValueError, match="beside"):
+            wait()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shares_are_whole_in_order_and_not_divided_again(count):
+    def work(share):
+        return [range(count)[share], len(in_shares(lambda inner: inner, 4))]
+
+    assert in_shares(work, count) == [[range(count), 1]]
+    with one_thread_each():
+        parts = in_shares(work, count)
+        assert [n for share, _ in parts for n in share] == list(range(count))
+        assert len(parts) == min(2, count)
+        assert all(inner == (2 if count == 1 else 1) for _, inner in parts)
+        assert len(in_shares(lambda share: share, 4)) == 2  # the thread is free again
