@@ -23,7 +23,7 @@ from lib.dice import hard_dice
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.prompt.filters import add_enlarged, blur, enlarge
-from lib.prompt.readout import FineReadout, Pyramid, hats, interpolated, sampled, weighted_moments
+from lib.prompt.readout import FineReadout, Pyramid, apart, hats, interpolated, sampled, weighted_moments
 
 SHARE = 0.75  # of the second look in the mask
 LEAST_PAIRS = 3  # supports that show an object; what is segmented from a single other one teaches little
@@ -83,6 +83,7 @@ def learn(
     masks: Tensor,
     *,
     tuned: bool = False,
+    sample: Tensor | None = None,
 ) -> Learned:
     """What the second look goes by. With fewer than LEAST_PAIRS supports that show an object, the mask will be the mean
     of both guesses.
@@ -91,14 +92,16 @@ def learn(
     much. Where it is better than the readout even so, the mask is the decoder's; else there is a second look.
 
     segment: the decoder's answer and the readout's guess for images and a memory of one support set. maps, features: of
-    its K images. valid: (K, N) bool. masks: (K, N, S, S).
+    its K images. valid: (K, N) bool. masks: (K, N, S, S). sample: ``readout.sample(maps)``, where it is known already.
     """
     first, drawn, known = _left_out(segment, features, memory, valid, masks)
     found = [_mixed(readout, 0.5, masks.device)] * masks.shape[1]
     if known.any():
         size = maps.picture.shape[-2:]
-        every = max(1, min(size) // _COARSE) * (1 if len(masks) <= _PAIRS else 2)
-        of_image = readout.describe(maps, every).flatten(2)
+        thin = 1 if len(masks) <= _PAIRS else 2
+        every = thin * apart(maps)
+        sample = readout.sample(maps) if sample is None else sample
+        of_image = sample[..., ::thin, ::thin].flatten(2)
         fine, coarse = _surroundings(first, drawn)
         around = torch.cat([fine[..., ::every, ::every], interpolated(coarse, size, every)], 2).flatten(3)
         inside, counts = sampled(masks, features.padding, size, every)

@@ -121,9 +121,10 @@ class Segmenter(nn.Module):
         self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor
     ) -> tuple[SupportMemory, Learned]:
         """As :meth:`remember`, for a generator with a fine readout, up to what a cascade in training cannot change."""
-        readout = self.generator.readout
-        memory = self._summed(features, contexts, valid, masks)
-        learned = learn(self._guesses, readout, pyramid(features), features, memory, valid, masks, tuned=self.tuned)
+        readout, maps = self.generator.readout, pyramid(features)
+        sample = readout.sample(maps)
+        memory = self._summed(features, contexts, valid, masks, sample=sample)
+        learned = learn(self._guesses, readout, maps, features, memory, valid, masks, tuned=self.tuned, sample=sample)
         solution = readout.solve(memory.declared_moments())
         return replace(memory, moments=None, solution=solution, second=learned.solution), learned
 
@@ -136,11 +137,17 @@ class Segmenter(nn.Module):
         return replace(memory, redrawn=self._redrawn(features, memory, learned, valid, masks)[None])
 
     def _summed(
-        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, thin: int = 1
+        self,
+        features: Features,
+        contexts: Tensor,
+        valid: Tensor,
+        masks: Tensor,
+        thin: int = 1,
+        sample: Tensor | None = None,
     ) -> SupportMemory:
-        moments = None
-        if self.generator.readout is not None:
-            moments = self.generator.readout.moments(pyramid(features), masks, features.padding, thin=thin)[None]
+        moments, readout = None, self.generator.readout
+        if readout is not None:
+            moments = readout.moments(pyramid(features), masks, features.padding, thin=thin, sample=sample)[None]
         padding = None if features.padding is None else features.padding[None]
         return self.generator.remember(
             features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments

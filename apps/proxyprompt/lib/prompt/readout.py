@@ -150,17 +150,29 @@ class FineReadout(nn.Module):
             self._hidden = None
 
     @_trained
-    def moments(self, maps: Pyramid, masks: Tensor, padding: Tensor | None = None, *, thin: int = 1) -> Tensor:
+    def sample(self, maps: Pyramid, thin: int = 1) -> Tensor:
+        """:meth:`describe` of the positions of supports that are looked at. thin: of one of so many of them."""
+        with torch.autocast(maps.picture.device.type, enabled=False):
+            return self.describe(maps, thin * apart(maps))
+
+    @_trained
+    def moments(
+        self,
+        maps: Pyramid,
+        masks: Tensor,
+        padding: Tensor | None = None,
+        *,
+        thin: int = 1,
+        sample: Tensor | None = None,
+    ) -> Tensor:
         """What a solution needs to know of each pair: (P, N, D + 1, D), to be added over the pairs of a set.
 
         maps: of P images. masks: (P, N, S, S) in [0, 1]. padding: (P, H, W) bool, positions that count for nothing.
-        thin: look at one of so many positions along each side.
+        thin: look at one of so many positions along each side. sample: from :meth:`sample`, where it is known already.
         """
-        size = maps.picture.shape[-2:]
-        every = thin * max(1, min(size) // _LOOKED_AT)
         with torch.autocast(masks.device.type, enabled=False):
-            features = self.describe(maps, every)
-            inside, counts = sampled(masks, padding, size, every)
+            features = self.sample(maps, thin) if sample is None else sample
+            inside, counts = sampled(masks, padding, maps.picture.shape[-2:], thin * apart(maps))
             return torch.stack(
                 [
                     torch.stack([weighted_moments(x.flatten(1), y, c) for y in of_pair])
@@ -193,6 +205,11 @@ class FineReadout(nn.Module):
                 read = torch.einsum("bdhw,bnd->bnhw", level, factors)
                 found = add_enlarged(found, read)  # after the product, which comes to the same
             return found * self.log_scale.exp()
+
+
+def apart(maps: Pyramid) -> int:
+    """How many pixels lie between those of supports that are looked at."""
+    return max(1, min(maps.picture.shape[-2:]) // _LOOKED_AT)
 
 
 def sampled(masks: Tensor, padding: Tensor | None, size: tuple[int, int], every: int) -> tuple[Tensor, Tensor]:
@@ -233,7 +250,7 @@ def interpolated(x: Tensor, size: tuple[int, int], every: int = 1) -> Tensor:
     """(..., size[0]/every, size[1]/every): (..., h, w) interpolated to ``size``, of which one position of so many is
     made."""
     rows, columns = (
-        F.interpolate(torch.eye(own, device=x.device)[None], side, mode="linear", align_corners=False)[0].T[::every]
+        F.interpolate(torch.eye(own, device=x.device)[None], side, mode="linear", align_corners=False)[0, :, ::every]
         for own, side in zip(x.shape[-2:], size, strict=True)
     )
-    return rows @ x @ columns.T
+    return ((x @ columns).mT @ rows).mT  # in this order each is one large product
