@@ -14,7 +14,7 @@ from lib.studies.cache import content_key
 from lib.studies.collections import Collection
 from lib.studies.errors import StudyError
 from lib.studies.selection import Selection, SupportError
-from lib.tasks.pipeline import PLACED, placed
+from lib.tasks.pipeline import searched
 
 
 class LeakError(ValueError):
@@ -145,7 +145,7 @@ def measure(work: Work) -> Unit:
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
         masks = learned.segment(slices, truth)
         if not learned.sees_truth:
-            masks = masks & (placed(slices.study, work.supports, slices.indices) >= PLACED)[:, :, None]
+            masks = masks & searched(slices.study, work.supports, slices.indices)[:, :, None]
         scores.append(score(masks, truth, spacing))
         if work.count == 1:
             largest = int(truth.sum(axis=(1, 2)).argmax())

@@ -36,6 +36,7 @@ PLACED = 0.5
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU, by all its threads or by each of them: more leave its
 caches and take longer each."""
+_SHARES = 8
 _GPU_FACTOR = 64
 
 
@@ -172,7 +173,7 @@ class Pipeline:
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
         if self._segmenter.side_by_side:
-            work *= torch.get_num_threads()
+            work *= min(torch.get_num_threads(), _SHARES)
         return max(1, work // (self._foundation.grid**2 * objects))
 
     def _key(self, kind: str, *parts: object) -> str:
@@ -260,9 +261,9 @@ class Pipeline:
     @torch.inference_mode()
     def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
         """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
-        searched = placed(study, selection, indices) >= PLACED
+        where = searched(study, selection, indices)
         found = self._alone(study, selection, indices)
-        return [one._replace(masks=one.masks & searched[:, one.structure, None, None]) for one in found]
+        return [one._replace(masks=one.masks & where[:, one.structure, None, None]) for one in found]
 
     def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:
         held = selection.held()
@@ -303,6 +304,11 @@ def placed(study: Study, selection: Selection, indices: Sequence[int]) -> np.nda
     :func:`lib.studies.extents.likely`."""
     extents = selection.extents.values() if study.kind == "volume" else ()
     return likely(extents, len(selection.structures), len(study), indices, study.length)
+
+
+def searched(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
+    """(len(indices), N) bool, whether structures can be on these slices at all, by :func:`placed`."""
+    return placed(study, selection, indices) >= PLACED
 
 
 def most_shown(masks: Masks) -> int:
