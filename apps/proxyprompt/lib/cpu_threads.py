@@ -25,7 +25,14 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-_here = threading.local()  # spare: how many threads this one gave up
+
+class _Here(threading.local):
+    """spare: how many threads the calling one gave up."""
+
+    spare = 0
+
+
+_here = _Here()
 
 
 def run_blocks(kernel: Callable[..., None], arguments: tuple, batch: int, channels: int, block: int) -> None:
@@ -51,7 +58,7 @@ def run_blocks(kernel: Callable[..., None], arguments: tuple, batch: int, channe
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Every operation of the calling thread runs on it alone; other threads are not concerned."""
-    before = getattr(_here, "spare", 0)
+    before = _here.spare
     _here.spare = before or torch.get_num_threads() - 1
     try:
         with _limited(1):
@@ -63,11 +70,10 @@ def one_thread_each() -> Iterator[None]:
 @contextmanager
 def all_threads_again() -> Iterator[None]:
     """Within :func:`one_thread_each`: for what is large enough after all, while nothing runs :func:`beside` it."""
-    spare = getattr(_here, "spare", 0)
-    if not spare:
+    if not _here.spare:
         yield
         return
-    with _limited(1 + spare):
+    with _limited(1 + _here.spare):
         yield
 
 
@@ -77,7 +83,7 @@ def beside(work: Callable[[], Result]) -> Callable[[], Result]:
 
     ``work`` sees gradients and inference mode as the caller does.
     """
-    if not getattr(_here, "spare", 0):
+    if not _here.spare:
         return work
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
@@ -92,11 +98,13 @@ def beside(work: Callable[[], Result]) -> Callable[[], Result]:
 def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
     """``work`` on slices of range(count), side by side as :func:`beside` does it: as many as there are threads, and as
     equal as can be. What it gives, in order."""
-    threads = min(count, 1 + getattr(_here, "spare", 0))
+    spare = _here.spare
+    threads = min(count, 1 + spare)
     edges = [count * n // threads for n in range(threads + 1)]
     first, *others = (slice(*pair) for pair in pairwise(edges))
     waiting = [beside(partial(work, share)) for share in others]
-    spare, _here.spare = getattr(_here, "spare", 0), 0 if others else getattr(_here, "spare", 0)
+    if others:
+        _here.spare = 0  # they have a share
     try:
         return [work(first), *(wait() for wait in waiting)]
     finally:

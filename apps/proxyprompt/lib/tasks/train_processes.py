@@ -8,7 +8,6 @@ is left alone ends: nobody waits for a process that was killed.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from lib.training.distributed import process_group
 
@@ -57,7 +57,12 @@ def several(count: int, device: str, *, logs: Path | None = None) -> Iterator[No
         return
     if device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "LOCAL_RANK": "0"}
+    group = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(get_free_port()),
+        "LOCAL_RANK": "0",
+    }
     with ExitStack() as stack:
         others = [_start(number, group, device, logs, stack) for number in range(1, count)]
         os.environ.update({**group, "RANK": "0"})
@@ -104,9 +109,3 @@ def _ending_if(alone: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         over.set()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
