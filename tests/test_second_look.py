@@ -39,7 +39,7 @@ def scene(pairs, objects=1, seed=0):
 def support_set(pairs, objects=1):
     """Features that say which row they are, and their memory."""
     memory = SupportMemory(
-        keys=torch.zeros(1, 4, pairs), values=torch.zeros(1, objects, 4, pairs), valid=torch.ones(1, objects, pairs) > 0
+        keys=torch.zeros(1, pairs, 4), values=torch.zeros(1, objects, pairs, 4), valid=torch.ones(1, objects, pairs) > 0
     )
     return Features(torch.arange(float(pairs)).reshape(pairs, 1, 1, 1)), memory
 

@@ -9,8 +9,8 @@ from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportMemory, select_con
 def memory_of(sets=1, objects=2, dim=16, positions=40, seed=0):
     g = torch.Generator().manual_seed(seed)
     return SupportMemory(
-        keys=torch.randn(sets, dim, positions, generator=g),
-        values=torch.randn(sets, objects, dim, positions, generator=g),
+        keys=torch.randn(sets, positions, dim, generator=g),
+        values=torch.randn(sets, objects, positions, dim, generator=g),
         valid=torch.ones(sets, objects, positions, dtype=torch.bool),
     )
 
@@ -24,9 +24,9 @@ def explicit(target, memory):
         for n in range(values.shape[1]):
             allowed = memory.valid[e, n].nonzero()[:, 0]
             for q in range(target.shape[2]):
-                f = keys[e][:, allowed]
-                score = (2 * (f * target[b, :, q, None]).sum(0) - (f * f).sum(0)) / target.shape[1] ** 0.5
-                result[b, n, :, q] = values[e, n][:, allowed] @ score.softmax(0)
+                f = keys[e][allowed]
+                score = (2 * (f * target[b, :, q]).sum(1) - (f * f).sum(1)) / target.shape[1] ** 0.5
+                result[b, n, :, q] = score.softmax(0) @ values[e, n][allowed]
     return result
 
 
@@ -42,14 +42,14 @@ def test_attention_form_is_the_explicit_form(sets, partly):
     for n in range(2):
         map_ = selective_map(target.flatten(2), memory.keys, memory.valid[:, n])
         torch.testing.assert_close(map_.sum(1), torch.ones(3, 16))
-        torch.testing.assert_close(memory.values[:, n] @ map_, found[:, n].flatten(2), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(memory.values[:, n].mT @ map_, found[:, n].flatten(2), rtol=1e-4, atol=1e-5)
 
 
 def test_undeclared_positions_have_no_say():
     memory, target = memory_of(), torch.randn(2, 16, 4, 4)
     memory.valid[:, 0, 20:] = False
     before = select_context(target, memory)[:, 0]
-    memory.values[:, 0, :, 20:] = 1e6
+    memory.values[:, 0, 20:] = 1e6
     torch.testing.assert_close(select_context(target, memory)[:, 0], before)
 
 
@@ -105,12 +105,16 @@ def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_
 
 
 @pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
-def test_rows_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch):
-    """Without gradients several objects share a softmax over some rows of the map; 400 rows are more than one turn."""
-    memory = memory_of(sets=sets, objects=3)
-    target = torch.randn(batch, 16, 20, 20, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("left_out", [0, 700])
+def test_blocks_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch, left_out):
+    """Without gradients several objects share a map of which one block is made at a time, here of 2 or 4 by 2 or 3."""
+    memory = memory_of(sets=sets, objects=3, positions=1300)
+    memory.valid[..., 100 : 100 + left_out] = False
+    memory.keys[:, -100:] *= 0.1  # far ahead of those before: the running maximum has to change
+    target = torch.randn(batch, 16, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = select_context(target, memory)
-    whole = selective_map(target.flatten(2), memory.keys.expand(batch, -1, -1))
-    expected = (memory.values.expand(batch, -1, -1, -1) @ whole[:, None]).unflatten(3, (20, 20))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    keys, valid = (x.expand(batch, *x.shape[1:]).double() for x in (memory.keys, memory.valid[:, 0]))
+    whole = selective_map(target.flatten(2).double(), keys, valid > 0)
+    expected = (memory.values.expand(batch, -1, -1, -1).mT.double() @ whole[:, None]).unflatten(3, (24, 24))
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)

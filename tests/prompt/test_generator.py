@@ -78,7 +78,7 @@ def test_padded_positions_have_no_say(generator):
     valid = torch.ones(1, 2, 1, dtype=torch.bool)
     memory = generator.remember(features[None], contexts, valid, padding=padding)
     assert not memory.valid.unflatten(2, (2, 4, 4))[..., 3].any()
-    memory.values.unflatten(3, (2, 4, 4))[..., 3] = 1e6
+    memory.values.unflatten(2, (2, 4, 4))[..., 3, :] = 1e6
     assert generator(target, memory).tokens.abs().max() < 1e4
 
 
@@ -134,7 +134,7 @@ def test_without_selection_every_position_gets_the_same():
     images, masks, features, target = draw(3, 2, 1)
     valid = torch.tensor([[True, True], [True, False], [False, True]])
     memory = variant.remember(features[None], variant.encode_pair(images, masks)[None], valid[None])
-    mean = memory.values[0, 0, :, :32].mean(1)  # 16 positions of each of the first two supports
+    mean = memory.values[0, 0, :32].mean(0)  # 16 positions of each of the first two supports
     assert torch.allclose(variant(target, memory).context[0, 0, :, 0, 0], mean, atol=1e-5)
 
 

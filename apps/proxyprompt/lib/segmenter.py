@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"
-_SMALL = 512  # positions of the grid: on fewer, spreading an operation over threads costs more than it brings
+_SMALL = 1024  # positions of the grid: on no more, spreading an operation over threads costs more than it brings
 _SEED = 20260101  # an untrained generator is the same one everywhere
 
 

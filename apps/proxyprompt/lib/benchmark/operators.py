@@ -73,12 +73,12 @@ def selective_map_rows(device: torch.device, *, grid: int, counts: tuple[int, ..
     g = torch.Generator().manual_seed(0)
     target = torch.randn(1, dim, grid, grid, generator=g).to(device)
     for count in counts:
-        keys = torch.randn(1, dim, count * positions, generator=g).to(device)
-        values = torch.randn(1, 1, dim, count * positions, generator=g).to(device)
+        keys = torch.randn(1, count * positions, dim, generator=g).to(device)
+        values = torch.randn(1, 1, count * positions, dim, generator=g).to(device)
         memory = SupportMemory(keys, values, torch.ones(1, 1, count * positions, dtype=torch.bool, device=device))
 
         def explicit(keys=keys, values=values) -> Tensor:
-            return values[0] @ selective_map(target.flatten(2), keys)
+            return values[0].mT @ selective_map(target.flatten(2), keys)
 
         def attention(memory=memory) -> Tensor:
             return select_context(target, memory)

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt.cpu_linear import linear
+from lib.cpu_threads import in_shares, one_thread_each
 
-_ROWS = 256  # of the selective map at once
+_BLOCK = 512  # rows and columns of the selective map at once: so many stay in a core's cache
 
 
 @dataclass(frozen=True)
 class SupportMemory:
     """What is kept of a support set; depends on nothing of the target.
 
-    keys: (E, C, M), the support features. values: (E, N, C, M), A_agg. valid: (E, N, M) bool, False where a position
+    keys: (E, M, C), the support features. values: (E, N, M, C), A_agg. valid: (E, N, M) bool, False where a position
     is padding or its support does not declare the object.
 
     Of the fine readout, where there is one: moments: (E, K, N, D + 1, D), what is known of each pair; solution:
@@ -123,10 +123,10 @@ class BridgeUnit(nn.Module):
 def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
     """The selective map itself, softmax over the support axis (eq. 6); for figures and as the reference.
 
-    target: (B, C, HW). keys: (E, C, M), E = 1 or B. valid: (E, M) bool. Returns (B, M, HW), columns that sum to 1.
+    target: (B, C, HW). keys: (E, M, C), E = 1 or B. valid: (E, M) bool. Returns (B, M, HW), columns that sum to 1.
     """
-    scores = 2 * keys.transpose(1, 2) @ target - keys.square().sum(1)[..., None]
-    scores = scores / math.sqrt(keys.shape[1])
+    scores = 2 * keys @ target - keys.square().sum(2)[..., None]
+    scores = scores / math.sqrt(keys.shape[2])
     if valid is not None:
         scores = scores.masked_fill(~valid[..., None], -torch.inf)
     return scores.softmax(1)
@@ -139,23 +139,22 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     differences of large squares.
     """
     batch, dim, height, width = target.shape
-    episodes, objects = memory.valid.shape[:2]
+    episodes = len(memory.valid)
     if episodes not in (1, batch):
         raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
     with torch.autocast(target.device.type, enabled=False):
         keys, values, valid = memory.keys.float(), memory.values.float(), memory.valid
-        bias = -keys.square().sum(1) / math.sqrt(dim)  # (E, M)
+        bias = -keys.square().sum(2, keepdim=True) / math.sqrt(dim)  # (E, M, 1)
         query = target.float().flatten(2).mT * (2 / math.sqrt(dim))  # (B, HW, C)
         if episodes == 1:  # one support set for all targets: their positions are just more queries
             query = query.flatten(0, 1)[None]
-        if bool((valid == valid[:, :1]).all()):  # one softmax for all objects: their values lie side by side
-            values, valid = values.flatten(1, 2)[:, None], valid[:, :1]
-        several = values.shape[1] < objects
-        if torch.is_grad_enabled() or not (several or target.device.type == "cpu"):
-            context = _attend_at_once(query, keys, values, bias, valid)
+        query = query.contiguous()
+        if torch.is_grad_enabled() or target.device.type != "cpu":
+            context = _attend(query, keys, values, bias.mT[:, None].masked_fill(~valid[:, :, None], -torch.inf))
         else:
-            context = _attend_by_rows(query, keys, values, bias, valid)
-    return context.reshape(batch, height, width, objects, dim).permute(0, 3, 4, 1, 2)
+            context = _attend_where_valid(query, keys, values, bias, valid)
+    context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)
+    return context.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
 
 def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
@@ -163,36 +162,64 @@ def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
 
     target: (B, C, H, W). Returns (B, N, C, H, W).
     """
-    weight = memory.valid[:, :, None].to(memory.values.dtype)  # (E, N, 1, M)
-    mean = (memory.values * weight).sum(-1) / weight.sum(-1)
+    weight = memory.valid[..., None].to(memory.values.dtype)  # (E, N, M, 1)
+    mean = (memory.values * weight).sum(2) / weight.sum(2)
     return mean[..., None, None].expand(len(target), -1, -1, *target.shape[-2:])
 
 
-def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
-    """Attention by torch, with gradients.
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, N or 1, 1, M). Returns (E, N, Q, C)."""
+    query, keys = (x[:, None].expand(-1, values.shape[1], -1, -1) for x in (query, keys))
+    return F.scaled_dot_product_attention(query, keys, values, bias, scale=1.0)
 
-    query: (E, Q, C). keys: (E, C, M). values: (E, A, V, M). bias: (E, M). valid: (E, A, M) bool. Returns (E, Q, A, V),
-    one softmax for each of the A.
+
+def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """As :func:`_attend`, on a CPU and without gradients: positions that are not valid (padding, supports that do not
+    declare an object) cost nothing, and objects that the same supports declare share one map.
+
+    bias: (E, M, 1). valid: (E, N, M) bool.
     """
-    query, keys = (x[:, None].expand(-1, values.shape[1], -1, -1) for x in (query.contiguous(), keys.mT.contiguous()))
-    mask = bias[:, None].masked_fill(~valid, -torch.inf)[:, :, None]
-    # contiguous: what torch's attention without a map asks for
-    return F.scaled_dot_product_attention(query, keys, values.mT.contiguous(), mask, scale=1.0).transpose(1, 2)
+    sets, objects = valid.shape[:2]
+    context = query.new_empty(sets, objects, *query.shape[1:])
+    together = objects if bool((valid == valid[:, :1]).all()) else 1
+    for e, first in product(range(sets), range(0, objects, together)):
+        some, counts = slice(first, first + together), valid[e, first]
+        parts = keys[e], values[e, some], bias[e]
+        if not counts.all():
+            parts = (x[..., counts, :] for x in parts)
+        attend = _attend_by_blocks if together > 1 else _attend_alone
+        context[e, some] = attend(query[e], *parts)
+    return context
 
 
-def _attend_by_rows(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
-    """As :func:`_attend_at_once`, some rows of the map at a time, without gradients and without copies.
+def _attend_alone(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """:func:`_attend_by_blocks` of a single object."""
+    return _attend(query[None], keys[None], values[None], bias.mT[None, None])[0]
 
-    Positions that are not valid (padding, supports that do not declare an object) cost nothing.
+
+def _attend_by_blocks(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """One map for all objects, a block of it at a time, with running maximum and sum ("FlashAttention", Dao et al.,
+    2022), without gradients.
+
+    query: (Q, C). keys: (M, C). values: (N, M, C). bias: (M, 1). Returns (N, Q, C).
     """
-    sets, softmaxes, width, _ = values.shape
-    context = query.new_empty(sets, query.shape[1], softmaxes, width)
-    for e, a in product(range(sets), range(softmaxes)):
-        some_keys, some_values, some_bias = keys[e], values[e, a], bias[e]
-        if not valid[e, a].all():
-            some_keys, some_values, some_bias = (x[..., valid[e, a]] for x in (some_keys, some_values, some_bias))
-        for start in range(0, query.shape[1], _ROWS):
-            rows = slice(start, start + _ROWS)
-            weights = linear(query[e, rows], some_keys.mT, some_bias).softmax(-1)
-            context[e, rows, a] = linear(weights, some_values)
+    context = query.new_empty(len(values), *query.shape)
+
+    def attend(some: slice) -> None:
+        for start in range(some.start * _BLOCK, some.stop * _BLOCK, _BLOCK):
+            rows = query[start : start + _BLOCK]
+            highest, total = rows.new_full((len(rows), 1), -torch.inf), rows.new_zeros(len(rows), 1)
+            found = rows.new_zeros(len(values), *rows.shape)
+            for first in range(0, len(keys), _BLOCK):
+                block = slice(first, first + _BLOCK)
+                scores = torch.addmm(bias[block].mT, rows, keys[block].mT)
+                higher = torch.maximum(highest, scores.amax(1, keepdim=True))
+                weights, before = (scores - higher).exp_(), (highest - higher).exp_()
+                total = total * before + weights.sum(1, keepdim=True)
+                torch.baddbmm(found * before, weights.expand(len(values), -1, -1), values[:, block], out=found)
+                highest = higher
+            context[:, start : start + _BLOCK] = found / total
+
+    with one_thread_each():
+        in_shares(attend, -(-len(query) // _BLOCK))
     return context

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.cpu_threads import beside
+from lib.cpu_threads import all_threads_again, beside
 from lib.prompt.colorization import ContextualColorization
 from lib.prompt.context import BridgeUnit, SupportMemory, mean_context, select_context
 from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
@@ -145,8 +145,8 @@ class ProxyPromptGenerator(nn.Module):
         values = self.bridge(features.flatten(0, 1), contexts.flatten(0, 1), counts.flatten(0, 1))
         values = values.unflatten(0, (sets, pairs))  # (E, K, N, C, H, W)
         return SupportMemory(
-            keys=features.transpose(1, 2).flatten(2),
-            values=values.permute(0, 2, 3, 1, 4, 5).flatten(3),
+            keys=features.permute(0, 1, 3, 4, 2).flatten(1, 3),
+            values=values.permute(0, 2, 1, 4, 5, 3).flatten(2, 4),
             valid=counts.transpose(1, 2).flatten(2),
             moments=moments,
         )
@@ -158,8 +158,9 @@ class ProxyPromptGenerator(nn.Module):
         """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
+        with all_threads_again():  # the largest part, before the readout takes a thread
+            context = select_context(target, memory) if self.config.selection else mean_context(target, memory)
         read = beside(lambda: self._read(memory, maps))
-        context = select_context(target, memory) if self.config.selection else mean_context(target, memory)
         batch, objects = context.shape[:2]
         if self.colorization is not None:
             tokens = self.colorization(target, context.to(target.dtype))

@@ -238,7 +238,7 @@ class Pipeline:
 
     def memory_key(self, selection: Selection) -> str:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
-        return self._key("memory", keys, selection.valid)
+        return self._key("support memory", keys, selection.valid)
 
     def _remember(
         self, selection: Selection, key: str, supports: Callable[[], tuple[Features, Tensor]]
