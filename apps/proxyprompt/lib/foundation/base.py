@@ -196,6 +196,10 @@ class Foundation(nn.Module):
         """Side of the embedding grid, H = W."""
         return self.image_size // self.stride
 
+    def geometry(self, original: tuple[int, int]) -> Geometry:
+        """How :meth:`preprocess` lays images of ``original``, (height, width)."""
+        raise NotImplementedError
+
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), resized and normalised as the model was trained."""
         raise NotImplementedError

@@ -80,7 +80,7 @@ class Sam(Foundation):
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), zero (the mean colour) in the padding."""
         images = _image_batch(images)
-        geometry = self._geometry(tuple(images.shape[-2:]))
+        geometry = self.geometry(tuple(images.shape[-2:]))
         resized = _resize(images, geometry.scaled)
         return self.model.preprocess(resized * 255.0), geometry
 
@@ -182,7 +182,7 @@ class Sam(Foundation):
                 sizes = ", ".join(map(str, (images, objects, *shape)))
                 raise ValueError(f"{name} is {tuple(given.shape)}; expected ({sizes})")
 
-    def _geometry(self, original: tuple[int, int]) -> Geometry:
+    def geometry(self, original: tuple[int, int]) -> Geometry:
         height, width = ResizeLongestSide.get_preprocess_shape(*original, self.image_size)
         return Geometry(original, (max(height, 1), max(width, 1)), self.image_size)
 
@@ -193,7 +193,7 @@ class MedSam(Sam):
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float -> (B, 3, S, S) in [0, 1]; a constant image becomes zero."""
         images = _image_batch(images)
-        geometry = self._geometry(tuple(images.shape[-2:]))
+        geometry = self.geometry(tuple(images.shape[-2:]))
         resized = F.interpolate(images, geometry.scaled, mode="bicubic", align_corners=False, antialias=True)
         low, high = resized.amin((1, 2, 3), keepdim=True), resized.amax((1, 2, 3), keepdim=True)
         return (resized - low) / (high - low).clamp_min(1e-8), geometry
@@ -202,7 +202,7 @@ class MedSam(Sam):
         """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) in one step: nothing is padding."""
         return F.interpolate(mask_logits.float(), geometry.original, mode="bilinear", align_corners=False)
 
-    def _geometry(self, original: tuple[int, int]) -> Geometry:
+    def geometry(self, original: tuple[int, int]) -> Geometry:
         return Geometry(original, (self.image_size, self.image_size), self.image_size)
 
 

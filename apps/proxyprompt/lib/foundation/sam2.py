@@ -63,10 +63,12 @@ class Sam2(Foundation):
         """Always evaluation mode: memory attention has dropout, and what is frozen must not change meanwhile."""
         return super().train(False)
 
+    def geometry(self, original: tuple[int, int]) -> Geometry:
+        return Geometry(original, (self.image_size, self.image_size), self.image_size)
+
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        size = (self.image_size, self.image_size)
-        geometry = Geometry(tuple(images.shape[-2:]), size, self.image_size)
-        return (self._resize(images, size) - self.mean) / self.std, geometry
+        geometry = self.geometry(tuple(images.shape[-2:]))
+        return (self._resize(images, geometry.scaled) - self.mean) / self.std, geometry
 
     def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
         return self._resize(masks.float(), (geometry.size, geometry.size)).clamp(0, 1)

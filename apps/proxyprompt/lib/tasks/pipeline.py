@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.foundation.base import Features, Geometry, Points
+from lib.foundation.base import Features, Points
 from lib.prompt.context import SupportMemory
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
@@ -111,7 +111,7 @@ class Pipeline:
             made = self._decode(study, indices, memory)
             entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
         with self._latencies.of("decode"):
-            geometry = self._geometry(study.slice_shape)
+            geometry = self._foundation.geometry(study.slice_shape)
             for z, small in enumerate(entry.tensors["logits"]):
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         presence = entry.tensors["presence"].numpy()
@@ -139,7 +139,7 @@ class Pipeline:
             return {"logits": decoded.mask_logits[0]}
 
         with self._latencies.of("click"):
-            geometry = self._geometry(study.slice_shape)
+            geometry = self._foundation.geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
             key = self._key("clicked", remembered, *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
@@ -157,10 +157,6 @@ class Pipeline:
                 logits.append(decoded.mask_logits.half().cpu())
                 presence.append(decoded.presence_logit.float().sigmoid().cpu())
         return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
-
-    def _geometry(self, shape: tuple[int, int]) -> Geometry:
-        """Of images of ``shape``, (height, width)."""
-        return self._foundation.preprocess(torch.zeros(1, 3, *shape, device=self._device))[1]
 
     # encoding
 
@@ -231,7 +227,7 @@ class Pipeline:
     def _lay(self, masks: np.ndarray) -> Tensor:
         """(N, h, w) bool as the foundation takes them: (1, N, S, S)."""
         laid = torch.from_numpy(masks)[None].to(self._device)
-        return self._foundation.preprocess_masks(laid, self._geometry(masks.shape[1:]))
+        return self._foundation.preprocess_masks(laid, self._foundation.geometry(masks.shape[1:]))
 
     def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
