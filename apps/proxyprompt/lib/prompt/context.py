@@ -150,7 +150,7 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
             query = query.flatten(0, 1)[None]
         query = query.contiguous()
         if torch.is_grad_enabled() or target.device.type != "cpu":
-            context = _attend(query, keys, values, bias.mT[:, None].masked_fill(~valid[:, :, None], -torch.inf))
+            context = _attend_at_once(query, keys, values, bias, valid)
         else:
             context = _attend_where_valid(query, keys, values, bias, valid)
     context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)
@@ -173,15 +173,31 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor
     return F.scaled_dot_product_attention(query, keys, values, bias, scale=1.0)
 
 
-def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
-    """As :func:`_attend`, on a CPU and without gradients: positions that are not valid (padding, supports that do not
-    declare an object) cost nothing, and objects that the same supports declare share one map.
+def _share_a_map(valid: Tensor) -> bool:
+    """Whether the same supports declare all objects, of which there are several. valid: (E, N, M) bool."""
+    return valid.shape[1] > 1 and bool((valid == valid[:, :1]).all())
 
-    bias: (E, M, 1). valid: (E, N, M) bool.
+
+def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """As :func:`_attend_where_valid`, on any device and with gradients, which keep one map for all objects if they can.
+
+    query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, M, 1). valid: (E, N, M) bool. Returns
+    (E, N, Q, C).
     """
+    mask = bias.mT[:, None].masked_fill(~valid[:, :, None], -torch.inf)
+    if not (torch.is_grad_enabled() and _share_a_map(valid)):
+        return _attend(query, keys, values, mask)
+    side_by_side = values.transpose(1, 2).flatten(2)[:, None]
+    found = _attend(query, keys, side_by_side, mask[:, :1])[:, 0]
+    return found.unflatten(2, (-1, values.shape[3])).transpose(1, 2)
+
+
+def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+    """As :func:`_attend_at_once`, on a CPU and without gradients: positions that are not valid (padding, supports that
+    do not declare an object) cost nothing."""
     sets, objects = valid.shape[:2]
     context = query.new_empty(sets, objects, *query.shape[1:])
-    together = objects if bool((valid == valid[:, :1]).all()) else 1
+    together = objects if _share_a_map(valid) else 1
     for e, first in product(range(sets), range(0, objects, together)):
         some, counts = slice(first, first + together), valid[e, first]
         parts = keys[e], values[e, some], bias[e]
