@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-
-from lib.benchmark.server import free_port
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
 START_SECONDS = 120
@@ -51,7 +50,7 @@ def missing() -> str | None:
 @contextmanager
 def running(folder: Path) -> Iterator[Orthanc]:
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = get_free_port()
     settings = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),

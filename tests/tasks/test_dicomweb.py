@@ -13,6 +13,7 @@ from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelEr
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -308,7 +309,7 @@ def test_the_archive_as_the_settings_name_it(archive, ct, monkeypatch, tmp_path)
 
 
 def test_an_archive_that_does_not_answer(tmp_path):
-    nobody = orthanc.Orthanc(f"http://127.0.0.1:{orthanc.free_port()}")
+    nobody = orthanc.Orthanc(f"http://127.0.0.1:{get_free_port()}")
     store = opened(nobody, tmp_path)
     with pytest.raises(MONAILabelException) as caught:
         store.list_images()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 APP = Path(__file__).resolve().parents[2]
 START_SECONDS = 400  # imports alone take a minute on a busy machine
@@ -24,12 +24,6 @@ class RunningServer:
     studies: Path
     process: subprocess.Popen
     log: Path
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @contextmanager
@@ -46,7 +40,7 @@ def running_server(
     conf: the app's options. environment: variables beside those of a new user, who has none of MONAI Label's.
     host: None leaves it out. RuntimeError, with the end of the log, when the server does not come up.
     """
-    port = free_port()
+    port = get_free_port()
     command = [str(Path(sys.executable).parent / "monailabel"), "start_server", "--app", str(APP)]
     command += ["--studies", str(studies), "--port", str(port), *(["--host", host] if host else [])]
     for key, value in (conf or {}).items():

@@ -197,8 +197,9 @@ class Foundation(nn.Module):
         return self.image_size // self.stride
 
     def geometry(self, original: tuple[int, int]) -> Geometry:
-        """How :meth:`preprocess` lays images of ``original``, (height, width)."""
-        raise NotImplementedError
+        """How :meth:`preprocess` lays images of ``original``, (height, width): stretched to the square, unless a model
+        says otherwise."""
+        return Geometry(original, (self.image_size, self.image_size), self.image_size)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), resized and normalised as the model was trained."""

@@ -77,6 +77,11 @@ class Sam(Foundation):
         """Frozen modules have nothing to switch: everything stays in eval mode."""
         return super().train(False)
 
+    def geometry(self, original: tuple[int, int]) -> Geometry:
+        """The longer side fills the square, the rest is padding."""
+        height, width = ResizeLongestSide.get_preprocess_shape(*original, self.image_size)
+        return Geometry(original, (max(height, 1), max(width, 1)), self.image_size)
+
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), zero (the mean colour) in the padding."""
         images = _image_batch(images)
@@ -182,13 +187,13 @@ class Sam(Foundation):
                 sizes = ", ".join(map(str, (images, objects, *shape)))
                 raise ValueError(f"{name} is {tuple(given.shape)}; expected ({sizes})")
 
-    def geometry(self, original: tuple[int, int]) -> Geometry:
-        height, width = ResizeLongestSide.get_preprocess_shape(*original, self.image_size)
-        return Geometry(original, (max(height, 1), max(width, 1)), self.image_size)
-
 
 class MedSam(Sam):
     """MedSAM: SAM's ViT-B on images stretched to the square and scaled to [0, 1] each, with no mean or deviation."""
+
+    def geometry(self, original: tuple[int, int]) -> Geometry:
+        """Stretched, as most models do it."""
+        return Foundation.geometry(self, original)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         """images: (B, 3, h, w) float -> (B, 3, S, S) in [0, 1]; a constant image becomes zero."""
@@ -201,9 +206,6 @@ class MedSam(Sam):
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
         """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) in one step: nothing is padding."""
         return F.interpolate(mask_logits.float(), geometry.original, mode="bilinear", align_corners=False)
-
-    def geometry(self, original: tuple[int, int]) -> Geometry:
-        return Geometry(original, (self.image_size, self.image_size), self.image_size)
 
 
 def _image_batch(images: Tensor) -> Tensor:

@@ -63,9 +63,6 @@ class Sam2(Foundation):
         """Always evaluation mode: memory attention has dropout, and what is frozen must not change meanwhile."""
         return super().train(False)
 
-    def geometry(self, original: tuple[int, int]) -> Geometry:
-        return Geometry(original, (self.image_size, self.image_size), self.image_size)
-
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
         geometry = self.geometry(tuple(images.shape[-2:]))
         return (self._resize(images, geometry.scaled) - self.mean) / self.std, geometry

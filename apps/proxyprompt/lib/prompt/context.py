@@ -197,13 +197,12 @@ def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tenso
     do not declare an object) cost nothing."""
     sets, objects = valid.shape[:2]
     context = query.new_empty(sets, objects, *query.shape[1:])
-    together = objects if _share_a_map(valid) else 1
+    together, attend = (objects, _attend_by_blocks) if _share_a_map(valid) else (1, _attend_alone)
     for e, first in product(range(sets), range(0, objects, together)):
         some, counts = slice(first, first + together), valid[e, first]
         parts = keys[e], values[e, some], bias[e]
         if not counts.all():
             parts = (x[..., counts, :] for x in parts)
-        attend = _attend_by_blocks if together > 1 else _attend_alone
         context[e, some] = attend(query[e], *parts)
     return context
 
