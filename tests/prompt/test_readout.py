@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.prompt.readout import FineReadout, Pyramid, hats
+from lib.prompt.readout import FineReadout, Pyramid, hats, outer
 from lib.training.metrics import overlap
 
 SIZE, DIM = 128, 16
@@ -65,8 +65,8 @@ def test_it_reads_the_same_with_gradients_and_on_gray_pictures(readout):
 
 
 def test_hats_add_up_to_one_and_stand_in_rows():
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="ij")
-    found = hats(x, y, 5)
+    places = hats(torch.linspace(-1, 1, 9), 5)
+    found = outer(places, places)
     assert found.shape == (25, 9, 9)
     torch.testing.assert_close(found.sum(0), torch.ones(9, 9))
     assert found[1, 0, 2] == 1 and found[5, 2, 0] == 1  # the second of the first row; the first of the second

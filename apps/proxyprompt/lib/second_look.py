@@ -23,7 +23,7 @@ from lib.dice import hard_dice
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
 from lib.prompt.filters import add_enlarged, blur, enlarge
-from lib.prompt.readout import FineReadout, Pyramid, apart, hats, interpolated, sampled, weighted_moments
+from lib.prompt.readout import FineReadout, Pyramid, apart, hats, interpolated, outer, sampled, weighted_moments
 
 SHARE = 0.75  # of the second look in the mask
 LEAST_PAIRS = 3  # supports that show an object; what is segmented from a single other one teaches little
@@ -69,7 +69,7 @@ def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Ten
         for guess, factors in zip((first, drawn), (scale * _UNIT * weights[..., :_FINE]).split(2, -1), strict=True):
             positive, negative = factors[..., None, None].unbind(2)  # weights of what _signs gives of it
             found = found + guess * ((positive - negative) / 2) + guess.abs() * ((positive + negative) / 2)
-        around = torch.einsum("bnchw,bnc->bnhw", _coarse(first, drawn), scale * weights[..., _FINE:])
+        around = _read_coarse(first, drawn, scale * weights[..., _FINE:])
         return torch.lerp(first, add_enlarged(found, around), SHARE)
 
 
@@ -175,10 +175,32 @@ def _surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
 def _coarse(first: Tensor, drawn: Tensor) -> Tensor:
     """Of clamped (B, N, h, w) guesses, on a coarser grid, (B, N, R - D - _FINE, h', w'): positive and negative part of
     their means around the position, and its place within each of them."""
-    objects, every = first.shape[:2], max(1, min(first.shape[-2:]) // _COARSE)
-    small = torch.stack([F.avg_pool2d(guess, every) for guess in (first, drawn)], 2).flatten(0, 1)
-    means = [_signs(blur(small * _UNIT, scale)) for scale in SCALES]
-    return torch.cat([*means, *map(_place_within, small.unbind(1))], 1).unflatten(0, objects)
+    small = _small(first, drawn)
+    within = [outer(*_place_within(guess)) for guess in small.unbind(1)]
+    return torch.cat([_signs(_means(small)), *within], 1).unflatten(0, first.shape[:2])
+
+
+def _read_coarse(first: Tensor, drawn: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of what :func:`_coarse` gives, without it. weights: (B, N, R - D - _FINE). (B, N, h', w')."""
+    small = _small(first, drawn)
+    of_means, *of_places = weights.flatten(0, 1).split([4 * len(SCALES), _HATS**2, _HATS**2], -1)
+    means, (positive, negative) = _means(small), of_means.unflatten(-1, (-1, 2))[..., None, None].unbind(2)
+    found = (means * ((positive - negative) / 2) + means.abs() * ((positive + negative) / 2)).sum(1)
+    for guess, factors in zip(small.unbind(1), of_places, strict=True):
+        down, across = _place_within(guess)
+        found = found + down.mT @ factors.unflatten(-1, (_HATS, _HATS)) @ across
+    return found.unflatten(0, first.shape[:2])
+
+
+def _small(first: Tensor, drawn: Tensor) -> Tensor:
+    """(B * N, 2, h', w'), both on a coarser grid."""
+    every = max(1, min(first.shape[-2:]) // _COARSE)
+    return torch.stack([F.avg_pool2d(guess, every) for guess in (first, drawn)], 2).flatten(0, 1)
+
+
+def _means(small: Tensor) -> Tensor:
+    """(B * N, 2 len(SCALES), h', w')."""
+    return torch.cat([blur(small * _UNIT, scale) for scale in SCALES], 1)
 
 
 def _signs(x: Tensor) -> Tensor:
@@ -186,17 +208,16 @@ def _signs(x: Tensor) -> Tensor:
     return torch.stack([F.relu(x), F.relu(-x)], 2).flatten(1, 2)
 
 
-def _place_within(logits: Tensor) -> Tensor:
-    """logits: (B, h, w). Hat functions around the middle of what they show, as wide as it is: (B, _HATS^2, h, w)."""
+def _place_within(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """logits: (B, h, w). Hat functions around the middle of what they show, as wide as it is: (B, _HATS, h) of rows,
+    (B, _HATS, w) of columns."""
     share = logits.sigmoid()
     share = torch.where(share > 0.5, share, _FAINT * share)
     share = share / share.sum((1, 2), keepdim=True).clamp_min(1e-6)
-    y, x = (torch.linspace(-1, 1, side, device=logits.device) for side in logits.shape[-2:])
     within = []
-    for place, weights in ((x, share.sum(1)), (y, share.sum(2))):
+    for weights in (share.sum(2), share.sum(1)):
+        place = torch.linspace(-1, 1, weights.shape[1], device=logits.device)
         middle = (weights * place).sum(1, keepdim=True)
         spread = (weights * (place - middle).square()).sum(1, keepdim=True).sqrt() + _LEAST
-        within.append(((place - middle) / spread).clamp(-_REACH, _REACH))
-    across = within[0][:, None, :].expand_as(logits)
-    down = within[1][:, :, None].expand_as(logits)
-    return hats(across, down, _HATS, _REACH)
+        within.append(hats(((place - middle) / spread).clamp(-_REACH, _REACH), _HATS, _REACH))
+    return within[0], within[1]

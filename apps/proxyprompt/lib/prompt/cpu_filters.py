@@ -1,4 +1,8 @@
-"""Machine code of the fine readout's filters on a CPU, float32, by numba: no fresh tensors, nothing read twice."""
+"""Machine code of the fine readout's filters on a CPU, float32, by numba.
+
+A few calls for a whole picture, each without Python's lock and without fresh tensors: whatever else a request does
+goes on beside them.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.prompt.cpu_kernels import compiled
+from lib.prompt.cpu_kernels import LANES, compiled, load, spread, store
 
+Between = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+_AT_ONCE = 4 * LANES  # pixels that a convolution makes: enough to hide that its sums wait for each other
 _BLOCK = 2048  # pixels that are worked on at a time: they stay in the fastest cache
 # sums may be reordered, so that loops over pixels become vector instructions
 _compiled = partial(compiled, fastmath={"contract", "reassoc", "nsz"})
@@ -22,49 +29,48 @@ def usable(*tensors: Tensor) -> bool:
 
 def convolve(x: Tensor, kernel: np.ndarray) -> Tensor:
     """x: (B, c, h, w), convolved along both sides with a symmetric kernel of odd length; the border is repeated."""
-    x = x.contiguous()
-    made = torch.empty_like(x)
-    lines = np.empty(x.shape[-2:], np.float32)
-    for source, result in zip(x.flatten(0, 1).numpy(), made.flatten(0, 1).numpy(), strict=True):
-        _convolve(source, kernel, lines, result)
+    made = x.new_empty(x.shape)
+    for source, result in zip(_planes(x), _planes(made), strict=True):
+        _convolve(source, kernel, result)
+    return made
+
+
+def compared(x: Tensor, factor: int, kernel: np.ndarray, noise: float, least: float) -> Tensor:
+    """x: (B, 1, h, w). It, and how many deviations it lies from the mean of its surroundings, standardised:
+    (B, 2, h, w). Surroundings: a mean of ``factor`` pixels, then ``kernel``. noise: added to the deviation."""
+    made, places = x.new_empty(len(x), 2, *x.shape[-2:]), _places(x, factor)
+    for source, result in zip(_planes(x), made.numpy(), strict=True):
+        _compared(source, factor, kernel, np.float32(noise), *places, np.float32(least), result)
+    return made
+
+
+def at_scale(x: Tensor, scale: float, factor: int, kernel: np.ndarray, wide: np.ndarray, least: float) -> Tensor:
+    """x: (B, 1, h, w). Its mean, the gradient's magnitude and the Hessian's eigenvalues there, its deviation in a wider
+    window, on a grid of ``factor`` pixels, enlarged and standardised: (B, 5, h, w). scale: standard deviation of
+    ``kernel``, by which derivatives are normalised."""
+    made, places = x.new_empty(len(x), 5, *x.shape[-2:]), _places(x, factor)
+    for source, result in zip(_planes(x), made.numpy(), strict=True):
+        _at_scale(source, np.float32(scale), factor, kernel, wide, *places, np.float32(least), result)
     return made
 
 
 def add_enlarged(found: Tensor, x: Tensor) -> None:
     """Add x, (B, c, h, w), to ``found``, (B, c, H, W), as ``F.interpolate(..., mode="bilinear")`` enlarges it."""
     places = [_between(own, side) for own, side in zip(x.shape[-2:], found.shape[-2:], strict=True)]
-    lines = np.empty((x.shape[-2], found.shape[-1]), np.float32)
-    for source, result in zip(x.contiguous().flatten(0, 1).numpy(), found.flatten(0, 1).numpy(), strict=True):
-        _add_enlarged(source, *places[0], *places[1], lines, result)
+    for source, result in zip(_planes(x), _planes(found), strict=True):
+        _add_enlarged(source, *places, result)
 
 
-@cache
-def _between(own: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of ``side`` places on ``own`` positions: the one before each, the one after it, and how far it is on to that."""
-    place = np.clip((np.arange(side) + 0.5) * (own / side) - 0.5, 0, own - 1)
-    before = place.astype(np.int64)
-    return before, np.minimum(before + 1, own - 1), (place - before).astype(np.float32)
+def farthest_apart(x: Tensor) -> float:
+    """x: (B, c, h, w). The largest difference of any channel from the first."""
+    return max(_farthest_apart(image) for image in x.contiguous().numpy())
 
 
-def structure(mean: Tensor, scale: float) -> Tensor:
-    """Gradient magnitude and both eigenvalues of the Hessian, larger one first, normalised for the scale.
-
-    mean: (B, 1, h, w), smoothed by a Gaussian of ``scale``; its border is repeated. Returns (B, 3, h, w).
-    """
-    mean = mean.contiguous()
-    made = torch.empty(len(mean), 3, *mean.shape[-2:])
-    slopes = np.empty((2, *mean.shape[-2:]), np.float32)
-    for source, result in zip(mean[:, 0].numpy(), made.numpy(), strict=True):
-        _structure(source, np.float32(scale), slopes, result)
-    return made
-
-
-def standardise(x: Tensor, least: float, *, in_place: bool = False) -> Tensor:
+def standardise(x: Tensor, least: float) -> Tensor:
     """x: (B, c, h, w), each picture of mean 0, and divided by its deviation and ``least``."""
-    x = x.contiguous()
-    made = x if in_place else torch.empty_like(x)
-    rows = (-1, x.shape[-2] * x.shape[-1])
-    _standardise(x.view(rows).numpy(), np.float32(least), made.view(rows).numpy())
+    made = x.clone(memory_format=torch.contiguous_format)
+    for plane in _planes(made):
+        _standardise(plane, np.float32(least))
     return made
 
 
@@ -80,48 +86,148 @@ def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ..
         _add_pieces(source, factors, at, np.float32(farthest), result)
 
 
+def _planes(x: Tensor) -> np.ndarray:
+    """(B, c, h, w) as (B * c, h, w)."""
+    return x.contiguous().flatten(0, 1).numpy()
+
+
+def _places(x: Tensor, factor: int) -> tuple[Between, Between]:
+    """Of the pixels of x on a grid of ``factor`` of them, down and across."""
+    return tuple(_between(side // factor, side) for side in x.shape[-2:])
+
+
+@cache
+def _between(own: int, side: int) -> Between:
+    """Of ``side`` places on ``own`` positions: the one before each, the one after it, and how far it is on to that."""
+    place = np.clip((np.arange(side) + 0.5) * (own / side) - 0.5, 0, own - 1)
+    before = place.astype(np.int64)
+    return before, np.minimum(before + 1, own - 1), (place - before).astype(np.float32)
+
+
 @_compiled
-def _convolve(x, taps, lines, made):
+def _convolve(x, taps, made):
+    """Row by row: first down, into a line with its border, then across; four vectors of pixels at a time."""
     height, width = x.shape
     reach = len(taps) // 2
+    stride = -(-width // _AT_ONCE) * _AT_ONCE
+    line = np.zeros(stride + 2 * reach, np.float32)
+    padded, result = x, made
+    if stride > width:
+        padded, result = np.zeros((height, stride), np.float32), np.empty((height, stride), np.float32)
+        padded[:, :width] = x
     for row in range(height):
-        line, here, tap = lines[row], x[row], taps[reach]
-        for i in range(width):
-            line[i] = tap * here[i]
-        for away in range(1, reach + 1):
-            above, below, tap = x[max(row - away, 0)], x[min(row + away, height - 1)], taps[reach + away]
-            for i in range(width):
-                line[i] += tap * (above[i] + below[i])
-    longer = np.empty(width + 2 * reach, np.float32)
-    for row in range(height):
-        longer[:reach] = lines[row, 0]
-        longer[reach : reach + width] = lines[row]
-        longer[reach + width :] = lines[row, width - 1]
-        result, tap = made[row], taps[reach]
-        for i in range(width):
-            result[i] = tap * longer[reach + i]
-        for away in range(1, reach + 1):
-            left, right, tap = longer[reach - away :], longer[reach + away :], taps[reach + away]
-            for i in range(width):
-                result[i] += tap * (left[i] + right[i])
+        here = row * stride
+        for i in range(0, stride, _AT_ONCE):
+            _around(padded, here + i, taps, reach, here, (height - 1 - row) * stride, stride, line, reach + i)
+        first, last = line[reach], line[reach + width - 1]
+        for i in range(reach):
+            line[i], line[reach + width + i] = first, last
+        for i in range(0, stride, _AT_ONCE):
+            _around(line, reach + i, taps, reach, reach, reach, 1, result, here + i)
+    if stride > width:
+        made[:] = result[:, :width]
+
+
+@partial(_compiled, inline="always")
+def _around(x, at, taps, reach, before, after, step, made, to):
+    """Sums over neighbours ``step`` apart; the first lies ``before`` numbers in front of ``at``, the last ``after``
+    behind it."""
+    tap = spread(taps, reach)
+    a, b = tap * load(x, at), tap * load(x, at + LANES)
+    c, d = tap * load(x, at + 2 * LANES), tap * load(x, at + 3 * LANES)
+    for away in range(1, reach + 1):
+        tap, first, last = spread(taps, reach + away), at - min(away * step, before), at + min(away * step, after)
+        a += tap * (load(x, first) + load(x, last))
+        b += tap * (load(x, first + LANES) + load(x, last + LANES))
+        c += tap * (load(x, first + 2 * LANES) + load(x, last + 2 * LANES))
+        d += tap * (load(x, first + 3 * LANES) + load(x, last + 3 * LANES))
+    store(made, to, a)
+    store(made, to + LANES, b)
+    store(made, to + 2 * LANES, c)
+    store(made, to + 3 * LANES, d)
 
 
 @_compiled
-def _add_enlarged(x, above, below, down, left, right, across, lines, made):
+def _shrink(x, factor):
+    """Means of ``factor`` x ``factor`` pixels; what is left over at the end counts for nothing."""
+    height, width = x.shape[0] // factor, x.shape[1] // factor
+    made, line = np.empty((height, width), np.float32), np.empty(x.shape[1], np.float32)
+    share = np.float32(1 / factor**2)
+    for row in range(height):
+        line[:] = x[row * factor]
+        for away in range(1, factor):
+            below = x[row * factor + away]
+            for i in range(len(line)):
+                line[i] += below[i]
+        for i in range(width):
+            total = np.float32(0)
+            for j in range(i * factor, (i + 1) * factor):
+                total += line[j]
+            made[row, i] = share * total
+    return made
+
+
+@_compiled
+def _add_enlarged(x, down, across, made):
+    above, below, lower = down
+    left, right, farther = across
     height, width = made.shape
+    lines = np.empty((len(x), width), np.float32)
     for row in range(len(x)):
         here, line = x[row], lines[row]
         for i in range(width):
-            line[i] = here[left[i]] + across[i] * (here[right[i]] - here[left[i]])
+            line[i] = here[left[i]] + farther[i] * (here[right[i]] - here[left[i]])
     for row in range(height):
-        first, second, share, result = lines[above[row]], lines[below[row]], down[row], made[row]
+        first, second, share, result = lines[above[row]], lines[below[row]], lower[row], made[row]
         for i in range(width):
             result[i] += first[i] + share * (second[i] - first[i])
 
 
 @_compiled
-def _structure(x, scale, slopes, made):
+def _compared(x, factor, taps, noise, down, across, least, made):
+    small, squares = (x, x * x) if factor == 1 else (_shrink(x, factor), _shrink(x * x, factor))
+    mean, square = np.empty_like(small), np.empty_like(small)
+    _convolve(small, taps, mean)
+    _convolve(squares, taps, square)
+    made[:] = np.float32(0)
+    _add_enlarged(mean, down, across, made[0])
+    _add_enlarged(square, down, across, made[1])
+    for row in range(len(x)):
+        here, near, found = x[row], made[0, row], made[1, row]
+        for i in range(len(here)):
+            deviation = np.sqrt(max(found[i] - near[i] * near[i], np.float32(0)))
+            found[i] = (here[i] - near[i]) / (deviation + noise)
+    made[0] = x
+    for k in range(2):
+        _standardise(made[k], least)
+
+
+@_compiled
+def _at_scale(x, scale, factor, taps, wide, down, across, least, made):
+    small = x if factor == 1 else _shrink(x, factor)
+    planes = made if factor == 1 else np.empty((5, *small.shape), np.float32)
+    mean, deviation, squares = planes[0], planes[4], np.empty_like(small)
+    _convolve(small, taps, mean)
+    _structure(mean, scale, planes[1:4])
+    _convolve(small * small, wide, squares)
+    _convolve(small, wide, deviation)
+    for row in range(len(squares)):
+        square, found = squares[row], deviation[row]
+        for i in range(len(square)):
+            found[i] = np.sqrt(max(square[i] - found[i] * found[i], np.float32(0)))
+    if factor > 1:
+        made[:] = np.float32(0)
+    for k in range(5):
+        if factor > 1:
+            _add_enlarged(planes[k], down, across, made[k])
+        _standardise(made[k], least)
+
+
+@_compiled
+def _structure(x, scale, made):
+    """Gradient magnitude and both eigenvalues of the Hessian, larger one first; the border is repeated."""
     height, width = x.shape
+    slopes = np.empty((2, height, width), np.float32)
     across, down = slopes[0], slopes[1]
     half, squared = np.float32(0.5), scale * scale
     for row in range(height):
@@ -156,6 +262,32 @@ def _differences(x, made):
 
 
 @_compiled
+def _farthest_apart(x):
+    farthest = np.float32(0)
+    for channel in range(1, len(x)):
+        for row in range(x.shape[1]):
+            first, other = x[0, row], x[channel, row]
+            for i in range(len(first)):
+                farthest = max(farthest, abs(other[i] - first[i]))
+    return farthest
+
+
+@_compiled
+def _standardise(x, least):
+    values = x.reshape(-1)
+    count = np.float32(len(values))
+    total, squares = np.float32(0), np.float32(0)
+    for i in range(len(values)):
+        total += values[i]
+    mean = total / count
+    for i in range(len(values)):
+        squares += (values[i] - mean) * (values[i] - mean)
+    factor = np.float32(1) / (np.sqrt(squares / count) + least)
+    for i in range(len(values)):
+        values[i] = (values[i] - mean) * factor
+
+
+@_compiled
 def _add_pieces(x, weights, knots, farthest, made):
     channels, pixels = x.shape
     for start in range(0, pixels, _BLOCK):
@@ -171,19 +303,3 @@ def _add_pieces(x, weights, knots, farthest, made):
                         result[i] += above * max(value - knot, np.float32(0)) + below * max(
                             -knot - value, np.float32(0)
                         )
-
-
-@_compiled
-def _standardise(x, least, made):
-    for channel in range(len(x)):
-        values, result = x[channel], made[channel]
-        count = np.float32(len(values))
-        total, squares = np.float32(0), np.float32(0)
-        for i in range(len(values)):
-            total += values[i]
-        mean = total / count
-        for i in range(len(values)):
-            squares += (values[i] - mean) * (values[i] - mean)
-        factor = np.float32(1) / (np.sqrt(squares / count) + least)
-        for i in range(len(values)):
-            result[i] = (values[i] - mean) * factor

@@ -48,7 +48,10 @@ def distinct_responses(pictures: Tensor) -> tuple[bool, Iterator[Tensor]]:
     Whether the pictures are gray: then the channels are those of red alone, :data:`OF_CHANNEL`.
     """
     x = _standardised(pictures.float(), 1e-3)
-    gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
+    if cpu_filters.usable(x):
+        gray = cpu_filters.farthest_apart(x) < _GRAY
+    else:
+        gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
     return gray, _chunks(x, gray)
 
 
@@ -70,31 +73,40 @@ def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
 def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
     red, green, blue = x.split(1, 1)
     for channel in (red,) if gray else (red, green, blue):
-        near = blur(torch.cat([channel, channel.square()], 1), CONTRAST)
-        deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
-        yield _standardised(torch.cat([channel, (channel - near[:, :1]) / (deviation + _NOISE)], 1), own=True)
+        yield _compared(channel)
         for scale in SCALES:
-            yield _standardised(_at_scale(channel, scale), own=True)
+            yield _at_scale(channel, scale)
     if not gray:
         opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
         for scale in SCALES:
-            yield _standardised(blur(opponents, scale), own=True)
+            yield _standardised(blur(opponents, scale))
+
+
+def _compared(x: Tensor) -> Tensor:
+    """x: (B, 1, h, w). It, and how it compares with its surroundings: (B, 2, h, w)."""
+    if cpu_filters.usable(x):
+        factor, scale = _grid(x.shape[-2:], CONTRAST)
+        return cpu_filters.compared(x, factor, _gaussian(scale), _NOISE, _LEAST)
+    near = blur(torch.cat([x, x.square()], 1), CONTRAST)
+    deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
+    return _standardised(torch.cat([x, (x - near[:, :1]) / (deviation + _NOISE)], 1))
 
 
 def _at_scale(x: Tensor, scale: float) -> Tensor:
     """x: (B, 1, h, w). _BY_SCALE responses, (B, _BY_SCALE, h, w), normalised for the scale."""
     size = x.shape[-2:]
-    x, scale = _smaller(x, scale)
+    factor, scale = _grid(size, scale)
+    if cpu_filters.usable(x):
+        return cpu_filters.at_scale(x, scale, factor, _gaussian(scale), _gaussian(2 * scale), _LEAST)
+    x = _shrunk(x, factor)
     mean = _blurred(x, scale)
     wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
     deviation = (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt()
-    return enlarge(torch.cat([mean, _structure(mean, scale), deviation], 1), size)
+    return _standardised(enlarge(torch.cat([mean, _structure(mean, scale), deviation], 1), size))
 
 
 def _structure(mean: Tensor, scale: float) -> Tensor:
     """Gradient magnitude and both eigenvalues of the Hessian, (B, 3, h, w), of a smoothed (B, 1, h, w)."""
-    if cpu_filters.usable(mean):
-        return cpu_filters.structure(mean, scale)
     across, down = _slopes(mean)
     xx, xy = _slopes(across)
     _, yy = _slopes(down)
@@ -105,8 +117,8 @@ def _structure(mean: Tensor, scale: float) -> Tensor:
 
 def blur(x: Tensor, scale: float) -> Tensor:
     """Gaussian mean of standard deviation ``scale``, (B, c, h, w) as x; wide ones on a smaller grid."""
-    small, on_small = _smaller(x, scale)
-    return enlarge(_blurred(small, on_small), x.shape[-2:])
+    factor, on_small = _grid(x.shape[-2:], scale)
+    return enlarge(_blurred(_shrunk(x, factor), on_small), x.shape[-2:])
 
 
 @cache
@@ -131,11 +143,14 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
 
 
-def _smaller(x: Tensor, scale: float) -> tuple[Tensor, float]:
-    """x on a grid where ``scale`` is about _FULL, and the scale there."""
-    factor = 2 ** max(0, math.floor(math.log2(scale / _FULL)))
-    factor = min(factor, *x.shape[-2:])
-    return (F.avg_pool2d(x, factor), scale / factor) if factor > 1 else (x, scale)
+def _grid(size: torch.Size, scale: float) -> tuple[int, float]:
+    """How many pixels along each side become one, so that ``scale`` is about _FULL, and the scale there."""
+    factor = min(2 ** max(0, math.floor(math.log2(scale / _FULL))), *size)
+    return factor, scale / factor
+
+
+def _shrunk(x: Tensor, factor: int) -> Tensor:
+    return F.avg_pool2d(x, factor) if factor > 1 else x
 
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
@@ -153,9 +168,8 @@ def add_enlarged(found: Tensor, x: Tensor) -> Tensor:
     return found + F.interpolate(x, found.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _standardised(x: Tensor, least: float = _LEAST, *, own: bool = False) -> Tensor:
-    """own: x is nobody else's, and may be overwritten."""
+def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
     if cpu_filters.usable(x):
-        return cpu_filters.standardise(x, least, in_place=own)
+        return cpu_filters.standardise(x, least)
     x = x - x.mean((2, 3), keepdim=True)
     return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)

@@ -77,7 +77,8 @@ class FineReadout(nn.Module):
         Positive and negative part of each channel of the maps, interpolated; a piecewise linear function of each filter
         response; the place in the image.
         """
-        parts = [interpolated(level, maps.picture.shape[-2:], every) for level in self._levels(maps)]
+        size = maps.picture.shape[-2:]
+        parts = [interpolated(level * unit, size, every) for level, unit in self._levels(maps)]
         gray, chunks = distinct_responses(maps.picture)
         responses = all_channels(torch.cat([chunk[..., ::every, ::every] for chunk in chunks], 1), gray)
         parts += self._pieces(responses.clamp(-_FARTHEST, _FARTHEST))
@@ -85,11 +86,11 @@ class FineReadout(nn.Module):
         return torch.cat(parts, 1) * self._weights()[:, None, None]
 
     @staticmethod
-    def _levels(maps: Pyramid) -> Iterator[Tensor]:
+    def _levels(maps: Pyramid) -> Iterator[tuple[Tensor, Tensor]]:
+        """Twice the channels of each, and what they are to be multiplied with, (B, 1, h, w), to be of one length."""
         for level in (maps.fine, maps.middle, maps.coarse):
-            unit = level.float()
-            unit = unit * (unit.square().mean(1, keepdim=True) + 1e-4).rsqrt()
-            yield torch.cat([unit, F.relu(unit)], 1)
+            level = level.float()
+            yield torch.cat([level, F.relu(level)], 1), (level.square().mean(1, keepdim=True) + 1e-4).rsqrt()
 
     @staticmethod
     def _pieces(responses: Tensor) -> Iterator[Tensor]:
@@ -117,21 +118,26 @@ class FineReadout(nn.Module):
     @staticmethod
     def _place(like: Tensor) -> Tensor:
         """(1, _PLACE + 1, h, w), the last of them 1."""
-        y, x = (torch.linspace(-1, 1, side, device=like.device) for side in like.shape[-2:])
-        y, x = torch.meshgrid(y, x, indexing="ij")
+        down, across = (torch.linspace(-1, 1, side, device=like.device) for side in like.shape[-2:])
+        y, x = torch.meshgrid(down, across, indexing="ij")
         powers = torch.stack([x, y, x * x, y * y, x * y])
-        return torch.cat([powers, hats(x, y, _HATS), torch.ones_like(x)[None]])[None]
+        return torch.cat([powers, outer(hats(down, _HATS), hats(across, _HATS)), torch.ones_like(x)[None]])[None]
 
     @staticmethod
     def _placed(weights: Tensor, size: tuple[int, int]) -> Tensor:
-        """The weighted sum of what :meth:`_place` gives, without it. weights: (B, N, _PLACE + 1). (B, N, h, w)."""
-        y, x = (torch.linspace(-1, 1, side, device=weights.device) for side in size)
-        y = y[:, None]
-        of_x, of_y, of_xx, of_yy, of_xy = weights[..., :5, None, None].unbind(2)
-        grid = weights[..., 5:-1].unflatten(-1, (_HATS, _HATS))
-        found = F.interpolate(grid, size, mode="bilinear", align_corners=True)
-        found = found + (of_x + of_xx * x) * x
-        return found + (of_y + of_yy * y + of_xy * x) * y + weights[..., -1, None, None]
+        """The weighted sum of what :meth:`_place` gives, without it. weights: (B, N, _PLACE + 1). (B, N, h, w).
+
+        Each is a function of the row times one of the column, both among the hats, 1, the place and its square.
+        """
+        *powers, grid, constant = weights.split([1] * 5 + [_HATS**2, 1], -1)
+        of_x, of_y, of_xx, of_yy, of_xy = powers
+        nothing = torch.zeros_like(constant)
+        of_powers = torch.cat([constant, of_x, of_xx, of_y, of_xy, nothing, of_yy, nothing, nothing], -1)
+        found = 0
+        for factors, functions in ((grid, lambda at: hats(at, _HATS)), (of_powers, _powers)):
+            rows, columns = (functions(torch.linspace(-1, 1, side, device=weights.device)) for side in size)
+            found = found + rows.mT @ factors.unflatten(-1, (len(rows), -1)) @ columns
+        return found
 
     def _weights(self) -> Tensor:
         weights = self.log_weight.exp()
@@ -196,13 +202,13 @@ class FineReadout(nn.Module):
         with torch.autocast(solution.device.type, enabled=False):
             weights = (solution * self._weights()).expand(len(maps.picture), -1, -1)
             levels = list(self._levels(maps))
-            sizes = [level.shape[1] for level in levels]
+            sizes = [level.shape[1] for level, _ in levels]
             pieces = 2 * len(_KNOTS) * CHANNELS
             *of_levels, of_pieces, of_place = weights.split([*sizes, pieces, _PLACE + 1], -1)
             found = self._placed(of_place, size)
             found = self._add_filtered(found, maps.picture, of_pieces.unflatten(-1, (-1, CHANNELS)))
-            for level, factors in zip(levels, of_levels, strict=True):
-                read = torch.einsum("bdhw,bnd->bnhw", level, factors)
+            for (level, unit), factors in zip(levels, of_levels, strict=True):
+                read = (factors @ level.flatten(2)).unflatten(2, level.shape[-2:]) * unit
                 found = add_enlarged(found, read)  # after the product, which comes to the same
             return found * self.log_scale.exp()
 
@@ -237,13 +243,21 @@ def weighted_moments(features: Tensor, inside: Tensor, counts: Tensor) -> Tensor
     return torch.cat([weighted @ features.T, (weighted @ (2 * inside - 1))[None]])
 
 
-def hats(x: Tensor, y: Tensor, along: int, reach: float = 1.0) -> Tensor:
-    """Bilinear hat functions on ``along`` x ``along`` places of [-reach, reach]^2 at (x, y): (..., along^2, h, w) of
-    (..., h, w). At each point they add up to 1."""
-    middles = torch.linspace(-reach, reach, along, device=x.device)[:, None, None]
+def hats(at: Tensor, along: int, reach: float = 1.0) -> Tensor:
+    """Linear hat functions on ``along`` places of [-reach, reach], (..., along, n) of (..., n). At each point they add
+    up to 1."""
+    middles = torch.linspace(-reach, reach, along, device=at.device)[:, None]
     apart = 2 * reach / (along - 1)
-    across, down = ((1 - (v.unsqueeze(-3) - middles).abs() / apart).clamp_min(0) for v in (x, y))
-    return (down.unsqueeze(-3) * across.unsqueeze(-4)).flatten(-4, -3)
+    return (1 - (at.unsqueeze(-2) - middles).abs() / apart).clamp_min(0)
+
+
+def outer(down: Tensor, across: Tensor) -> Tensor:
+    """All products of functions of the row, (..., r, h), and of the column, (..., c, w): (..., r * c, h, w)."""
+    return (down[..., :, None, :, None] * across[..., None, :, None, :]).flatten(-4, -3)
+
+
+def _powers(at: Tensor) -> Tensor:
+    return torch.stack([torch.ones_like(at), at, at * at])
 
 
 def interpolated(x: Tensor, size: tuple[int, int], every: int = 1) -> Tensor:
