@@ -6,7 +6,9 @@ goes on beside them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +24,16 @@ _BLOCK = 2048  # pixels that are worked on at a time: they stay in the fastest c
 _compiled = partial(compiled, fastmath={"contract", "reassoc", "nsz"})
 
 
+class Grid(NamedTuple):
+    """``factor`` pixels along each side become one; on that grid, ``scale`` is the standard deviation of ``kernel``,
+    and that of ``wide`` is twice as large."""
+
+    scale: float
+    factor: int
+    kernel: np.ndarray
+    wide: np.ndarray
+
+
 def usable(*tensors: Tensor) -> bool:
     """Whether these are CPU tensors that nobody wants gradients of."""
     return all(t.device.type == "cpu" and not (t.requires_grad and torch.is_grad_enabled()) for t in tensors)
@@ -35,22 +47,17 @@ def convolve(x: Tensor, kernel: np.ndarray) -> Tensor:
     return made
 
 
-def compared(x: Tensor, factor: int, kernel: np.ndarray, noise: float, least: float) -> Tensor:
-    """x: (B, 1, h, w). It, and how many deviations it lies from the mean of its surroundings, standardised:
-    (B, 2, h, w). Surroundings: a mean of ``factor`` pixels, then ``kernel``. noise: added to the deviation."""
-    made, places = x.new_empty(len(x), 2, *x.shape[-2:]), _places(x, factor)
-    for source, result in zip(_planes(x), made.numpy(), strict=True):
-        _compared(source, factor, kernel, np.float32(noise), *places, np.float32(least), result)
-    return made
+def responses(x: Tensor, contrast: Grid, scales: Sequence[Grid], noise: float, least: float) -> Tensor:
+    """x: (B, 1, h, w). Returns (B, 2 + 5 len(scales), h, w), each standardised.
 
-
-def at_scale(x: Tensor, scale: float, factor: int, kernel: np.ndarray, wide: np.ndarray, least: float) -> Tensor:
-    """x: (B, 1, h, w). Its mean, the gradient's magnitude and the Hessian's eigenvalues there, its deviation in a wider
-    window, on a grid of ``factor`` pixels, enlarged and standardised: (B, 5, h, w). scale: standard deviation of
-    ``kernel``, by which derivatives are normalised."""
-    made, places = x.new_empty(len(x), 5, *x.shape[-2:]), _places(x, factor)
+    x itself; how many deviations (and ``noise``) it lies from its surroundings on the grid ``contrast``. Of each scale:
+    mean, the gradient's magnitude and the Hessian's eigenvalues there, normalised for the scale; deviation in a window
+    twice as wide.
+    """
+    made = x.new_empty(len(x), 2 + 5 * len(scales), *x.shape[-2:])
+    grids = tuple((np.float32(g.scale), g.factor, g.kernel, g.wide, *_places(x, g.factor)) for g in (contrast, *scales))
     for source, result in zip(_planes(x), made.numpy(), strict=True):
-        _at_scale(source, np.float32(scale), factor, kernel, wide, *places, np.float32(least), result)
+        _responses(source, grids, np.float32(noise), np.float32(least), result)
     return made
 
 
@@ -84,6 +91,20 @@ def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ..
     sources, results = x.contiguous().flatten(2).numpy(), found.flatten(2).numpy()
     for source, factors, result in zip(sources, weights.contiguous().numpy(), results, strict=True):
         _add_pieces(source, factors, at, np.float32(farthest), result)
+
+
+def read_level(x: Tensor, weights: Tensor, faint: float) -> Tensor:
+    """x: (B, c, h, w), divided by its root mean square over channels. The sum of it and of its positive part, weighted.
+
+    weights: (B, N, 2 c). faint: added to the mean square. Returns (B, N, h, w).
+    """
+    rows = x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # as convolutions leave it: nothing is copied
+    made = x.new_empty(len(x), weights.shape[1], *x.shape[-2:])
+    for source, factors, result in zip(
+        rows.numpy(), weights.contiguous().numpy(), made.flatten(2).numpy(), strict=True
+    ):
+        _read_level(source, factors, np.float32(faint), result)
+    return made
 
 
 def _planes(x: Tensor) -> np.ndarray:
@@ -184,7 +205,17 @@ def _add_enlarged(x, down, across, made):
 
 
 @_compiled
-def _compared(x, factor, taps, noise, down, across, least, made):
+def _responses(x, grids, noise, least, made):
+    _compared(x, grids[0], noise, made[:2])
+    for k in range(1, len(grids)):
+        _at_scale(x, grids[k], made[5 * k - 3 : 5 * k + 2])
+    for k in range(len(made)):
+        _standardise(made[k], least)
+
+
+@_compiled
+def _compared(x, grid, noise, made):
+    _, factor, taps, _, down, across = grid
     small, squares = (x, x * x) if factor == 1 else (_shrink(x, factor), _shrink(x * x, factor))
     mean, square = np.empty_like(small), np.empty_like(small)
     _convolve(small, taps, mean)
@@ -198,12 +229,11 @@ def _compared(x, factor, taps, noise, down, across, least, made):
             deviation = np.sqrt(max(found[i] - near[i] * near[i], np.float32(0)))
             found[i] = (here[i] - near[i]) / (deviation + noise)
     made[0] = x
-    for k in range(2):
-        _standardise(made[k], least)
 
 
 @_compiled
-def _at_scale(x, scale, factor, taps, wide, down, across, least, made):
+def _at_scale(x, grid, made):
+    scale, factor, taps, wide, down, across = grid
     small = x if factor == 1 else _shrink(x, factor)
     planes = made if factor == 1 else np.empty((5, *small.shape), np.float32)
     mean, deviation, squares = planes[0], planes[4], np.empty_like(small)
@@ -217,10 +247,8 @@ def _at_scale(x, scale, factor, taps, wide, down, across, least, made):
             found[i] = np.sqrt(max(square[i] - found[i] * found[i], np.float32(0)))
     if factor > 1:
         made[:] = np.float32(0)
-    for k in range(5):
-        if factor > 1:
+        for k in range(5):
             _add_enlarged(planes[k], down, across, made[k])
-        _standardise(made[k], least)
 
 
 @_compiled
@@ -303,3 +331,18 @@ def _add_pieces(x, weights, knots, farthest, made):
                         result[i] += above * max(value - knot, np.float32(0)) + below * max(
                             -knot - value, np.float32(0)
                         )
+
+
+@_compiled
+def _read_level(x, weights, faint, made):
+    channels = x.shape[1]
+    for position in range(len(x)):
+        values, squares = x[position], np.float32(0)
+        for c in range(channels):
+            squares += values[c] * values[c]
+        unit = np.float32(1) / np.sqrt(squares / np.float32(channels) + faint)
+        for n in range(len(weights)):
+            of_all, of_positive, found = weights[n, :channels], weights[n, channels:], np.float32(0)
+            for c in range(channels):
+                found += values[c] * of_all[c] + max(values[c], np.float32(0)) * of_positive[c]
+            made[n, position] = found * unit

@@ -43,7 +43,7 @@ def filter_responses(pictures: Tensor) -> Tensor:
 
 
 def distinct_responses(pictures: Tensor) -> tuple[bool, Iterator[Tensor]]:
-    """As :func:`filter_responses`, a few channels (B, c, h, w) at a time: all of them never lie in memory together.
+    """As :func:`filter_responses`, some channels (B, c, h, w) at a time: all of them never lie in memory together.
 
     Whether the pictures are gray: then the channels are those of red alone, :data:`OF_CHANNEL`.
     """
@@ -73,9 +73,11 @@ def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
 def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
     red, green, blue = x.split(1, 1)
     for channel in (red,) if gray else (red, green, blue):
-        yield _compared(channel)
-        for scale in SCALES:
-            yield _at_scale(channel, scale)
+        if cpu_filters.usable(channel):
+            contrast, *scales = (_grid(x.shape[-2:], scale) for scale in (CONTRAST, *SCALES))
+            yield cpu_filters.responses(channel, contrast, scales, _NOISE, _LEAST)
+        else:
+            yield _standardised(torch.cat([_compared(channel), *(_at_scale(channel, scale) for scale in SCALES)], 1))
     if not gray:
         opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
         for scale in SCALES:
@@ -84,25 +86,19 @@ def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
 
 def _compared(x: Tensor) -> Tensor:
     """x: (B, 1, h, w). It, and how it compares with its surroundings: (B, 2, h, w)."""
-    if cpu_filters.usable(x):
-        factor, scale = _grid(x.shape[-2:], CONTRAST)
-        return cpu_filters.compared(x, factor, _gaussian(scale), _NOISE, _LEAST)
     near = blur(torch.cat([x, x.square()], 1), CONTRAST)
     deviation = (near[:, 1:] - near[:, :1].square()).clamp_min(0).sqrt()
-    return _standardised(torch.cat([x, (x - near[:, :1]) / (deviation + _NOISE)], 1))
+    return torch.cat([x, (x - near[:, :1]) / (deviation + _NOISE)], 1)
 
 
 def _at_scale(x: Tensor, scale: float) -> Tensor:
     """x: (B, 1, h, w). _BY_SCALE responses, (B, _BY_SCALE, h, w), normalised for the scale."""
-    size = x.shape[-2:]
-    factor, scale = _grid(size, scale)
-    if cpu_filters.usable(x):
-        return cpu_filters.at_scale(x, scale, factor, _gaussian(scale), _gaussian(2 * scale), _LEAST)
-    x = _shrunk(x, factor)
-    mean = _blurred(x, scale)
-    wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
+    size, grid = x.shape[-2:], _grid(x.shape[-2:], scale)
+    x = _shrunk(x, grid.factor)
+    mean = _blurred(x, grid.kernel)
+    wide = _blurred(torch.cat([x, x.square()], 1), grid.wide)
     deviation = (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt()
-    return _standardised(enlarge(torch.cat([mean, _structure(mean, scale), deviation], 1), size))
+    return enlarge(torch.cat([mean, _structure(mean, grid.scale), deviation], 1), size)
 
 
 def _structure(mean: Tensor, scale: float) -> Tensor:
@@ -117,8 +113,8 @@ def _structure(mean: Tensor, scale: float) -> Tensor:
 
 def blur(x: Tensor, scale: float) -> Tensor:
     """Gaussian mean of standard deviation ``scale``, (B, c, h, w) as x; wide ones on a smaller grid."""
-    factor, on_small = _grid(x.shape[-2:], scale)
-    return enlarge(_blurred(_shrunk(x, factor), on_small), x.shape[-2:])
+    grid = _grid(x.shape[-2:], scale)
+    return enlarge(_blurred(_shrunk(x, grid.factor), grid.kernel), x.shape[-2:])
 
 
 @cache
@@ -127,8 +123,7 @@ def _gaussian(scale: float) -> np.ndarray:
     return gaussian_1d(torch.tensor(scale), truncated=3.0).numpy()
 
 
-def _blurred(x: Tensor, scale: float) -> Tensor:
-    kernel = _gaussian(scale)
+def _blurred(x: Tensor, kernel: np.ndarray) -> Tensor:
     if cpu_filters.usable(x):
         return cpu_filters.convolve(x, kernel)
     channels, reach = x.shape[1], len(kernel) // 2
@@ -143,10 +138,11 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
 
 
-def _grid(size: torch.Size, scale: float) -> tuple[int, float]:
-    """How many pixels along each side become one, so that ``scale`` is about _FULL, and the scale there."""
+def _grid(size: torch.Size, scale: float) -> cpu_filters.Grid:
+    """The grid of pictures of ``size`` where ``scale`` is about _FULL."""
     factor = min(2 ** max(0, math.floor(math.log2(scale / _FULL))), *size)
-    return factor, scale / factor
+    scale = scale / factor
+    return cpu_filters.Grid(scale, factor, _gaussian(scale), _gaussian(2 * scale))
 
 
 def _shrunk(x: Tensor, factor: int) -> Tensor:

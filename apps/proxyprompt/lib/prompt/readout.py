@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -26,8 +27,14 @@ from lib.prompt import cpu_filters
 from lib.prompt.filters import CHANNELS, add_enlarged, all_channels, distinct_responses, distinct_weights
 
 _HATS = 5  # along each side of the image; bilinear
-_PLACE = 5 + _HATS**2  # x, y, their products, hats
+_FAINT = 1e-4  # mean square of a position's channels that counts as nothing
 _LEAST = 1e-6  # share of the image that counts as nothing
+_ONE, _AT, _SQUARE = range(_HATS, _HATS + 3)  # beside the hats, functions of the row and of the column
+_POWERS = ((_ONE, _AT), (_AT, _ONE), (_ONE, _SQUARE), (_SQUARE, _ONE), (_AT, _AT))  # x, y, their products
+_PLACES = [  # the products of both functions that describe a place, among all of them
+    row * (_HATS + 3) + column for row, column in (*_POWERS, *product(range(_HATS), repeat=2), (_ONE, _ONE))
+]
+_PLACE = len(_PLACES) - 1
 _LOOKED_AT = 64  # positions along each side of a support, at least
 _FARTHEST = 4.0  # deviations; what is farther off says no more
 _KNOTS = (0.0, 1.0)  # deviations to either side where the function of a filter response may bend
@@ -78,7 +85,7 @@ class FineReadout(nn.Module):
         response; the place in the image.
         """
         size = maps.picture.shape[-2:]
-        parts = [interpolated(level * unit, size, every) for level, unit in self._levels(maps)]
+        parts = [interpolated(self._both_parts(level.float()), size, every) for level in maps[1:]]
         gray, chunks = distinct_responses(maps.picture)
         responses = all_channels(torch.cat([chunk[..., ::every, ::every] for chunk in chunks], 1), gray)
         parts += self._pieces(responses.clamp(-_FARTHEST, _FARTHEST))
@@ -86,11 +93,17 @@ class FineReadout(nn.Module):
         return torch.cat(parts, 1) * self._weights()[:, None, None]
 
     @staticmethod
-    def _levels(maps: Pyramid) -> Iterator[tuple[Tensor, Tensor]]:
-        """Twice the channels of each, and what they are to be multiplied with, (B, 1, h, w), to be of one length."""
-        for level in (maps.fine, maps.middle, maps.coarse):
-            level = level.float()
-            yield torch.cat([level, F.relu(level)], 1), (level.square().mean(1, keepdim=True) + 1e-4).rsqrt()
+    def _both_parts(level: Tensor) -> Tensor:
+        """(B, 2 c, h, w) of a map of the encoder: divided by its root mean square over channels; its positive part."""
+        unit = level * (level.square().mean(1, keepdim=True) + _FAINT).rsqrt()
+        return torch.cat([unit, F.relu(unit)], 1)
+
+    @classmethod
+    def _read_level(cls, level: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of both parts. weights: (B, N, 2 c). Returns (B, N, h, w)."""
+        if cpu_filters.usable(level, weights):
+            return cpu_filters.read_level(level, weights, _FAINT)
+        return torch.einsum("bdhw,bnd->bnhw", cls._both_parts(level), weights)
 
     @staticmethod
     def _pieces(responses: Tensor) -> Iterator[Tensor]:
@@ -118,26 +131,16 @@ class FineReadout(nn.Module):
     @staticmethod
     def _place(like: Tensor) -> Tensor:
         """(1, _PLACE + 1, h, w), the last of them 1."""
-        down, across = (torch.linspace(-1, 1, side, device=like.device) for side in like.shape[-2:])
-        y, x = torch.meshgrid(down, across, indexing="ij")
-        powers = torch.stack([x, y, x * x, y * y, x * y])
-        return torch.cat([powers, outer(hats(down, _HATS), hats(across, _HATS)), torch.ones_like(x)[None]])[None]
+        down, across = (_along(side, like.device) for side in like.shape[-2:])
+        return outer(down, across)[None, _PLACES]
 
     @staticmethod
     def _placed(weights: Tensor, size: tuple[int, int]) -> Tensor:
-        """The weighted sum of what :meth:`_place` gives, without it. weights: (B, N, _PLACE + 1). (B, N, h, w).
-
-        Each is a function of the row times one of the column, both among the hats, 1, the place and its square.
-        """
-        *powers, grid, constant = weights.split([1] * 5 + [_HATS**2, 1], -1)
-        of_x, of_y, of_xx, of_yy, of_xy = powers
-        nothing = torch.zeros_like(constant)
-        of_powers = torch.cat([constant, of_x, of_xx, of_y, of_xy, nothing, of_yy, nothing, nothing], -1)
-        found = 0
-        for factors, functions in ((grid, lambda at: hats(at, _HATS)), (of_powers, _powers)):
-            rows, columns = (functions(torch.linspace(-1, 1, side, device=weights.device)) for side in size)
-            found = found + rows.mT @ factors.unflatten(-1, (len(rows), -1)) @ columns
-        return found
+        """The weighted sum of what :meth:`_place` gives, without it. weights: (B, N, _PLACE + 1). (B, N, h, w)."""
+        down, across = (_along(side, weights.device) for side in size)
+        products = weights.new_zeros(*weights.shape[:-1], len(down) * len(across))
+        products[..., _PLACES] = weights
+        return down.mT @ products.unflatten(-1, (len(down), -1)) @ across
 
     def _weights(self) -> Tensor:
         weights = self.log_weight.exp()
@@ -201,15 +204,14 @@ class FineReadout(nn.Module):
         size = maps.picture.shape[-2:]
         with torch.autocast(solution.device.type, enabled=False):
             weights = (solution * self._weights()).expand(len(maps.picture), -1, -1)
-            levels = list(self._levels(maps))
-            sizes = [level.shape[1] for level, _ in levels]
+            levels = [level.float() for level in maps[1:]]
+            sizes = [2 * level.shape[1] for level in levels]
             pieces = 2 * len(_KNOTS) * CHANNELS
             *of_levels, of_pieces, of_place = weights.split([*sizes, pieces, _PLACE + 1], -1)
             found = self._placed(of_place, size)
             found = self._add_filtered(found, maps.picture, of_pieces.unflatten(-1, (-1, CHANNELS)))
-            for (level, unit), factors in zip(levels, of_levels, strict=True):
-                read = (factors @ level.flatten(2)).unflatten(2, level.shape[-2:]) * unit
-                found = add_enlarged(found, read)  # after the product, which comes to the same
+            for level, factors in zip(levels, of_levels, strict=True):
+                found = add_enlarged(found, self._read_level(level, factors))  # after the sum, which comes to the same
             return found * self.log_scale.exp()
 
 
@@ -256,8 +258,12 @@ def outer(down: Tensor, across: Tensor) -> Tensor:
     return (down[..., :, None, :, None] * across[..., None, :, None, :]).flatten(-4, -3)
 
 
-def _powers(at: Tensor) -> Tensor:
-    return torch.stack([torch.ones_like(at), at, at * at])
+@cache
+@torch.inference_mode(False)  # what is kept may be trained with
+def _along(side: int, device: torch.device) -> Tensor:
+    """(_HATS + 3, side) of a row or column: hats, 1, the place and its square."""
+    at = torch.linspace(-1, 1, side, device=device)
+    return torch.cat([hats(at, _HATS), torch.stack([torch.ones_like(at), at, at * at])])
 
 
 def interpolated(x: Tensor, size: tuple[int, int], every: int = 1) -> Tensor:
