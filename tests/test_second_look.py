@@ -8,7 +8,7 @@ import torch
 from lib.foundation.base import Features
 from lib.prompt.context import SupportMemory
 from lib.prompt.readout import FineReadout, Pyramid
-from lib.second_look import enlarged, learn, look_again
+from lib.second_look import SHARE, enlarged, learn, look_again, surroundings
 from lib.training.metrics import overlap
 
 SIDE, DIM = 128, 16
@@ -160,3 +160,17 @@ def test_an_empty_guess_and_a_full_one_are_looked_at_like_others(readout):
         ).solution
         found = look_again(readout, guess, enlarged(guess, guess), torch.zeros_like(guess), solution)
         assert solution.isfinite().all() and found.isfinite().all()
+
+
+@torch.no_grad()
+def test_what_is_seen_is_what_was_learnt_from(readout):
+    """Surroundings times solution, interpolated, without ever making the surroundings."""
+    first, drawn, of_image = 8 * torch.randn(3, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    fine, coarse = surroundings(first, drawn)
+    solution = torch.randn(1, 3, readout.width + fine.shape[2] + coarse.shape[2])
+    weights = solution[0, :, readout.width :].split([fine.shape[2], coarse.shape[2]], 1)
+    near, around = (torch.einsum("bnchw,nc->bnhw", *both) for both in zip((fine, coarse), weights, strict=True))
+    around = torch.nn.functional.interpolate(around, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    second = of_image + readout.log_scale.exp() * (near + around)
+    expected = torch.lerp(first.clamp(-10, 10), second, SHARE)
+    torch.testing.assert_close(look_again(readout, first, drawn, of_image, solution), expected, rtol=1e-3, atol=1e-3)

@@ -43,8 +43,10 @@ def test_wide_means_agree_with_scipy_where_they_are_smooth():
     assert np.corrcoef(found[inner].ravel(), expected[inner].ravel())[0, 1] > 0.98
 
 
-def test_compiled_and_plain_convolutions_agree():
-    for image in (picture(side=64), picture(side=64)[:, :1].expand(-1, 3, -1, -1)):
+@pytest.mark.parametrize("size", [(64, 64), (50, 131), (129, 16), (5, 7)])
+def test_compiled_and_plain_filters_agree(size):
+    coloured = torch.from_numpy(np.random.default_rng(0).random((2, 3, *size), dtype=np.float32))
+    for image in (coloured, coloured[:, :1].expand(-1, 3, -1, -1)):
         plain = filter_responses(image.clone().requires_grad_())
         assert plain.requires_grad
         torch.testing.assert_close(filter_responses(image), plain.detach(), rtol=1e-4, atol=1e-4)

@@ -102,7 +102,7 @@ def learn(
         every = thin * apart(maps)
         sample = readout.sample(maps) if sample is None else sample
         of_image = sample[..., ::thin, ::thin].flatten(2)
-        fine, coarse = _surroundings(first, drawn)
+        fine, coarse = surroundings(first, drawn)
         around = torch.cat([fine[..., ::every, ::every], interpolated(coarse, size, every)], 2).flatten(3)
         inside, counts = sampled(masks, features.padding, size, every)
         for n in range(masks.shape[1]):
@@ -165,7 +165,7 @@ def _mixed(readout: FineReadout, share: float, device: torch.device) -> Tensor:
     return solution
 
 
-def _surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+def surroundings(first: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Of (B, N, h, w) guesses, positive and negative part of both: (B, N, _FINE, h, w). And :func:`_coarse`."""
     first, drawn = first.clamp(-_SURE, _SURE), drawn.clamp(-_SURE, _SURE)
     fine = _signs(torch.stack([first, drawn], 2).flatten(0, 1) * _UNIT)
