@@ -135,7 +135,7 @@ def _convolve(x, taps, made):
     padded, result = x, made
     if stride > width:
         padded, result = np.zeros((height, stride), np.float32), np.empty((height, stride), np.float32)
-        padded[:, :width] = x
+        _copy(x, padded)
     for row in range(height):
         here = row * stride
         for i in range(0, stride, _AT_ONCE):
@@ -146,7 +146,7 @@ def _convolve(x, taps, made):
         for i in range(0, stride, _AT_ONCE):
             _around(line, reach + i, taps, reach, reach, reach, 1, result, here + i)
     if stride > width:
-        made[:] = result[:, :width]
+        _copy(result, made)
 
 
 @partial(_compiled, inline="always")
@@ -168,6 +168,26 @@ def _around(x, at, taps, reach, before, after, step, made, to):
     store(made, to + 3 * LANES, d)
 
 
+# as loops, since numba takes seconds to compile what assigns or multiplies whole arrays
+@_compiled
+def _copy(x, made):
+    """As much of x as ``made`` has place for, or the other way round."""
+    for row in range(len(made)):
+        source, result = x[row], made[row]
+        for i in range(min(len(source), len(result))):
+            result[i] = source[i]
+
+
+@_compiled
+def _squared(x):
+    made = np.empty_like(x)
+    for row in range(len(x)):
+        source, result = x[row], made[row]
+        for i in range(len(source)):
+            result[i] = source[i] * source[i]
+    return made
+
+
 @_compiled
 def _shrink(x, factor):
     """Means of ``factor`` x ``factor`` pixels; what is left over at the end counts for nothing."""
@@ -175,8 +195,8 @@ def _shrink(x, factor):
     made, line = np.empty((height, width), np.float32), np.empty(x.shape[1], np.float32)
     share = np.float32(1 / factor**2)
     for row in range(height):
-        line[:] = x[row * factor]
-        for away in range(1, factor):
+        line.fill(0)
+        for away in range(factor):
             below = x[row * factor + away]
             for i in range(len(line)):
                 line[i] += below[i]
@@ -216,11 +236,13 @@ def _responses(x, grids, noise, least, made):
 @_compiled
 def _compared(x, grid, noise, made):
     _, factor, taps, _, down, across = grid
-    small, squares = (x, x * x) if factor == 1 else (_shrink(x, factor), _shrink(x * x, factor))
+    small, squares = x, _squared(x)
+    if factor > 1:
+        small, squares = _shrink(x, factor), _shrink(squares, factor)
     mean, square = np.empty_like(small), np.empty_like(small)
     _convolve(small, taps, mean)
     _convolve(squares, taps, square)
-    made[:] = np.float32(0)
+    made.fill(0)
     _add_enlarged(mean, down, across, made[0])
     _add_enlarged(square, down, across, made[1])
     for row in range(len(x)):
@@ -228,25 +250,25 @@ def _compared(x, grid, noise, made):
         for i in range(len(here)):
             deviation = np.sqrt(max(found[i] - near[i] * near[i], np.float32(0)))
             found[i] = (here[i] - near[i]) / (deviation + noise)
-    made[0] = x
+    _copy(x, made[0])
 
 
 @_compiled
 def _at_scale(x, grid, made):
     scale, factor, taps, wide, down, across = grid
     small = x if factor == 1 else _shrink(x, factor)
-    planes = made if factor == 1 else np.empty((5, *small.shape), np.float32)
+    planes = made if factor == 1 else np.empty((5, small.shape[0], small.shape[1]), np.float32)
     mean, deviation, squares = planes[0], planes[4], np.empty_like(small)
     _convolve(small, taps, mean)
     _structure(mean, scale, planes[1:4])
-    _convolve(small * small, wide, squares)
+    _convolve(_squared(small), wide, squares)
     _convolve(small, wide, deviation)
     for row in range(len(squares)):
         square, found = squares[row], deviation[row]
         for i in range(len(square)):
             found[i] = np.sqrt(max(square[i] - found[i] * found[i], np.float32(0)))
     if factor > 1:
-        made[:] = np.float32(0)
+        made.fill(0)
         for k in range(5):
             _add_enlarged(planes[k], down, across, made[k])
 
