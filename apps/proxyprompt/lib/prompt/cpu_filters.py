@@ -1,7 +1,6 @@
 """Machine code of the fine readout's filters on a CPU, float32, by numba.
 
-A few calls for a whole picture, each without Python's lock and without fresh tensors: whatever else a request does
-goes on beside them.
+A few calls for a whole picture, each without Python's lock: what a request does on another thread goes on meanwhile.
 """
 
 from __future__ import annotations

@@ -159,6 +159,7 @@ def enlarge(x: Tensor, size: torch.Size) -> Tensor:
 def add_enlarged(found: Tensor, x: Tensor) -> Tensor:
     """The sum of ``found``, (B, c, H, W), which may be overwritten, and x, (B, c, h, w), interpolated to its size."""
     if cpu_filters.usable(found, x):
+        found = found.contiguous()
         cpu_filters.add_enlarged(found, x)
         return found
     return found + F.interpolate(x, found.shape[-2:], mode="bilinear", align_corners=False)
