@@ -67,8 +67,7 @@ def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Ten
         scale = readout.log_scale.exp()
         found = of_image
         for guess, factors in zip((first, drawn), (scale * _UNIT * weights[..., :_FINE]).split(2, -1), strict=True):
-            positive, negative = factors[..., None, None].unbind(2)  # weights of what _signs gives of it
-            found = found + guess * ((positive - negative) / 2) + guess.abs() * ((positive + negative) / 2)
+            found = found + _read_signs(guess, factors)
         around = _read_coarse(first, drawn, scale * weights[..., _FINE:])
         return torch.lerp(first, add_enlarged(found, around), SHARE)
 
@@ -176,19 +175,17 @@ def _coarse(first: Tensor, drawn: Tensor) -> Tensor:
     """Of clamped (B, N, h, w) guesses, on a coarser grid, (B, N, R - D - _FINE, h', w'): positive and negative part of
     their means around the position, and its place within each of them."""
     small = _small(first, drawn)
-    within = [outer(*_place_within(guess)) for guess in small.unbind(1)]
-    return torch.cat([_signs(_means(small)), *within], 1).unflatten(0, first.shape[:2])
+    within = outer(*_place_within(small)).flatten(1, 2)
+    return torch.cat([_signs(_means(small)), within], 1).unflatten(0, first.shape[:2])
 
 
 def _read_coarse(first: Tensor, drawn: Tensor, weights: Tensor) -> Tensor:
     """The weighted sum of what :func:`_coarse` gives, without it. weights: (B, N, R - D - _FINE). (B, N, h', w')."""
     small = _small(first, drawn)
-    of_means, *of_places = weights.flatten(0, 1).split([4 * len(SCALES), _HATS**2, _HATS**2], -1)
-    means, (positive, negative) = _means(small), of_means.unflatten(-1, (-1, 2))[..., None, None].unbind(2)
-    found = (means * ((positive - negative) / 2) + means.abs() * ((positive + negative) / 2)).sum(1)
-    for guess, factors in zip(small.unbind(1), of_places, strict=True):
-        down, across = _place_within(guess)
-        found = found + down.mT @ factors.unflatten(-1, (_HATS, _HATS)) @ across
+    of_means, of_places = weights.flatten(0, 1).split([4 * len(SCALES), 2 * _HATS**2], -1)
+    found = _read_signs(_means(small), of_means.unflatten(-1, (-1, 2))).sum(1)
+    down, across = _place_within(small)
+    found = found + (down.mT @ of_places.unflatten(-1, (2, _HATS, _HATS)) @ across).sum(1)
     return found.unflatten(0, first.shape[:2])
 
 
@@ -200,7 +197,8 @@ def _small(first: Tensor, drawn: Tensor) -> Tensor:
 
 def _means(small: Tensor) -> Tensor:
     """(B * N, 2 len(SCALES), h', w')."""
-    return torch.cat([blur(small * _UNIT, scale) for scale in SCALES], 1)
+    small = small * _UNIT
+    return torch.cat([blur(small, scale) for scale in SCALES], 1)
 
 
 def _signs(x: Tensor) -> Tensor:
@@ -208,16 +206,22 @@ def _signs(x: Tensor) -> Tensor:
     return torch.stack([F.relu(x), F.relu(-x)], 2).flatten(1, 2)
 
 
+def _read_signs(x: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of what :func:`_signs` gives of each channel. x: (B, c, h, w). weights: (B, c, 2)."""
+    positive, negative = weights[..., None, None].unbind(2)
+    return x * ((positive - negative) / 2) + x.abs() * ((positive + negative) / 2)
+
+
 def _place_within(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """logits: (B, h, w). Hat functions around the middle of what they show, as wide as it is: (B, _HATS, h) of rows,
-    (B, _HATS, w) of columns."""
+    """logits: (..., h, w). Hat functions around the middle of what they show, as wide as it is: (..., _HATS, h) of
+    rows, (..., _HATS, w) of columns."""
     share = logits.sigmoid()
     share = torch.where(share > 0.5, share, _FAINT * share)
-    share = share / share.sum((1, 2), keepdim=True).clamp_min(1e-6)
+    share = share / share.sum((-2, -1), keepdim=True).clamp_min(1e-6)
     within = []
-    for weights in (share.sum(2), share.sum(1)):
-        place = torch.linspace(-1, 1, weights.shape[1], device=logits.device)
-        middle = (weights * place).sum(1, keepdim=True)
-        spread = (weights * (place - middle).square()).sum(1, keepdim=True).sqrt() + _LEAST
+    for weights in (share.sum(-1), share.sum(-2)):
+        place = torch.linspace(-1, 1, weights.shape[-1], device=logits.device)
+        middle = (weights * place).sum(-1, keepdim=True)
+        spread = (weights * (place - middle).square()).sum(-1, keepdim=True).sqrt() + _LEAST
         within.append(hats(((place - middle) / spread).clamp(-_REACH, _REACH), _HATS, _REACH))
     return within[0], within[1]

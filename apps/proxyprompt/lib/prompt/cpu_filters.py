@@ -87,7 +87,7 @@ def add_pieces(found: Tensor, x: Tensor, weights: Tensor, knots: tuple[float, ..
     max(x - knot, 0) and max(-knot - x, 0) for each knot.
     """
     at = np.asarray(knots, np.float32)
-    sources, results = x.contiguous().flatten(2).numpy(), found.flatten(2).numpy()
+    sources, results = x.contiguous().flatten(2).numpy(), found.view(*found.shape[:2], -1).numpy()
     for source, factors, result in zip(sources, weights.contiguous().numpy(), results, strict=True):
         _add_pieces(source, factors, at, np.float32(farthest), result)
 

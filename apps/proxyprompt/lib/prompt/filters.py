@@ -73,15 +73,19 @@ def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
 def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
     red, green, blue = x.split(1, 1)
     for channel in (red,) if gray else (red, green, blue):
-        if cpu_filters.usable(channel):
-            contrast, *scales = (_grid(x.shape[-2:], scale) for scale in (CONTRAST, *SCALES))
-            yield cpu_filters.responses(channel, contrast, scales, _NOISE, _LEAST)
-        else:
-            yield _standardised(torch.cat([_compared(channel), *(_at_scale(channel, scale) for scale in SCALES)], 1))
+        yield _responses(channel)
     if not gray:
         opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
         for scale in SCALES:
             yield _standardised(blur(opponents, scale))
+
+
+def _responses(x: Tensor) -> Tensor:
+    """x: (B, 1, h, w). Those of one channel, (B, OF_CHANNEL, h, w)."""
+    if cpu_filters.usable(x):
+        contrast, *scales = (_grid(x.shape[-2:], scale) for scale in (CONTRAST, *SCALES))
+        return cpu_filters.responses(x, contrast, scales, _NOISE, _LEAST)
+    return _standardised(torch.cat([_compared(x), *(_at_scale(x, scale) for scale in SCALES)], 1))
 
 
 def _compared(x: Tensor) -> Tensor:
