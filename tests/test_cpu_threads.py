@@ -1,11 +1,12 @@
 """Threads of small operations: who runs what, and that it changes nothing."""
 
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from lib.cpu_threads import all_threads_again, beside, in_shares, one_thread_each
+from lib.cpu_threads import all_threads_again, beside, in_shares, one_thread_each, run_blocks
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,31 @@ def test_an_error_beside_is_raised_where_it_is_waited_for():
         wait = beside(fail)
         with pytest.raises(ValueError, match="beside"):
             wait()
+
+
+def test_what_runs_beside_is_done_once_whoever_asks():
+    done = []
+    with one_thread_each():
+        for wait in (beside(lambda: done.append(1)), beside(lambda: done.append(2))):
+            asking = [threading.Thread(target=wait) for _ in range(4)]
+            for thread in asking:
+                thread.start()
+            wait()
+            for thread in asking:
+                thread.join()
+    assert sorted(done) == [1, 2]
+
+
+def test_kernels_run_on_the_threads_that_were_left_without_work():
+    def kernel(threads, met, b, d):
+        threads.add(threading.current_thread())
+        met.wait(10)
+
+    for left in (one_thread_each, nullcontext):
+        threads = set()
+        with left():
+            run_blocks(kernel, (threads, threading.Barrier(2)), 2, 1, 1)
+        assert len(threads) == 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

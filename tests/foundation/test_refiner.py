@@ -20,17 +20,26 @@ def test_until_trained_it_only_interpolates_between_the_positions_of_the_grid():
     prior, marks = torch.randn(3, 1, 32, 32), torch.zeros(3, 3, 16, 16)
     assert not refiner.dense(marks + 1).any()
     smooth = F.interpolate(cells[:, :1], (32, 32), mode="bilinear", align_corners=False)
-    drawn, evidence = refiner(blocks, fine, middle, marks, prior)
+    entered = refiner.enter_maps(fine, middle)
+    drawn, evidence = refiner(blocks, entered, marks, prior)
     torch.testing.assert_close(drawn, smooth)
     assert evidence.shape == (3, 1) and not evidence.any()
     torch.nn.init.normal_(refiner.leave.weight)
     torch.nn.init.normal_(refiner.evidence.weight)
-    refined, evidence = refiner(blocks, fine, middle, marks, prior)
+    refined, evidence = refiner(blocks, entered, marks, prior)
     assert refined.shape == smooth.shape and not torch.allclose(refined, smooth) and evidence.all()
-    assert not torch.allclose(refined, refiner(blocks, fine, middle, marks)[0])
-    torch.testing.assert_close(
-        refiner(blocks, fine, middle, marks)[0], refiner(blocks, fine, middle, marks, 0 * prior)[0]
-    )
+    assert not torch.allclose(refined, refiner(blocks, entered, marks)[0])
+    torch.testing.assert_close(refiner(blocks, entered, marks)[0], refiner(blocks, entered, marks, 0 * prior)[0])
+
+
+def test_what_it_sees_of_the_image_beforehand_is_one_convolution_over_everything():
+    torch.manual_seed(0)
+    refiner = MaskRefiner(masks=4, fine=4, middle=8, dim=16, width=8)
+    guesses, fine, middle = torch.randn(2, 11, 16, 16), torch.randn(2, 4, 16, 16), torch.randn(2, 8, 8, 8)
+    enlarged = F.interpolate(middle, (16, 16), mode="bilinear", align_corners=False)
+    whole = refiner.enter(torch.cat([guesses, fine, enlarged], 1))
+    found = refiner.enter_maps(fine, middle) + refiner.enter_guesses(guesses)
+    torch.testing.assert_close(found, whole)
 
 
 def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
@@ -49,7 +58,8 @@ def test_it_learns_to_move_a_coarse_mask_to_the_edges_of_the_image():
 
     def error(seed):
         coarse, fine, middle, disc = scene(seed)
-        return F.binary_cross_entropy_with_logits(refiner(coarse, fine, middle, torch.zeros(8, 3, 32, 32))[0], disc)
+        refined, _ = refiner(coarse, refiner.enter_maps(fine, middle), torch.zeros(8, 3, 32, 32))
+        return F.binary_cross_entropy_with_logits(refined, disc)
 
     with torch.no_grad():
         before = error(1000).item()

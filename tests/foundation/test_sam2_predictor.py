@@ -5,7 +5,7 @@ import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from lib.foundation.base import Points, Prompts
+from lib.foundation.base import MemoryBank, Points, Prompts
 from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
 
 PROMPTS = {
@@ -110,3 +110,43 @@ def test_hiera_tiny_equals_predictor(photo, image_size):
     if image_size == 1024:
         assert predictor._bb_feat_sizes == SAM2ImagePredictor(model)._bb_feat_sizes
     compare(foundation, predictor, photo, *PROMPTS["points and box"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [0, 2])
+def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
+    torch.manual_seed(0)
+    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_feed_forward": 32}, 64)
+    features, proxy = foundation.encode(torch.rand(2, 3, 64, 64)), torch.randn(2, 3, 5, 32)
+    decoded = foundation.decode(features, Prompts(proxy=proxy))
+    remembered = foundation.remember_frame(features, decoded.mask_logits, decoded)
+    bank = MemoryBank((remembered,) * frames, tuple(range(1, frames + 1)), (True, False)[:frames])
+    attention, asked = foundation.model.memory_attention, []
+    layer = attention.layers[0]
+    hook = layer.cross_attn_image.register_forward_hook(
+        lambda module, _, given, made: asked.append(given), with_kwargs=True
+    )
+    found = foundation._attend(features, foundation.begin(features), 3, proxy, bank)
+    hook.remove()
+    position = foundation.model.image_encoder.neck.position_encoding(features.embedding)
+    expected = attention(
+        curr=features.embedding.repeat_interleave(3, 0).flatten(2).permute(2, 0, 1),
+        curr_pos=position.repeat_interleave(3, 0).flatten(2).permute(2, 0, 1),
+        memory=asked[0]["v"].transpose(0, 1),
+        memory_pos=(asked[0]["k"] - asked[0]["v"]).transpose(0, 1),
+        num_obj_ptr_tokens=asked[0]["num_k_exclude_rope"],
+    )
+    assert asked[0]["num_k_exclude_rope"] == (5 + frames) * 2
+    torch.testing.assert_close(found.flatten(2).permute(2, 0, 1), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_was_begun_serves_any_prompt():
+    torch.manual_seed(0)
+    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16]}, 64)
+    torch.nn.init.normal_(foundation.refiner.leave.weight)
+    features = foundation.encode(torch.rand(1, 3, 64, 64))
+    begun = foundation.begin(features)
+    for prompts in (Prompts(proxy=torch.randn(1, 2, 4, 32)), Prompts(proxy=torch.randn(1, 1, 4, 32))):
+        found, expected = foundation.decode(features, prompts, begun=begun), foundation.decode(features, prompts)
+        torch.testing.assert_close(found.mask_logits, expected.mask_logits)

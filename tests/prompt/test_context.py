@@ -105,9 +105,10 @@ def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_
 
 
 @pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
-@pytest.mark.parametrize("left_out", [0, 700])
+@pytest.mark.parametrize("left_out", [0, 701])
 def test_blocks_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch, left_out):
-    """Without gradients several objects share a map of which one block is made at a time, here of 2 or 3 by 2 or 3."""
+    """Without gradients several objects share a map of which a block of rows is made at a time; here there are many,
+    and the last is not full."""
     memory = memory_of(sets=sets, objects=3, positions=1300)
     memory.valid[..., 100 : 100 + left_out] = False
     memory.keys[:, -100:] *= 0.1  # far ahead of those before: the running maximum has to change

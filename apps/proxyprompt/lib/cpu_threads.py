@@ -36,9 +36,10 @@ _here = _Here()
 
 
 def run_blocks(kernel: Callable[..., None], arguments: tuple, batch: int, channels: int, block: int) -> None:
-    """``kernel(*arguments, b, d)`` for every sequence b and first channel d, on as many threads as torch may use."""
+    """``kernel(*arguments, b, d)`` for every sequence b and first channel d, on as many threads as torch may use, and
+    on those that :func:`one_thread_each` left without work."""
     tasks = [(b, d) for b in range(batch) for d in range(0, channels, block)]
-    threads = min(torch.get_num_threads(), len(tasks))
+    threads = min(torch.get_num_threads() + _here.spare, len(tasks))
     left = iter(tasks)  # shared: a thread whose core is busy with something else simply takes fewer
 
     def work() -> None:
@@ -79,20 +80,27 @@ def all_threads_again() -> Iterator[None]:
 
 def beside(work: Callable[[], Result]) -> Callable[[], Result]:
     """Starts ``work`` on another thread, each operation on it alone, where :func:`one_thread_each` left one without
-    work. What is returned gives its result, and does the work itself if no thread has begun with it.
+    work. What is returned gives its result, to whichever thread and however often it is asked, and does the work itself
+    if no thread has begun with it.
 
     ``work`` sees gradients and inference mode as the caller does.
     """
-    if not _here.spare:
-        return work
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def there() -> Result:
         with _limited(1), torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return work()
 
-    future = _pool().submit(there)
-    return lambda: work() if future.cancel() else future.result()
+    future = _pool().submit(there) if _here.spare else None
+    asked, found = threading.Lock(), []
+
+    def wait() -> Result:
+        with asked:
+            if not found:
+                found.append(work() if future is None or future.cancel() else future.result())
+        return found[0]
+
+    return wait
 
 
 def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
@@ -113,7 +121,8 @@ def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="beside")
+    """One thread fewer than there are cores: who asks works too."""
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="beside")
 
 
 def _limited(threads: int) -> AbstractContextManager:

@@ -39,6 +39,9 @@ _LEAST = 0.02  # standard deviation of a guess, as a share of half the picture
 _PAIRS = 4  # of larger support sets, fewer positions of each are looked at
 _FINE = 4
 
+FIRST, DRAWN = range(2)
+"""The readout's guess and the decoder's."""
+
 
 class Learned(NamedTuple):
     """solution: (1, N, R). first, drawn: both guesses for each support, made of the others, (K, N, h, w), where there
@@ -55,21 +58,38 @@ def enlarged(mask_logits: Tensor, prior: Tensor) -> Tensor:
     return enlarge(mask_logits.float(), prior.shape[-2:]).clamp(-_SURE, _SURE)
 
 
-def look_again(readout: FineReadout, first: Tensor, drawn: Tensor, of_image: Tensor, solution: Tensor) -> Tensor:
+def look_again(
+    readout: FineReadout,
+    first: Tensor,
+    drawn: Tensor,
+    of_image: Tensor,
+    solution: Tensor,
+    of_first: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """The mask: (B, N, h, w) logits.
 
     first: (B, N, h, w), the readout's guess. drawn: as first, the decoder's, :func:`enlarged`. of_image: as first, what
-    the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`.
+    the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`. of_first: what
+    :func:`read_guess` says of the readout's guess, where it is known already.
     """
+    of_first = of_first or read_guess(readout, first, solution, FIRST)
+    of_drawn = read_guess(readout, drawn, solution, DRAWN)
     with torch.autocast(first.device.type, enabled=False):
-        first, drawn = first.clamp(-_SURE, _SURE), drawn.clamp(-_SURE, _SURE)
-        weights = solution[..., readout.width :].expand(len(first), -1, -1)
-        scale = readout.log_scale.exp()
-        found = of_image
-        for guess, factors in zip((first, drawn), (scale * _UNIT * weights[..., :_FINE]).split(2, -1), strict=True):
-            found = found + _read_signs(guess, factors)
-        around = _read_coarse(first, drawn, scale * weights[..., _FINE:])
-        return torch.lerp(first, add_enlarged(found, around), SHARE)
+        found, around = (x + y for x, y in zip(of_first, of_drawn, strict=True))
+        return torch.lerp(first.clamp(-_SURE, _SURE), add_enlarged(of_image + found, around), SHARE)
+
+
+def read_guess(readout: FineReadout, guess: Tensor, solution: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    """What the second look makes of one of the guesses, FIRST or DRAWN: of what it is, (B, N, h, w), and of what lies
+    around, on a coarser grid. Arguments as of :func:`look_again`."""
+    with torch.autocast(guess.device.type, enabled=False):
+        guess = guess.clamp(-_SURE, _SURE)
+        weights = solution[..., readout.width :].expand(len(guess), -1, -1) * readout.log_scale.exp()
+        fine, of_means, of_places = weights.split([_FINE, 4 * len(SCALES), 2 * _HATS**2], -1)
+        fine, of_places = fine.unflatten(-1, (2, 2))[..., which, :], of_places.unflatten(-1, (2, _HATS, _HATS))
+        of_means = of_means.unflatten(-1, (-1, 2, 2))[..., which, :]
+        around = _read_coarse(guess, of_means, of_places[..., which, :, :])
+        return _read_signs(guess, fine * _UNIT), around
 
 
 def learn(
@@ -179,24 +199,23 @@ def _coarse(first: Tensor, drawn: Tensor) -> Tensor:
     return torch.cat([_signs(_means(small)), within], 1).unflatten(0, first.shape[:2])
 
 
-def _read_coarse(first: Tensor, drawn: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of what :func:`_coarse` gives, without it. weights: (B, N, R - D - _FINE). (B, N, h', w')."""
-    small = _small(first, drawn)
-    of_means, of_places = weights.flatten(0, 1).split([4 * len(SCALES), 2 * _HATS**2], -1)
-    found = _read_signs(_means(small), of_means.unflatten(-1, (-1, 2))).sum(1)
+def _read_coarse(guess: Tensor, of_means: Tensor, of_places: Tensor) -> Tensor:
+    """The weighted sum of what :func:`_coarse` gives of one guess, without it. of_means: (B, N, len(SCALES), 2).
+    of_places: (B, N, _HATS, _HATS). Returns (B, N, h', w')."""
+    small = _small(guess)
+    found = _read_signs(_means(small), of_means.flatten(0, 1)).sum(1, keepdim=True)
     down, across = _place_within(small)
-    found = found + (down.mT @ of_places.unflatten(-1, (2, _HATS, _HATS)) @ across).sum(1)
-    return found.unflatten(0, first.shape[:2])
+    return (found + down.mT @ of_places.flatten(0, 1)[:, None] @ across).view(*guess.shape[:2], *small.shape[-2:])
 
 
-def _small(first: Tensor, drawn: Tensor) -> Tensor:
-    """(B * N, 2, h', w'), both on a coarser grid."""
-    every = max(1, min(first.shape[-2:]) // _COARSE)
-    return torch.stack([F.avg_pool2d(guess, every) for guess in (first, drawn)], 2).flatten(0, 1)
+def _small(*guesses: Tensor) -> Tensor:
+    """(B * N, guesses, h', w'), on a coarser grid."""
+    every = max(1, min(guesses[0].shape[-2:]) // _COARSE)
+    return torch.stack([F.avg_pool2d(guess, every) for guess in guesses], 2).flatten(0, 1)
 
 
 def _means(small: Tensor) -> Tensor:
-    """(B * N, 2 len(SCALES), h', w')."""
+    """small: (B * N, guesses, h', w'). Returns (B * N, len(SCALES) guesses, h', w')."""
     small = small * _UNIT
     return torch.cat([blur(small, scale) for scale in SCALES], 1)
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.cascade import Cascade, CascadeConfig
-from lib.cpu_threads import in_shares, one_thread_each
+from lib.cpu_threads import beside, in_shares, one_thread_each
 from lib.foundation import (
     CASCADE_PREFIX,
     FOUNDATION_ALONE,
@@ -31,12 +31,12 @@ from lib.foundation import (
     part_of,
 )
 from lib.foundation.adapted import adapt
-from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
+from lib.foundation.base import Begun, Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
 from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
 from lib.prompt.readout import Pyramid
-from lib.second_look import Learned, enlarged, learn, look_again
+from lib.second_look import FIRST, Learned, enlarged, learn, look_again, read_guess
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -171,14 +171,18 @@ class Segmenter(nn.Module):
         compared = torch.where(honest, learned.known, shown)
         return self.cascade.helps(features.picture, guesses, masks, compared=compared, honest=honest)
 
-    def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
-        maps = None if self.generator.readout is None else pyramid(features)
-        return self.generator(features.embedding, memory, maps)
-
     def _guesses(self, features: Features, memory: SupportMemory) -> tuple[Decoded, Tensor]:
         """What the decoder draws, and what the fine readout does."""
-        proxy = self._proxy(features, memory)
-        return self.foundation.decode(features, as_prompts(proxy)), proxy.prior
+        proxy, begun = self._proxy(features, memory)
+        return self.foundation.decode(features, as_prompts(proxy), begun=begun), proxy.prior
+
+    def _proxy(self, features: Features, memory: SupportMemory) -> tuple[ProxyPrompt, Begun | None]:
+        """The prompt, and what was made meanwhile, by a thread that has nothing else to do, for the decoder."""
+        maps = None if self.generator.readout is None else pyramid(features)
+        context = self.generator.select(features.embedding, memory)
+        read = beside(lambda: self.generator.read(memory, maps))
+        begun = self.foundation.begin(features)
+        return self.generator.colour(features.embedding, context, read), begun
 
     def segment(
         self,
@@ -209,13 +213,14 @@ class Segmenter(nn.Module):
         points: Points | None = None,
         bank: MemoryBank | None = None,
     ) -> Decoded:
-        proxy = self._proxy(features, memory)
-        decoded = self._decode(features, as_prompts(proxy, points), bank)
-        if memory.second is None:
-            return decoded
-        unclicked = decoded if points is None else self._decode(features, as_prompts(proxy), bank)
+        (proxy, begun), readout, second = self._proxy(features, memory), self.generator.readout, memory.second
+        if second is None:
+            return self._decode(features, as_prompts(proxy, points), begun, bank)
+        of_first = beside(lambda: read_guess(readout, proxy.prior, second, FIRST))
+        decoded = self._decode(features, as_prompts(proxy, points), begun, bank)
+        unclicked = decoded if points is None else self._decode(features, as_prompts(proxy), begun, bank)
         drawn = enlarged(unclicked.mask_logits, proxy.prior)
-        mask_logits = look_again(self.generator.readout, proxy.prior, drawn, proxy.second, memory.second)
+        mask_logits = look_again(readout, proxy.prior, drawn, proxy.second, second, of_first())
         if memory.redrawn is not None and memory.redrawn.any():
             redrawn = self.cascade.redraw(features.picture, mask_logits)
             mask_logits = torch.where(memory.redrawn[..., None, None], redrawn, mask_logits)
@@ -226,12 +231,15 @@ class Segmenter(nn.Module):
             )
         return replace(decoded, mask_logits=mask_logits)
 
-    def _decode(self, features: Features, prompts: Prompts, bank: MemoryBank | None) -> Decoded:
+    def _decode(self, features: Features, prompts: Prompts, begun: Begun | None, bank: MemoryBank | None) -> Decoded:
         """Objects side by side, where there are threads for that."""
         if bank is not None:
-            return self.foundation.decode(features, prompts, memory=bank)
-        parts = in_shares(lambda some: self.foundation.decode(features, prompts.of_objects(some)), prompts.batch()[1])
-        return Decoded.join(parts, 1)
+            return self.foundation.decode(features, prompts, bank, begun)
+
+        def decode(some: slice) -> Decoded:
+            return self.foundation.decode(features, prompts.of_objects(some), begun=begun)
+
+        return Decoded.join(in_shares(decode, prompts.batch()[1]), 1)
 
 
 def pyramid(features: Features) -> Pyramid:

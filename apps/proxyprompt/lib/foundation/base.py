@@ -8,7 +8,7 @@ so that no caller ever asks which family of model it talks to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
@@ -177,6 +177,15 @@ class MemoryBank:
     conditioning: tuple[bool, ...] = field(default=())
 
 
+class Begun(NamedTuple):
+    """What SAM 2's decoding makes of the features of B images alone; each is computed when it is first asked for, or by
+    then on another thread. attended: (B, HW, C), after memory attention's first self-attention. entered: what a mask
+    refiner sees of the image, (B, W, S/4, S/4), None without one."""
+
+    attended: Callable[[], Tensor]
+    entered: Callable[[], Tensor | None]
+
+
 class Foundation(nn.Module):
     """A promptable segmenter. Subclasses: :class:`lib.foundation.sam.Sam`, :class:`lib.foundation.sam2.Sam2`.
 
@@ -226,8 +235,18 @@ class Foundation(nn.Module):
         """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
         raise NotImplementedError
 
-    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
-        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback."""
+    def begin(self, features: Features) -> Begun | None:
+        """What decodings make of the features whatever the prompts are, for :meth:`decode` to take. None where there is
+        nothing."""
+        return None
+
+    def decode(
+        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
+    ) -> Decoded:
+        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback.
+
+        begun: from :meth:`begin`, which may be asked before the prompts are known, and once for several decodings.
+        """
         raise NotImplementedError
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:

@@ -33,7 +33,8 @@ class MaskRefiner(nn.Module):
     ) -> None:
         super().__init__()
         self.marks = nn.Conv2d(MARKS, dim, 1)
-        self.enter = nn.Conv2d(masks + CELLS**2 + MARKS + fine + middle, width, 3, padding=1)
+        self.guesses = masks + CELLS**2 + MARKS  # the first channels that enter; those of the encoder's maps follow
+        self.enter = nn.Conv2d(self.guesses + fine + middle, width, 3, padding=1)
         self.blocks = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
         self.leave = nn.Conv2d(width, CELLS**2, 1)
         self.evidence = nn.Linear(2 * width, 1)
@@ -47,10 +48,26 @@ class MaskRefiner(nn.Module):
         gives them. Returns (B*N, dim, S/16, S/16)."""
         return self.marks(F.avg_pool2d(marks, GRID_CELL))
 
+    def enter_maps(self, fine: Tensor, middle: Tensor) -> Tensor:
+        """The first convolution over the encoder's maps, which depends on no prompt.
+
+        fine: (B, fine, S/4, S/4). middle: (B, middle, S/8, S/8). Returns (B, width, S/4, S/4).
+        """
+        middle = F.interpolate(middle, fine.shape[-2:], mode="bilinear", align_corners=False)
+        maps = torch.cat([fine, middle.to(fine.dtype)], 1)
+        return self._enter(maps, self.enter.weight[:, self.guesses :], self.enter.bias)
+
+    def enter_guesses(self, guesses: Tensor) -> Tensor:
+        """And over the rest. guesses: (B * N, guesses, S/4, S/4). Returns (B * N, width, S/4, S/4)."""
+        return self._enter(guesses, self.enter.weight[:, : self.guesses])
+
+    def _enter(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, padding=self.enter.padding)
+
     def forward(
-        self, logits: Tensor, fine: Tensor, middle: Tensor, marks: Tensor, prior: Tensor | None = None
+        self, logits: Tensor, entered: Tensor, marks: Tensor, prior: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """logits: (B*N, masks, S/4, S/4). fine: (B*N, fine, S/4, S/4). middle: (B*N, middle, S/8, S/8). marks:
+        """logits: (B*N, masks, S/4, S/4). entered: (B*N, width, S/4, S/4), from :meth:`enter_maps`. marks:
         (B*N, 3, S/4, S/4). prior: (B*N, 1, S/2, S/2) logits, zeros without it.
 
         Returns (B*N, 1, S/2, S/2), the first mask refined, and (B*N, 1), to be added to the logit of presence.
@@ -58,11 +75,9 @@ class MaskRefiner(nn.Module):
         size = logits.shape[-2:]
         coarse = F.avg_pool2d(logits[:, :1], GRID_CELL)
         coarse = F.interpolate(coarse, [CELLS * side for side in size], mode="bilinear", align_corners=False)
-        middle = F.interpolate(middle, size, mode="bilinear", align_corners=False)
         cells = logits.new_zeros(len(logits), CELLS**2, *size) if prior is None else F.pixel_unshuffle(prior, CELLS)
-        guesses = torch.cat([logits, cells.to(logits.dtype)], 1).to(fine.dtype) * LOGIT_SCALE
-        x = torch.cat([guesses, marks.to(fine.dtype), fine, middle.to(fine.dtype)], 1)
-        x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        guesses = torch.cat([logits, cells.to(logits.dtype)], 1).to(entered.dtype) * LOGIT_SCALE
+        x = entered + self.enter_guesses(torch.cat([guesses, marks.to(entered.dtype)], 1))
         for block in self.blocks:
             x = x + block(F.relu(x))
         x = F.relu(x)

@@ -16,8 +16,8 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from lib.cpu_threads import all_threads_again
-from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+from lib.cpu_threads import all_threads_again, beside
+from lib.foundation.base import Begun, Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
 
@@ -87,13 +87,18 @@ class Sam2(Foundation):
             picture = F.avg_pool2d(images, finer) if finer > 1 else images
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
 
-    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+    def begin(self, features: Features) -> Begun:
+        return Begun(beside(lambda: self._attended(features)), beside(lambda: self._entered(features)))
+
+    def decode(
+        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
+    ) -> Decoded:
+        begun = begun or self.begin(features)
         batch, objects = prompts.batch()
-        embedding = _per_object(features.embedding, objects)
         if prompts.proxy is None and (memory is None or not memory.frames):
-            embedding = embedding + self.model.no_mem_embed.view(1, -1, 1, 1)
+            embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
         else:
-            embedding = self._attend(embedding, prompts.proxy, memory)
+            embedding = self._attend(features, begun, objects, prompts.proxy, memory)
         coords, labels = _clicks_and_corners(prompts, embedding)
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
@@ -115,7 +120,8 @@ class Sam2(Foundation):
                 size = [CELLS * side for side in masks.shape[-2:]]
                 prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
             with all_threads_again():  # the finest maps of the decoder
-                masks, evidence = self.refiner(masks, *high_res, marks, prior)
+                entered = _per_object(begun.entered(), objects)
+                masks, evidence = self.refiner(masks, entered, marks, prior)
             presence = presence + evidence
         learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
         if decoder.dynamic_multimask_via_stability and not learned:
@@ -147,13 +153,31 @@ class Sam2(Foundation):
             pointer=decoded.object_pointer,
         )
 
-    def _attend(self, embedding: Tensor, proxy: Tensor | None, bank: MemoryBank | None) -> Tensor:
+    def _attended(self, features: Features) -> Tensor:
+        """Memory attention as far as it sees nothing but the image: (B, HW, C)."""
+        attention, position = self.model.memory_attention, self._position(features)
+        tokens = features.embedding.flatten(2).mT
+        if attention.pos_enc_at_input:
+            tokens = tokens + 0.1 * position
+        return attention.layers[0]._forward_sa(tokens, position)
+
+    def _entered(self, features: Features) -> Tensor | None:
+        return None if self.refiner is None else self.refiner.enter_maps(*features.high_res)
+
+    def _position(self, features: Features) -> Tensor:
+        """(1, HW, C), of the grid's positions."""
+        return self.model.image_encoder.neck.position_encoding(features.embedding[:1]).flatten(2).mT
+
+    def _attend(
+        self, features: Features, begun: Begun, objects: int, proxy: Tensor | None, bank: MemoryBank | None
+    ) -> Tensor:
         """Memory attention over remembered frames, then object pointers, then the proxy tokens, in this order.
 
         Pointers and proxy are counted in ``num_obj_ptr_tokens``: they have no place on the grid, so RoPE must leave
-        them alone. embedding: (B*N, C, H, W). proxy: (B, N, T, C).
+        them alone. proxy: (B, N, T, C). Returns (B * N, C, H, W).
         """
-        model, (sequences, dim) = self.model, embedding.shape[:2]
+        model, dim, embedding = self.model, self.dim, features.embedding
+        sequences = len(embedding) * objects
         maps, map_positions, tokens, token_positions = [], [], [], []
         bank = bank or MemoryBank()
         for frame, distance, conditioning in zip(bank.frames, bank.distances, bank.conditioning, strict=True):
@@ -170,15 +194,18 @@ class Sam2(Foundation):
         if proxy is not None:
             tokens.append(self._split(proxy.flatten(0, 1).transpose(0, 1)))
             token_positions.append(torch.zeros_like(tokens[-1]))
-        position = model.image_encoder.neck.position_encoding(embedding)
-        attended = model.memory_attention(
-            curr=embedding.flatten(2).permute(2, 0, 1),
-            curr_pos=position.flatten(2).permute(2, 0, 1),
-            memory=torch.cat(maps + tokens),
-            memory_pos=torch.cat(map_positions + token_positions),
-            num_obj_ptr_tokens=sum(len(t) for t in tokens),
+        memory, memory_position = (
+            torch.cat(x).transpose(0, 1) for x in (maps + tokens, map_positions + token_positions)
         )
-        return attended.permute(1, 2, 0).unflatten(2, embedding.shape[-2:])
+        without_place = sum(len(t) for t in tokens)
+        attention, position = model.memory_attention, self._position(features)
+        first, *others = attention.layers
+        x = _per_object(begun.attended(), objects)
+        x = first._forward_ca(x, memory, position, memory_position, without_place)
+        x = x + first.linear2(first.activation(first.linear1(first.norm3(x))))
+        for layer in others:
+            x = layer(x, memory, memory_position, position, without_place)
+        return attention.norm(x).mT.unflatten(2, embedding.shape[-2:])
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(T, B*N, C) -> (T * C / mem_dim, B*N, mem_dim), as SAM 2 does with its object pointers."""

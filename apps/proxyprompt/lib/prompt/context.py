@@ -14,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.cpu_threads import in_shares, one_thread_each
-
-_BLOCK = 512  # rows and columns of the selective map at once: so many stay in a core's cache
+from lib.prompt import cpu_selection, cpu_tiles
 
 
 @dataclass(frozen=True)
@@ -149,10 +147,9 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
         if episodes == 1:  # one support set for all targets: their positions are just more queries
             query = query.flatten(0, 1)[None]
         query = query.contiguous()
-        if torch.is_grad_enabled() or target.device.type != "cpu":
-            context = _attend_at_once(query, keys, values, bias, valid)
-        else:
-            context = _attend_where_valid(query, keys, values, bias, valid)
+        compiled = cpu_tiles.usable(query) and dim % cpu_tiles.STEP == 0
+        attend = _attend_where_valid if compiled else _attend_at_once
+        context = attend(query, keys, values, bias, valid)
     context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)
     return context.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
@@ -197,44 +194,11 @@ def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tenso
     do not declare an object) cost nothing."""
     sets, objects = valid.shape[:2]
     context = query.new_empty(sets, objects, *query.shape[1:])
-    together, attend = (objects, _attend_by_blocks) if _share_a_map(valid) else (1, _attend_alone)
+    together = objects if _share_a_map(valid) else 1
     for e, first in product(range(sets), range(0, objects, together)):
         some, counts = slice(first, first + together), valid[e, first]
         parts = keys[e], values[e, some], bias[e]
         if not counts.all():
             parts = (x[..., counts, :] for x in parts)
-        context[e, some] = attend(query[e], *parts)
-    return context
-
-
-def _attend_alone(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """:func:`_attend_by_blocks` of a single object."""
-    return _attend(query[None], keys[None], values[None], bias.mT[None, None])[0]
-
-
-def _attend_by_blocks(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """One map for all objects, a block of it at a time, with running maximum and sum ("FlashAttention", Dao et al.,
-    2022), without gradients.
-
-    query: (Q, C). keys: (M, C). values: (N, M, C). bias: (M, 1). Returns (N, Q, C).
-    """
-    context = query.new_empty(len(values), *query.shape)
-
-    def attend(some: slice) -> None:
-        for start in range(some.start * _BLOCK, some.stop * _BLOCK, _BLOCK):
-            rows = query[start : start + _BLOCK]
-            highest, total = rows.new_full((len(rows), 1), -torch.inf), rows.new_zeros(len(rows), 1)
-            found = rows.new_zeros(len(values), *rows.shape)
-            for first in range(0, len(keys), _BLOCK):
-                block = slice(first, first + _BLOCK)
-                scores = torch.addmm(bias[block].mT, rows, keys[block].mT)
-                higher = torch.maximum(highest, scores.amax(1, keepdim=True))
-                weights, before = (scores - higher).exp_(), (highest - higher).exp_()
-                total = total * before + weights.sum(1, keepdim=True)
-                torch.baddbmm(found * before, weights.expand(len(values), -1, -1), values[:, block], out=found)
-                highest = higher
-            context[:, start : start + _BLOCK] = found / total
-
-    with one_thread_each():
-        in_shares(attend, -(-len(query) // _BLOCK))
+        context[e, some] = cpu_selection.attend(query[e], *parts)
     return context

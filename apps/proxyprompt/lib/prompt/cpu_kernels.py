@@ -29,6 +29,8 @@ _ROUND = 12582912.0  # 1.5 * 2**23: what is added to it loses its fraction, and 
 # 6e-8). Exactly 1 at 0, so that states that hardly decay do not drift over thousands of steps.
 _POWER = (0.6931472028551876, 0.24022647913598796, 0.05550332470948815, 0.009618437360144087)
 _POWER += (0.0013398874467172345, 0.00015353361434546683)
+# 1 - erf(x) = sum(a t^i) exp(-x^2) with t = 1 / (1 + _ERF_AT x)
+_ERF_AT, _ERF = 0.3275911, (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
 
 class Lanes(types.Type):
@@ -160,6 +162,60 @@ def _power_of_two(builder, exponent):
 def power_of_two(typingctx, exponent):
     """2**exponent for exponents <= 0, to a relative error of 1e-7."""
     return lanes(lanes), lambda context, builder, sig, args: _power_of_two(builder, args[0])
+
+
+@intrinsic
+def number(typingctx, value):
+    """One number in all lanes."""
+    return lanes(types.float32), lambda context, builder, sig, args: _broadcast(builder, args[0])
+
+
+@intrinsic
+def larger(typingctx, one, other):
+    """The larger of both, lane by lane."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return lanes(lanes, lanes), codegen
+
+
+@intrinsic
+def quotient(typingctx, one, other):
+    return lanes(lanes, lanes), lambda context, builder, sig, args: builder.fdiv(*args)
+
+
+@intrinsic
+def root(typingctx, vector):
+    """The square root."""
+
+    def codegen(context, builder, sig, args):
+        kind = ir.FunctionType(_FLOAT, [_FLOAT])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32"), args)
+
+    return lanes(lanes), codegen
+
+
+@intrinsic
+def gelu(typingctx, vector):
+    """x times the normal distribution's integral up to x, of which the error is 1e-7 at most (Abramowitz and Stegun,
+    7.1.26)."""
+
+    def codegen(context, builder, sig, args):
+        fuse = {"flags": ("contract",)}
+        x, one = args[0], _constant(1.0)
+        negative = builder.fcmp_ordered("<", x, _constant(0.0))
+        size = builder.select(negative, builder.fneg(x), x)
+        scaled = builder.fmul(size, _constant(_ERF_AT * math.sqrt(0.5)))
+        t = builder.fdiv(one, builder.fadd(one, scaled))
+        p = _constant(_ERF[-1])
+        for coefficient in (*reversed(_ERF[:-1]), 0.0):
+            p = builder.fadd(builder.fmul(p, t, **fuse), _constant(coefficient), **fuse)
+        exponent = builder.fmul(builder.fmul(x, x), _constant(-0.5 / math.log(2)))
+        half = builder.fmul(builder.fmul(p, _constant(0.5)), _power_of_two(builder, exponent))
+        return builder.fmul(x, builder.select(negative, half, builder.fsub(one, half)))
+
+    return lanes(lanes), codegen
 
 
 @intrinsic

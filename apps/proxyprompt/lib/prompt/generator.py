@@ -6,7 +6,7 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.cpu_threads import all_threads_again, beside
 from lib.prompt.colorization import ContextualColorization
 from lib.prompt.context import BridgeUnit, SupportMemory, mean_context, select_context
 from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
@@ -156,11 +155,18 @@ class ProxyPromptGenerator(nn.Module):
 
         maps: for the fine readout.
         """
+        return self.colour(target, self.select(target, memory), lambda: self.read(memory, maps))
+
+    def select(self, target: Tensor, memory: SupportMemory) -> Tensor:
+        """E_ctx (eqs. 6 and 7), (B, N, C, H, W), as :func:`select_context`; the rest of what :meth:`forward` says."""
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
-        with all_threads_again():  # the largest part, before the readout takes a thread
-            context = select_context(target, memory) if self.config.selection else mean_context(target, memory)
-        read = beside(lambda: self._read(memory, maps))
+        return select_context(target, memory) if self.config.selection else mean_context(target, memory)
+
+    def colour(
+        self, target: Tensor, context: Tensor, read: Callable[[], tuple[Tensor | None, Tensor | None]]
+    ) -> ProxyPrompt:
+        """The prompt, of what :meth:`select` found and of what :meth:`read` will have."""
         batch, objects = context.shape[:2]
         if self.colorization is not None:
             tokens = self.colorization(target, context.to(target.dtype))
@@ -173,7 +179,7 @@ class ProxyPromptGenerator(nn.Module):
         prior, second = read()
         return ProxyPrompt(tokens, dense, context, prior, second)
 
-    def _read(self, memory: SupportMemory, maps: Pyramid | None) -> tuple[Tensor | None, Tensor | None]:
+    def read(self, memory: SupportMemory, maps: Pyramid | None) -> tuple[Tensor | None, Tensor | None]:
         """What the fine readout says, and what it does for the second look, (B, N, h, w) each; None without one."""
         if self.readout is None:
             return None, None

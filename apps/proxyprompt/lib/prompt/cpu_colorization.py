@@ -1,0 +1,243 @@
+"""Machine code of the colorization on a CPU, float32, without gradients: see :mod:`lib.prompt.cpu_tiles`.
+
+A small grid is one call for each object, without Python's lock; the tiles of a large one are shared among threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from lib.cpu_threads import flat, run_blocks
+from lib.prompt.cpu_kernels import (
+    LANES,
+    compiled,
+    gelu,
+    larger,
+    load,
+    number,
+    power_of_two,
+    quotient,
+    root,
+    spread,
+    store,
+    unit,
+    zero,
+)
+from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, tiled, tiles_of
+
+_SHARE = 4  # tiles of a large grid that a thread takes at a time
+_SMALL = 1024  # positions of the grid: of no more, an object is one thread's work
+_EPS = 1e-5  # of nn.LayerNorm
+
+
+def colour(
+    target: Tensor, context: Tensor, blocks: Sequence[Sequence[Tensor]], places: Sequence[Tensor], heads: int
+) -> Tensor:
+    """target: (B, C, H, W). context: (B * N, C, H, W). blocks: the weights of each, see ``ColorizationBlock.weights``;
+    the first halves the rows, the second the columns, and so on. places: the encoded positions of each block's grid,
+    :func:`tiled`. Returns (B * N, P, C), P = H * W / 16 for four blocks.
+    """
+    objects, dim, height, width = context.shape
+    sharing = objects // len(target)
+    x, y = tiled(target.flatten(2)), tiled(context.flatten(2))
+    blocks = tuple(tuple(weight.detach().numpy().ravel() for weight in weights) for weights in blocks)
+    places = tuple(flat(*places))
+    positions = height * width >> len(blocks)
+    if height * width <= _SMALL:
+        made = context.new_empty(objects, tiles_of(positions), dim, LANES)
+        arguments = (*flat(x, y), sharing, height, width, blocks, places, dim, heads, *flat(made))
+        run_blocks(_colour, arguments, objects, 1, 1)
+        return made.transpose(1, 2).flatten(2)[..., :positions].mT
+    for i, (weights, place) in enumerate(zip(blocks, places, strict=True)):
+        x, y = _on_threads(x, y, sharing if i == 0 else 1, height, width, i % 2 == 0, weights, place, heads)
+        height, width = (height // 2, width) if i % 2 == 0 else (height, width // 2)
+    return y.transpose(1, 2).flatten(2)[..., :positions].mT
+
+
+def _on_threads(
+    x: Tensor,
+    y: Tensor,
+    sharing: int,
+    height: int,
+    width: int,
+    over_rows: bool,
+    weights: Sequence[np.ndarray],
+    place: np.ndarray,
+    heads: int,
+) -> tuple[Tensor, Tensor]:
+    """One block, the tiles of all objects shared among threads: the steps of :func:`_colour`."""
+    objects, dim, positions = len(y), y.shape[2], height * width // 2
+    rows, columns = (2, 1) if over_rows else (1, 2)
+    made = [y.new_empty(objects, tiles_of(positions), dim, LANES) for _ in range(6)]
+    old_x, old_y, (merged_x, merged_y, keys, values, new_x, new_y) = *flat(x, y), flat(*made)
+
+    def run(kernel, *arguments):
+        run_blocks(kernel, (*arguments, _SHARE), objects, tiles_of(positions), _SHARE)
+
+    run(_merge, old_x, sharing, height, width, rows, columns, *weights[0:2], dim, merged_x)
+    run(_merge, old_y, 1, height, width, rows, columns, *weights[2:4], dim, merged_y)
+    run(_project, merged_y, place, positions, weights[4:16], dim, keys, values)
+    run(_refine, merged_x, place, positions, weights[4:16], dim, heads, keys, values, new_x)
+    run(_project, new_x, place, positions, weights[16:28], dim, keys, values)
+    run(_refine, merged_y, place, positions, weights[16:28], dim, heads, keys, values, new_y)
+    return made[4], made[5]
+
+
+@compiled
+def _add(x, at, y, other, dim, made):
+    for i in range(0, dim * LANES, LANES):
+        store(made, i, load(x, at + i) + load(y, other + i))
+
+
+@compiled
+def _add_and_norm(x, at, y, weight, bias, dim, made, to):
+    """LayerNorm of x + y; y is overwritten."""
+    share, total, squares = number(np.float32(1 / dim)), zero(), zero()
+    for c in range(dim):
+        value = load(x, at + c * LANES) + load(y, c * LANES)
+        store(y, c * LANES, value)
+        total += value
+    mean = total * share
+    for c in range(dim):
+        away = load(y, c * LANES) - mean
+        store(y, c * LANES, away)
+        squares += away * away
+    factor = quotient(unit(), root(squares * share + number(np.float32(_EPS))))
+    for c in range(dim):
+        store(made, to + c * LANES, load(y, c * LANES) * factor * spread(weight, c) + spread(bias, c))
+
+
+@compiled
+def _attend(query, keys, values, start, positions, dim, heads, scores, made):
+    """A tile's attention to ``positions``, the tiles of whose keys and values begin at ``start``.
+
+    query: divided by the root of a head's channels, and by ln 2. scores: as many vectors as there are positions in
+    those tiles.
+    """
+    tiles, size = -(-positions // LANES), dim // heads
+    for own in range(0, dim * LANES, size * LANES):  # head by head
+        highest, total = number(np.float32(-np.inf)), zero()
+        for tile in range(tiles):
+            for lane in range(0, LANES, STEP):
+                a, b, c, d = zero(), zero(), zero(), zero()
+                place = start + tile * dim * LANES + own + lane
+                for k in range(0, size * LANES, LANES):
+                    here = load(query, own + k)
+                    a += spread(keys, place + k) * here
+                    b += spread(keys, place + k + 1) * here
+                    c += spread(keys, place + k + 2) * here
+                    d += spread(keys, place + k + 3) * here
+                place = (tile * LANES + lane) * LANES
+                store(scores, place, a)
+                store(scores, place + LANES, b)
+                store(scores, place + 2 * LANES, c)
+                store(scores, place + 3 * LANES, d)
+                highest = larger(highest, larger(larger(a, b), larger(c, d)))
+        for j in range(0, positions * LANES, LANES):
+            weight = power_of_two(load(scores, j) - highest)
+            store(scores, j, weight)
+            total += weight
+        for j in range(positions * LANES, tiles * LANES * LANES, LANES):
+            store(scores, j, zero())
+        share = quotient(unit(), total)
+        for k in range(own, own + size * LANES, STEP * LANES):
+            a, b, c, d = zero(), zero(), zero(), zero()
+            for tile in range(tiles):
+                place = start + tile * dim * LANES + k
+                for lane in range(LANES):
+                    weight = load(scores, (tile * LANES + lane) * LANES)
+                    a += spread(values, place + lane) * weight
+                    b += spread(values, place + LANES + lane) * weight
+                    c += spread(values, place + 2 * LANES + lane) * weight
+                    d += spread(values, place + 3 * LANES + lane) * weight
+            store(made, k, a * share)
+            store(made, k + LANES, b * share)
+            store(made, k + 2 * LANES, c * share)
+            store(made, k + 3 * LANES, d * share)
+
+
+# Of one object ``n``, ``share`` tiles from ``first`` on. Arrays hold the tiles of all objects, one after the other.
+
+
+@compiled
+def _merge(x, sharing, height, width, rows, columns, weight, bias, dim, made, share, n, first):
+    """A convolution whose stride is its kernel, over a grid of ``height`` by ``width``; ``sharing`` objects have the
+    same x."""
+    own, together = width // columns, rows * columns
+    positions = height * width // together
+    start, to = n // sharing * tiles_of(height * width), n * tiles_of(positions)
+    gathered, places = np.empty(together * dim * LANES, np.float32), np.empty(together * LANES, np.int64)
+    for tile in range(first, min(first + share, tiles_of(positions))):
+        for lane in range(LANES):
+            position = min(tile * LANES + lane, positions - 1)
+            corner = position // own * rows * width + position % own * columns
+            for part in range(together):
+                old = corner + part // columns * width + part % columns
+                places[part * LANES + lane] = (start + old // LANES) * dim * LANES + old % LANES
+        for c in range(dim):
+            for i in range(together * LANES):
+                gathered[c * together * LANES + i] = x[places[i] + c * LANES]
+        multiply(gathered, 0, weight, 0, bias, together * dim, dim, made, (to + tile) * dim * LANES)
+
+
+@compiled
+def _project(source, position, positions, weights, dim, keys, values, share, n, first):
+    """Keys and values."""
+    tiles, size = tiles_of(positions), dim * LANES
+    placed = np.empty(size, np.float32)
+    for tile in range(first, min(first + share, tiles)):
+        at = (n * tiles + tile) * size
+        _add(source, at, position, tile * size, dim, placed)
+        multiply(placed, 0, weights[0], dim, weights[1], dim, dim, keys, at)
+        multiply(source, at, weights[0], 2 * dim, weights[1], dim, dim, values, at)
+
+
+@compiled
+def _refine(x, position, positions, weights, dim, heads, keys, values, made, share, n, first):
+    """What :class:`lib.prompt.colorization.ReadAndRefine` does, with the keys and values of its source."""
+    tiles, size = tiles_of(positions), dim * LANES
+    placed, query, found = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    scores, wide = np.empty(tiles * LANES * LANES, np.float32), np.empty(4 * size, np.float32)
+    scale = number(np.float32(LOG2_E / np.sqrt(dim / heads)))
+    for tile in range(first, min(first + share, tiles)):
+        at = (n * tiles + tile) * size
+        _add(x, at, position, tile * size, dim, placed)
+        multiply(placed, 0, weights[0], 0, weights[1], dim, dim, query, 0)
+        for c in range(0, size, LANES):
+            store(query, c, load(query, c) * scale)
+        _attend(query, keys, values, n * tiles * size, positions, dim, heads, scores, found)
+        multiply(found, 0, weights[2], 0, weights[3], dim, dim, query, 0)
+        _add_and_norm(x, at, query, weights[4], weights[5], dim, placed, 0)
+        multiply(placed, 0, weights[6], 0, weights[7], dim, 4 * dim, wide, 0)
+        for c in range(0, 4 * size, LANES):
+            store(wide, c, gelu(load(wide, c)))
+        multiply(wide, 0, weights[8], 0, weights[9], 4 * dim, dim, query, 0)
+        _add_and_norm(placed, 0, query, weights[10], weights[11], dim, made, at)
+
+
+@compiled
+def _colour(target, context, sharing, height, width, blocks, places, dim, heads, made, n, first):
+    """All blocks, for one object."""
+    whole = tiles_of(height * width) * dim * LANES
+    x, y = target[n // sharing * whole :], context[n * whole :]
+    for i in range(len(blocks)):
+        weights, place = blocks[i], places[i]
+        rows, columns = (2, 1) if i % 2 == 0 else (1, 2)
+        positions = height // rows * (width // columns)
+        tiles = tiles_of(positions)
+        size = tiles * dim * LANES
+        old_x, old_y, keys, values = x, y, np.empty(size, np.float32), np.empty(size, np.float32)
+        x, y, read = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+        _merge(old_x, 1, height, width, rows, columns, weights[0], weights[1], dim, x, tiles, 0, 0)
+        _merge(old_y, 1, height, width, rows, columns, weights[2], weights[3], dim, y, tiles, 0, 0)
+        _project(y, place, positions, weights[4:16], dim, keys, values, tiles, 0, 0)
+        _refine(x, place, positions, weights[4:16], dim, heads, keys, values, read, tiles, 0, 0)
+        _project(read, place, positions, weights[16:28], dim, keys, values, tiles, 0, 0)
+        _refine(y, place, positions, weights[16:28], dim, heads, keys, values, x, tiles, 0, 0)
+        x, y = read, x
+        height, width = height // rows, width // columns
+    for i in range(len(y)):
+        made[n * len(y) + i] = y[i]
