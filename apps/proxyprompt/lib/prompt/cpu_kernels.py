@@ -1,4 +1,5 @@
 """Machine code of Vision Mamba's scan and convolution, float32 on the CPU, by numba: no compiler on the user's machine.
+And the vectors that all such code (``cpu_*.py``) is written in.
 
 The kernels are written in vectors of sixteen numbers (``lanes``: one AVX-512 register, two of AVX2, four of SSE or
 NEON), sixteen neighbouring channels each, instead of hoping that a loop is vectorised. Every array is passed flat, so
