@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.prompt import cpu_colorization, cpu_tiles
-from lib.prompt.cpu_linear import Linear, linear
 
 
 @cache
@@ -53,14 +52,14 @@ class CrossAttention(nn.Module):
         self.embed_dim, self.num_heads = dim, heads
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """All (batch, positions, C), contiguous; key and value of the same positions. Returns the shape of query."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
-            linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -73,7 +72,7 @@ class ReadAndRefine(nn.Module):
         super().__init__()
         self.attention = CrossAttention(dim, heads=heads)
         self.norm1 = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(Linear(dim, 4 * dim), nn.GELU(), Linear(4 * dim, dim))
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.norm2 = nn.LayerNorm(dim)
 
     def weights(self) -> list[Tensor]:
@@ -129,7 +128,7 @@ def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tens
     """A convolution whose stride is its kernel, as one matrix product: (B, C, h, w) to the tokens (B, h'w', C)."""
     x = x.permute(0, 2, 3, 1).unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # (B, h', rows, w', columns, C)
     weight = projection.weight.permute(0, 2, 3, 1).flatten(1)
-    return linear(x.transpose(2, 3).flatten(3).flatten(1, 2), weight, projection.bias)
+    return F.linear(x.transpose(2, 3).flatten(3).flatten(1, 2), weight, projection.bias)
 
 
 class ContextualColorization(nn.Module):

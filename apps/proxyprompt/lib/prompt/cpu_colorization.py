@@ -26,7 +26,7 @@ from lib.prompt.cpu_kernels import (
     unit,
     zero,
 )
-from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, tiled, tiles_of
+from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, positions_of, tiled, tiles_of
 
 _SHARE = 4  # tiles of a large grid that a thread takes at a time
 _SMALL = 1024  # positions of the grid: of no more, an object is one thread's work
@@ -47,14 +47,14 @@ def colour(
     places = tuple(flat(*places))
     positions = height * width >> len(blocks)
     if height * width <= _SMALL:
-        made = context.new_empty(objects, tiles_of(positions), dim, LANES)
+        made = y.new_empty(objects, tiles_of(positions), dim, LANES)
         arguments = (*flat(x, y), sharing, height, width, blocks, places, dim, heads, *flat(made))
         run_blocks(_colour, arguments, objects, 1, 1)
-        return made.transpose(1, 2).flatten(2)[..., :positions].mT
+        return positions_of(made, positions)
     for i, (weights, place) in enumerate(zip(blocks, places, strict=True)):
         x, y = _on_threads(x, y, sharing if i == 0 else 1, height, width, i % 2 == 0, weights, place, heads)
         height, width = (height // 2, width) if i % 2 == 0 else (height, width // 2)
-    return y.transpose(1, 2).flatten(2)[..., :positions].mT
+    return positions_of(y, positions)
 
 
 def _on_threads(
@@ -117,7 +117,7 @@ def _attend(query, keys, values, start, positions, dim, heads, scores, made):
     query: divided by the root of a head's channels, and by ln 2. scores: as many vectors as there are positions in
     those tiles.
     """
-    tiles, size = -(-positions // LANES), dim // heads
+    tiles, size = tiles_of(positions), dim // heads
     for own in range(0, dim * LANES, size * LANES):  # head by head
         highest, total = number(np.float32(-np.inf)), zero()
         for tile in range(tiles):

@@ -23,7 +23,7 @@ from lib.prompt.cpu_kernels import (
     store,
     unit,
 )
-from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, tiled
+from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, positions_of, tiled
 
 _BLOCK = 64  # support positions at once: their values stay in a core's caches
 _SHARE = 4  # tiles that a thread takes at a time, and that a block is used for
@@ -43,7 +43,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     made = query.new_empty(objects, tiles, dim, LANES)
     arrays = flat(query, keys, values, bias * LOG2_E, made)
     run_blocks(_attend, (*arrays, dim, objects, len(keys), tiles, _SHARE), 1, tiles, _SHARE)
-    return made.mT.flatten(1, 2)[:, :positions]
+    return positions_of(made, positions)
 
 
 @compiled

@@ -31,6 +31,11 @@ def tiled(x: Tensor) -> Tensor:
     return x.unflatten(2, (-1, LANES)).transpose(1, 2).contiguous()
 
 
+def positions_of(tiles: Tensor, count: int) -> Tensor:
+    """What :func:`tiled` made of ``count`` positions, (B, tiles, C, LANES), as (B, count, C)."""
+    return tiles.mT.flatten(1, 2)[:, :count]
+
+
 @compiled
 def tiles_of(positions):
     return -(-positions // LANES)
