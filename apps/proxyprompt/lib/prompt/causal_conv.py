@@ -34,7 +34,8 @@ class _CausalConvSiluCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
         from lib.cpu_threads import flat, run_blocks
-        from lib.prompt.cpu_kernels import LANES, convolve
+        from lib.prompt.cpu_lanes import LANES
+        from lib.prompt.cpu_vision_mamba import convolve
 
         x, taps, bias = x.contiguous(), weight[:, 0].t().contiguous(), bias.contiguous()
         batch, length, channels = x.shape
@@ -48,7 +49,8 @@ class _CausalConvSiluCPU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gy: Tensor) -> tuple[Tensor | None, ...]:
         from lib.cpu_threads import flat, run_blocks
-        from lib.prompt.cpu_kernels import LANES, convolve_backward
+        from lib.prompt.cpu_lanes import LANES
+        from lib.prompt.cpu_vision_mamba import convolve_backward
 
         x, taps, bias = ctx.saved_tensors
         batch, length, channels = x.shape

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt import cpu_colorization, cpu_tiles
+from lib.prompt import cpu_colorization, cpu_sums, cpu_tiles
 
 
 @cache
@@ -138,6 +139,7 @@ class ContextualColorization(nn.Module):
         super().__init__()
         self.heads = heads
         self.blocks = nn.ModuleList(ColorizationBlock(dim, over_rows=i % 2 == 0, heads=heads) for i in range(4))
+        self._known_words: tuple[object, tuple] = (None, ())
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
         """target: (B, C, H, W). context: (B, N, C, H, W). Returns P: (B, N, H*W/16, C). H and W: multiples of 4."""
@@ -145,11 +147,20 @@ class ContextualColorization(nn.Module):
         if height % 4 or width % 4:
             raise ValueError(f"embedding grid {height} x {width}: expected multiples of 4 (image sides in steps of 64)")
         context = context.flatten(0, 1)
-        if cpu_tiles.usable(target, context) and target.shape[1] // self.heads % cpu_tiles.STEP == 0:
-            weights = [block.weights() for block in self.blocks]
-            places = _places(height, width, target.shape[1], len(weights))
-            made = cpu_colorization.colour(target, context, weights, places, self.heads)
+        if cpu_tiles.usable(target, context) and target.shape[1] // self.heads % cpu_sums.SUMS == 0:
+            places = _places(height, width, target.shape[1], len(self.blocks))
+            made = cpu_colorization.colour(target, context, self._in_words(), places, self.heads)
             return made.unflatten(0, (batch, objects))
         for block in self.blocks:
             target, context = block(target, context)
         return context.flatten(2).transpose(1, 2).unflatten(0, (batch, objects))
+
+    def _in_words(self) -> tuple[tuple[np.ndarray, ...], ...]:
+        """The blocks' weights as compiled code takes them, made again when they change."""
+        weights = [block.weights() for block in self.blocks]
+        state = [(id(w), w.data_ptr(), 0 if w.is_inference() else w._version) for block in weights for w in block]
+        known, words = self._known_words
+        if known != state:
+            words = tuple(cpu_colorization.in_words(block) for block in weights)
+            self._known_words = state, words
+        return words

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt import cpu_selection, cpu_tiles
+from lib.prompt import cpu_lanes, cpu_selection, cpu_tiles
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
         if episodes == 1:  # one support set for all targets: their positions are just more queries
             query = query.flatten(0, 1)[None]
         query = query.contiguous()
-        compiled = cpu_tiles.usable(query) and dim % cpu_tiles.STEP == 0
+        compiled = cpu_tiles.usable(query) and dim % cpu_lanes.LANES == 0
         attend = _attend_where_valid if compiled else _attend_at_once
         context = attend(query, keys, values, bias, valid)
     context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from lib.cpu_threads import flat, run_blocks
-from lib.prompt.cpu_kernels import (
+from lib.prompt.cpu_lanes import (
     LANES,
     compiled,
     gelu,
@@ -26,29 +26,45 @@ from lib.prompt.cpu_kernels import (
     unit,
     zero,
 )
-from lib.prompt.cpu_tiles import LOG2_E, STEP, multiply, positions_of, tiled, tiles_of
+from lib.prompt.cpu_sums import (
+    SUMS,
+    add_products,
+    as_words,
+    join_lanes,
+    join_rows,
+    largest,
+    numbers_in,
+    scaled,
+    stores,
+    zeros,
+)
+from lib.prompt.cpu_tiles import LOG2_E, positions_of, project, tiled, tiles_of
 
 _SHARE = 4  # tiles of a large grid that a thread takes at a time
 _SMALL = 1024  # positions of the grid: of no more, an object is one thread's work
 _EPS = 1e-5  # of nn.LayerNorm
 
 
+def in_words(weights: Sequence[Tensor]) -> tuple[np.ndarray, ...]:
+    """What compiled code takes of a block's weights: matrices as words, vectors as they are."""
+    return tuple(as_words(weight) if weight.ndim > 1 else weight.detach().numpy() for weight in weights)
+
+
 def colour(
-    target: Tensor, context: Tensor, blocks: Sequence[Sequence[Tensor]], places: Sequence[Tensor], heads: int
+    target: Tensor, context: Tensor, blocks: Sequence[Sequence[np.ndarray]], places: Sequence[Tensor], heads: int
 ) -> Tensor:
-    """target: (B, C, H, W). context: (B * N, C, H, W). blocks: the weights of each, see ``ColorizationBlock.weights``;
-    the first halves the rows, the second the columns, and so on. places: the encoded positions of each block's grid,
-    :func:`tiled`. Returns (B * N, P, C), P = H * W / 16 for four blocks.
+    """target: (B, C, H, W). context: (B * N, C, H, W). blocks: of each, its weights :func:`in_words`; the first halves
+    the rows, the second the columns, and so on. places: the encoded positions of each block's grid, :func:`tiled`.
+    Returns (B * N, P, C), P = H * W / 16 for four blocks.
     """
     objects, dim, height, width = context.shape
     sharing = objects // len(target)
     x, y = tiled(target.flatten(2)), tiled(context.flatten(2))
-    blocks = tuple(tuple(weight.detach().numpy().ravel() for weight in weights) for weights in blocks)
     places = tuple(flat(*places))
     positions = height * width >> len(blocks)
     if height * width <= _SMALL:
         made = y.new_empty(objects, tiles_of(positions), dim, LANES)
-        arguments = (*flat(x, y), sharing, height, width, blocks, places, dim, heads, *flat(made))
+        arguments = (*flat(x, y), sharing, height, width, tuple(blocks), places, dim, heads, *flat(made))
         run_blocks(_colour, arguments, objects, 1, 1)
         return positions_of(made, positions)
     for i, (weights, place) in enumerate(zip(blocks, places, strict=True)):
@@ -71,19 +87,20 @@ def _on_threads(
     """One block, the tiles of all objects shared among threads: the steps of :func:`_colour`."""
     objects, dim, positions = len(y), y.shape[2], height * width // 2
     rows, columns = (2, 1) if over_rows else (1, 2)
-    made = [y.new_empty(objects, tiles_of(positions), dim, LANES) for _ in range(6)]
-    old_x, old_y, (merged_x, merged_y, keys, values, new_x, new_y) = *flat(x, y), flat(*made)
+    made = [y.new_empty(objects, tiles_of(positions), dim, LANES) for _ in range(4)]
+    old_x, old_y, (merged_x, merged_y, new_x, new_y) = *flat(x, y), flat(*made)
+    keys, values = (np.empty(len(new_x) // numbers_in(weights[0]), weights[0].dtype) for _ in range(2))
 
     def run(kernel, *arguments):
         run_blocks(kernel, (*arguments, _SHARE), objects, tiles_of(positions), _SHARE)
 
     run(_merge, old_x, sharing, height, width, rows, columns, *weights[0:2], dim, merged_x)
     run(_merge, old_y, 1, height, width, rows, columns, *weights[2:4], dim, merged_y)
-    run(_project, merged_y, place, positions, weights[4:16], dim, keys, values)
+    run(_read, merged_y, place, positions, weights[4:16], dim, keys, values)
     run(_refine, merged_x, place, positions, weights[4:16], dim, heads, keys, values, new_x)
-    run(_project, new_x, place, positions, weights[16:28], dim, keys, values)
+    run(_read, new_x, place, positions, weights[16:28], dim, keys, values)
     run(_refine, merged_y, place, positions, weights[16:28], dim, heads, keys, values, new_y)
-    return made[4], made[5]
+    return made[2], made[3]
 
 
 @compiled
@@ -111,52 +128,39 @@ def _add_and_norm(x, at, y, weight, bias, dim, made, to):
 
 
 @compiled
-def _attend(query, keys, values, start, positions, dim, heads, scores, made):
-    """A tile's attention to ``positions``, the tiles of whose keys and values begin at ``start``.
+def _attend(query, keys, values, start, positions, dim, heads, scores, weights, made):
+    """A tile's attention to ``positions``, the tiles of whose keys and values begin at word ``start``.
 
-    query: divided by the root of a head's channels, and by ln 2. scores: as many vectors as there are positions in
-    those tiles.
+    query: words, of numbers divided by the root of a head's channels, and by ln 2. scores, weights: as many vectors of
+    numbers, and of words, as there are positions in those tiles.
     """
-    tiles, size = tiles_of(positions), dim // heads
-    for own in range(0, dim * LANES, size * LANES):  # head by head
-        highest, total = number(np.float32(-np.inf)), zero()
+    several = numbers_in(keys)
+    tiles, size, words, wide = tiles_of(positions), dim // heads, dim // heads // several, LANES // several
+    for head in range(heads):
+        highest, sum_of_weights = number(np.float32(-np.inf)), zero()
         for tile in range(tiles):
-            for lane in range(0, LANES, STEP):
-                a, b, c, d = zero(), zero(), zero(), zero()
-                place = start + tile * dim * LANES + own + lane
-                for k in range(0, size * LANES, LANES):
-                    here = load(query, own + k)
-                    a += spread(keys, place + k) * here
-                    b += spread(keys, place + k + 1) * here
-                    c += spread(keys, place + k + 2) * here
-                    d += spread(keys, place + k + 3) * here
-                place = (tile * LANES + lane) * LANES
-                store(scores, place, a)
-                store(scores, place + LANES, b)
-                store(scores, place + 2 * LANES, c)
-                store(scores, place + 3 * LANES, d)
-                highest = larger(highest, larger(larger(a, b), larger(c, d)))
+            place = start + (tile * dim // several + head * words) * LANES
+            for lane in range(0, LANES, SUMS):
+                sums = zeros()
+                for k in range(0, words * LANES, LANES):
+                    sums = add_products(sums, keys, place + k + lane, 1, load(query, head * words * LANES + k))
+                stores(scores, (tile * LANES + lane) * LANES, sums)
+                highest = larger(highest, largest(sums))
         for j in range(0, positions * LANES, LANES):
             weight = power_of_two(load(scores, j) - highest)
             store(scores, j, weight)
-            total += weight
+            sum_of_weights += weight
         for j in range(positions * LANES, tiles * LANES * LANES, LANES):
             store(scores, j, zero())
-        share = quotient(unit(), total)
-        for k in range(own, own + size * LANES, STEP * LANES):
-            a, b, c, d = zero(), zero(), zero(), zero()
+        join_rows(scores, 0, tiles * LANES, weights, 0)
+        share = quotient(unit(), sum_of_weights)
+        for channel in range(head * size, head * size + size, SUMS):
+            sums = zeros()
             for tile in range(tiles):
-                place = start + tile * dim * LANES + k
-                for lane in range(LANES):
-                    weight = load(scores, (tile * LANES + lane) * LANES)
-                    a += spread(values, place + lane) * weight
-                    b += spread(values, place + LANES + lane) * weight
-                    c += spread(values, place + 2 * LANES + lane) * weight
-                    d += spread(values, place + 3 * LANES + lane) * weight
-            store(made, k, a * share)
-            store(made, k + LANES, b * share)
-            store(made, k + 2 * LANES, c * share)
-            store(made, k + 3 * LANES, d * share)
+                place = start + (tile * dim + channel) * wide
+                for j in range(wide):
+                    sums = add_products(sums, values, place + j, wide, load(weights, (tile * wide + j) * LANES))
+            stores(made, channel * LANES, scaled(sums, share))
 
 
 # Of one object ``n``, ``share`` tiles from ``first`` on. Arrays hold the tiles of all objects, one after the other.
@@ -180,41 +184,46 @@ def _merge(x, sharing, height, width, rows, columns, weight, bias, dim, made, sh
         for c in range(dim):
             for i in range(together * LANES):
                 gathered[c * together * LANES + i] = x[places[i] + c * LANES]
-        multiply(gathered, 0, weight, 0, bias, together * dim, dim, made, (to + tile) * dim * LANES)
+        project(gathered, 0, weight, 0, bias, together * dim, dim, made, (to + tile) * dim * LANES)
 
 
 @compiled
-def _project(source, position, positions, weights, dim, keys, values, share, n, first):
-    """Keys and values."""
-    tiles, size = tiles_of(positions), dim * LANES
-    placed = np.empty(size, np.float32)
+def _read(source, position, positions, weights, dim, keys, values, share, n, first):
+    """Keys and values, as words."""
+    tiles, size, words = tiles_of(positions), dim * LANES, dim * LANES // numbers_in(keys)
+    placed, made = np.empty(size, np.float32), np.empty(size, np.float32)
     for tile in range(first, min(first + share, tiles)):
-        at = (n * tiles + tile) * size
-        _add(source, at, position, tile * size, dim, placed)
-        multiply(placed, 0, weights[0], dim, weights[1], dim, dim, keys, at)
-        multiply(source, at, weights[0], 2 * dim, weights[1], dim, dim, values, at)
+        at = n * tiles + tile
+        _add(source, at * size, position, tile * size, dim, placed)
+        project(placed, 0, weights[0], dim, weights[1], dim, dim, made, 0)
+        join_rows(made, 0, dim, keys, at * words)
+        project(source, at * size, weights[0], 2 * dim, weights[1], dim, dim, made, 0)
+        join_lanes(made, 0, dim, values, at * words)
 
 
 @compiled
 def _refine(x, position, positions, weights, dim, heads, keys, values, made, share, n, first):
     """What :class:`lib.prompt.colorization.ReadAndRefine` does, with the keys and values of its source."""
-    tiles, size = tiles_of(positions), dim * LANES
-    placed, query, found = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    scores, wide = np.empty(tiles * LANES * LANES, np.float32), np.empty(4 * size, np.float32)
+    tiles, size, words = tiles_of(positions), dim * LANES, dim * LANES // numbers_in(keys)
+    placed, found, wide = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(4 * size, np.float32)
+    query, asked = np.empty(size, np.float32), np.empty(words, keys.dtype)
+    scores = np.empty(tiles * LANES * LANES, np.float32)
+    of_scores = np.empty(tiles * LANES * LANES // numbers_in(keys), keys.dtype)
     scale = number(np.float32(LOG2_E / np.sqrt(dim / heads)))
     for tile in range(first, min(first + share, tiles)):
         at = (n * tiles + tile) * size
         _add(x, at, position, tile * size, dim, placed)
-        multiply(placed, 0, weights[0], 0, weights[1], dim, dim, query, 0)
+        project(placed, 0, weights[0], 0, weights[1], dim, dim, query, 0)
         for c in range(0, size, LANES):
             store(query, c, load(query, c) * scale)
-        _attend(query, keys, values, n * tiles * size, positions, dim, heads, scores, found)
-        multiply(found, 0, weights[2], 0, weights[3], dim, dim, query, 0)
+        join_rows(query, 0, dim, asked, 0)
+        _attend(asked, keys, values, n * tiles * words, positions, dim, heads, scores, of_scores, found)
+        project(found, 0, weights[2], 0, weights[3], dim, dim, query, 0)
         _add_and_norm(x, at, query, weights[4], weights[5], dim, placed, 0)
-        multiply(placed, 0, weights[6], 0, weights[7], dim, 4 * dim, wide, 0)
+        project(placed, 0, weights[6], 0, weights[7], dim, 4 * dim, wide, 0)
         for c in range(0, 4 * size, LANES):
             store(wide, c, gelu(load(wide, c)))
-        multiply(wide, 0, weights[8], 0, weights[9], 4 * dim, dim, query, 0)
+        project(wide, 0, weights[8], 0, weights[9], 4 * dim, dim, query, 0)
         _add_and_norm(placed, 0, query, weights[10], weights[11], dim, made, at)
 
 
@@ -229,13 +238,14 @@ def _colour(target, context, sharing, height, width, blocks, places, dim, heads,
         positions = height // rows * (width // columns)
         tiles = tiles_of(positions)
         size = tiles * dim * LANES
-        old_x, old_y, keys, values = x, y, np.empty(size, np.float32), np.empty(size, np.float32)
+        old_x, old_y, words = x, y, size // numbers_in(weights[0])
+        keys, values = np.empty(words, weights[0].dtype), np.empty(words, weights[0].dtype)
         x, y, read = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
         _merge(old_x, 1, height, width, rows, columns, weights[0], weights[1], dim, x, tiles, 0, 0)
         _merge(old_y, 1, height, width, rows, columns, weights[2], weights[3], dim, y, tiles, 0, 0)
-        _project(y, place, positions, weights[4:16], dim, keys, values, tiles, 0, 0)
+        _read(y, place, positions, weights[4:16], dim, keys, values, tiles, 0, 0)
         _refine(x, place, positions, weights[4:16], dim, heads, keys, values, read, tiles, 0, 0)
-        _project(read, place, positions, weights[16:28], dim, keys, values, tiles, 0, 0)
+        _read(read, place, positions, weights[16:28], dim, keys, values, tiles, 0, 0)
         _refine(y, place, positions, weights[16:28], dim, heads, keys, values, x, tiles, 0, 0)
         x, y = read, x
         height, width = height // rows, width // columns

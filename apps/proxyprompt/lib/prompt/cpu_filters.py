@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.prompt.cpu_kernels import LANES, compiled, load, spread, store
+from lib.prompt.cpu_lanes import LANES, compiled, load, spread, store
 
 Between = tuple[np.ndarray, np.ndarray, np.ndarray]
 

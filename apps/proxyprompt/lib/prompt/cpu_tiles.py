@@ -8,13 +8,14 @@ as small a matrix as those of a prompt generator this is faster than the BLAS th
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.prompt.cpu_kernels import LANES, compiled, load, spread, store
+from lib.prompt.cpu_lanes import LANES, compiled, load
+from lib.prompt.cpu_sums import SUMS, add_products, join_rows, numbers_in, spreads, stores
 
-STEP = 4  # outputs at once: enough to hide that a sum waits for itself, few enough for AVX2's sixteen registers
 LOG2_E = 1.4426950408889634
 
 
@@ -43,18 +44,21 @@ def tiles_of(positions):
 
 @compiled
 def multiply(x, at, weight, first, bias, inner, outer, made, to):
-    """A tile's products with rows ``first`` to ``first + outer`` of ``weight``, (rows, inner), and their bias added."""
-    for n in range(first, first + outer, STEP):
-        row = n * inner
-        a, b, c, d = spread(bias, n), spread(bias, n + 1), spread(bias, n + 2), spread(bias, n + 3)
+    """A tile's products with rows ``first`` to ``first + outer`` of ``weight`` and their bias added.
+
+    x and weight: words, ``inner`` to a row of the weight; see :mod:`lib.prompt.cpu_sums`.
+    """
+    for n in range(first, first + outer, SUMS):
+        row, sums = n * inner, spreads(bias, n)
         for k in range(inner):
-            here = load(x, at + k * LANES)
-            a += spread(weight, row + k) * here
-            b += spread(weight, row + inner + k) * here
-            c += spread(weight, row + 2 * inner + k) * here
-            d += spread(weight, row + 3 * inner + k) * here
-        place = to + (n - first) * LANES
-        store(made, place, a)
-        store(made, place + LANES, b)
-        store(made, place + 2 * LANES, c)
-        store(made, place + 3 * LANES, d)
+            sums = add_products(sums, weight, row + k, inner, load(x, at + k * LANES))
+        stores(made, to + (n - first) * LANES, sums)
+
+
+@compiled
+def project(x, at, weight, first, bias, inner, outer, made, to):
+    """:func:`multiply` of a tile of numbers, ``inner`` of them to a row of the weight."""
+    words = inner // numbers_in(weight)
+    joined = np.empty(words * LANES, weight.dtype)
+    join_rows(x, at, inner, joined, 0)
+    multiply(joined, 0, weight, first, bias, words, outer, made, to)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.cpu_threads import flat, run_blocks
-from lib.prompt.cpu_kernels import BLOCK, CHUNK, scan, scan_backward
+from lib.prompt.cpu_vision_mamba import BLOCK, CHUNK, scan, scan_backward
 
 
 class SelectiveScanCPU(torch.autograd.Function):
