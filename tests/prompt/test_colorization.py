@@ -72,8 +72,9 @@ def test_grids_that_cannot_be_halved_four_times_are_refused():
 
 @pytest.mark.parametrize("grid", [(4, 4), (8, 12), (16, 16), (12, 100), (36, 32)])
 @pytest.mark.parametrize(("batch", "objects"), [(1, 1), (2, 3)])
-def test_compiled_code_gives_what_the_modules_give(grid, batch, objects):
+def test_compiled_code_gives_what_the_modules_give(grid, batch, objects, halves):
     """Small grids are one call for each object, the last one's tiles are shared among threads; tiles are not full."""
+    near = {"rtol": 0, "atol": 0.1} if halves else {"rtol": 1e-4, "atol": 2e-5}  # of numbers whose deviation is 1
     torch.manual_seed(0)
     module = ContextualColorization(32, heads=4).eval()
     with torch.no_grad():
@@ -84,7 +85,9 @@ def test_compiled_code_gives_what_the_modules_give(grid, batch, objects):
     expected = module(target, context).detach()
     for _ in range(2):  # weights may change between calls
         with torch.no_grad():
-            torch.testing.assert_close(module(target, context), expected, rtol=1e-4, atol=2e-5)
+            found = module(target, context)
+            torch.testing.assert_close(found, expected, **near)
+            assert not halves or (found - expected).square().mean().sqrt() < 0.015 * expected.std()
             for parameter in module.parameters():
                 parameter.mul_(0.9)
         expected = module(target, context).detach()
