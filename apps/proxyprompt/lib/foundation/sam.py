@@ -16,6 +16,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from lib.foundation.base import Decoded, Features, Foundation, Geometry, MemoryBank, Prompts
+from lib.foundation.sam_attention import attend_by_rows
 
 _BUILDERS = {
     "sam_vit_b": build_sam_vit_b,
@@ -67,6 +68,7 @@ class Sam(Foundation):
         super().__init__()
         self.name = name
         self.model = model.requires_grad_(False)
+        attend_by_rows(model.image_encoder)
         self.image_size = model.image_encoder.img_size
         self.dim = model.prompt_encoder.embed_dim
         self.stride = self.image_size // model.prompt_encoder.image_embedding_size[0]
