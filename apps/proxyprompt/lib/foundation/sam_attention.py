@@ -1,7 +1,7 @@
 """Attention of SAM's image encoder on a CPU: a few rows of the map at a time.
 
-The ``segment_anything`` package makes the whole map, several times over: at 64 x 64 positions of ViT-B 800 MB each time,
-which the system must clear first. That took longer than all of the encoder's arithmetic.
+The ``segment_anything`` package makes the whole map, several times over: at 64 x 64 positions of ViT-B 800 MB each
+time, which the system must clear first. That took longer than all of the encoder's arithmetic.
 """
 
 from __future__ import annotations

@@ -134,7 +134,8 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     """E_ctx = A_agg softmax(S) (eq. 7) as attention, without ever holding the map.
 
     target: (B, C, H, W). Returns (B, N, C, H, W). Computed in float32 whatever autocast says: the logits are
-    differences of large squares.
+    differences of large squares. Without gradients on a CPU, weights and values may be rounded to bfloat16, see
+    :mod:`lib.prompt.cpu_sums`.
     """
     batch, dim, height, width = target.shape
     episodes = len(memory.valid)

@@ -1,6 +1,7 @@
-"""Machine code of the colorization on a CPU, float32, without gradients: see :mod:`lib.prompt.cpu_tiles`.
+"""Machine code of the colorization on a CPU, without gradients: see :mod:`lib.prompt.cpu_tiles`.
 
-A small grid is one call for each object, without Python's lock; the tiles of a large one are shared among threads.
+Factors of products are words (:mod:`lib.prompt.cpu_sums`); sums, norms and softmax are float32. A small grid is one
+call for each object, without Python's lock; the tiles of a large one are shared among threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Machine code of the selective map on a CPU, float32, without gradients: see :mod:`lib.prompt.cpu_tiles`.
+"""Machine code of the selective map on a CPU, without gradients: see :mod:`lib.prompt.cpu_tiles`.
 
-The map is never held: a block of its rows at a time, with running maximum and sum ("FlashAttention", Dao et al., 2022),
-and each block for all objects.
+Logits are products of float32 numbers, for they are differences of large squares; the values that they weigh, and the
+weights, are words (:mod:`lib.prompt.cpu_sums`). The map is never held: a block of its rows at a time, with running
+maximum and sum ("FlashAttention", Dao et al., 2022), and each block for all objects.
 """
 
 from __future__ import annotations

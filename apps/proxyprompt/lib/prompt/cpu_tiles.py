@@ -1,4 +1,4 @@
-"""Tiles of positions for machine code on a CPU, float32, without gradients, by numba.
+"""Tiles of positions for machine code on a CPU, without gradients, by numba.
 
 A tile is sixteen neighbouring positions, one in each lane, and all their channels, (C, LANES). Its product with a
 matrix is a sum of the matrix's numbers times vectors, both in the order in which they lie in memory, and attention,
