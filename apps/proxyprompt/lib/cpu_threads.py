@@ -105,10 +105,10 @@ def beside(work: Callable[[], Result]) -> Callable[[], Result]:
 
 def in_shares(work: Callable[[slice], Result], count: int) -> list[Result]:
     """``work`` on slices of range(count), side by side as :func:`beside` does it: as many as there are threads, and as
-    equal as can be. What it gives, in order."""
+    equal as can be; the calling thread, which begins first, has the larger one. What it gives, in order."""
     spare = _here.spare
     threads = min(count, 1 + spare)
-    edges = [count * n // threads for n in range(threads + 1)]
+    edges = [-(-count * n // threads) for n in range(threads + 1)]
     first, *others = (slice(*pair) for pair in pairwise(edges))
     waiting = [beside(partial(work, share)) for share in others]
     if others:

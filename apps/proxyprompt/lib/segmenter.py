@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,9 +179,13 @@ class Segmenter(nn.Module):
     def _proxy(self, features: Features, memory: SupportMemory) -> tuple[ProxyPrompt, Begun | None]:
         """The prompt, and what was made meanwhile, by a thread that has nothing else to do, for the decoder."""
         maps = None if self.generator.readout is None else pyramid(features)
+        begun = self.foundation.begin(features)
+        if begun is not None:  # decoding begins with this
+            begun = begun._replace(attended=beside(begun.attended))
         context = self.generator.select(features.embedding, memory)
         read = beside(lambda: self.generator.read(memory, maps))
-        begun = self.foundation.begin(features)
+        if begun is not None:  # and comes to this late
+            begun = begun._replace(entered=beside(begun.entered))
         return self.generator.colour(features.embedding, context, read), begun
 
     def segment(
@@ -214,32 +218,38 @@ class Segmenter(nn.Module):
         bank: MemoryBank | None = None,
     ) -> Decoded:
         (proxy, begun), readout, second = self._proxy(features, memory), self.generator.readout, memory.second
+        prompts = as_prompts(proxy, points)
+
+        def decode(own: Prompts) -> Decoded:
+            return self.foundation.decode(features, own, bank, begun)
+
         if second is None:
-            return self._decode(features, as_prompts(proxy, points), begun, bank)
+            return self._by_objects(lambda some: decode(prompts.of_objects(some)), prompts, bank)
         of_first = beside(lambda: read_guess(readout, proxy.prior, second, FIRST))
-        decoded = self._decode(features, as_prompts(proxy, points), begun, bank)
-        unclicked = decoded if points is None else self._decode(features, as_prompts(proxy), begun, bank)
-        drawn = enlarged(unclicked.mask_logits, proxy.prior)
-        mask_logits = look_again(readout, proxy.prior, drawn, proxy.second, second, of_first())
-        if memory.redrawn is not None and memory.redrawn.any():
-            redrawn = self.cascade.redraw(features.picture, mask_logits)
-            mask_logits = torch.where(memory.redrawn[..., None, None], redrawn, mask_logits)
-        if points is not None:  # clicks change what they change in the decoder's mask
-            change = decoded.mask_logits - unclicked.mask_logits
-            mask_logits = mask_logits + F.interpolate(
-                change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
-            )
-        return replace(decoded, mask_logits=mask_logits)
 
-    def _decode(self, features: Features, prompts: Prompts, begun: Begun | None, bank: MemoryBank | None) -> Decoded:
-        """Objects side by side, where there are threads for that."""
-        if bank is not None:
-            return self.foundation.decode(features, prompts, bank, begun)
+        def draw(some: slice) -> Decoded:
+            own, first = prompts.of_objects(some), proxy.prior[:, some]
+            decoded = decode(own)
+            unclicked = decoded if points is None else decode(replace(own, points=None))
+            drawn, known = enlarged(unclicked.mask_logits, first), tuple(x[:, some] for x in of_first())
+            mask_logits = look_again(readout, first, drawn, proxy.second[:, some], second[:, some], known)
+            if memory.redrawn is not None and memory.redrawn[:, some].any():
+                redrawn = self.cascade.redraw(features.picture, mask_logits)
+                mask_logits = torch.where(memory.redrawn[:, some, None, None], redrawn, mask_logits)
+            if points is not None:  # clicks change what they change in the decoder's mask
+                change = decoded.mask_logits - unclicked.mask_logits
+                mask_logits = mask_logits + F.interpolate(
+                    change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
+                )
+            return replace(decoded, mask_logits=mask_logits)
 
-        def decode(some: slice) -> Decoded:
-            return self.foundation.decode(features, prompts.of_objects(some), begun=begun)
+        return self._by_objects(draw, prompts, bank)
 
-        return Decoded.join(in_shares(decode, prompts.batch()[1]), 1)
+    @staticmethod
+    def _by_objects(draw: Callable[[slice], Decoded], prompts: Prompts, bank: MemoryBank | None) -> Decoded:
+        """Objects side by side, where there are threads for that and no earlier slices, which know all of them."""
+        objects = prompts.batch()[1]
+        return draw(slice(0, objects)) if bank is not None else Decoded.join(in_shares(draw, objects), 1)
 
 
 def pyramid(features: Features) -> Pyramid:

@@ -7,6 +7,7 @@ and skip memory attention on the first frame, where the proxy prompt must enter 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 
 import torch
@@ -16,7 +17,7 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from lib.cpu_threads import all_threads_again, beside
+from lib.cpu_threads import all_threads_again
 from lib.foundation.base import Begun, Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
@@ -88,7 +89,7 @@ class Sam2(Foundation):
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
 
     def begin(self, features: Features) -> Begun:
-        return Begun(beside(lambda: self._attended(features)), beside(lambda: self._entered(features)))
+        return Begun(partial(self._attended, features), partial(self._entered, features))
 
     def decode(
         self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None

@@ -168,9 +168,8 @@ class Pipeline:
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
-        if self._segmenter.side_by_side:
-            work *= min(torch.get_num_threads(), _SHARES)
-        return max(1, work // (self._foundation.grid**2 * objects))
+        each = max(1, work // (self._foundation.grid**2 * objects))
+        return each * min(torch.get_num_threads(), _SHARES) if self._segmenter.side_by_side else each
 
     def _key(self, kind: str, *parts: object) -> str:
         return content_key(kind, self._segmenter.weights_sha256, *parts)
