@@ -1,5 +1,7 @@
 """Bridge unit and selective map: the attention form is the explicit form, undeclared pairs take no part."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,8 +19,14 @@ def memory_of(sets=1, objects=2, dim=16, positions=40, seed=0):
     )
 
 
-def explicit(target, memory):
+def as_factors(x, halves):
+    """Features as compiled code multiplies them."""
+    return x.bfloat16().float() if halves else x
+
+
+def explicit(target, memory, halves=False):
     """Equations 6 and 7 in float64, position by position."""
+    target, memory = as_factors(target, halves), replace(memory, keys=as_factors(memory.keys, halves))
     target, keys, values = target.double().flatten(2), memory.keys.double(), memory.values.double()
     result = torch.zeros(len(target), values.shape[1], *target.shape[1:], dtype=torch.float64)
     for b in range(len(target)):
@@ -53,6 +61,15 @@ def test_undeclared_positions_have_no_say():
     before = select_context(target, memory)[:, 0]
     memory.values[:, 0, 20:] = 1e6
     torch.testing.assert_close(select_context(target, memory)[:, 0], before)
+
+
+def test_features_that_are_rounded_are_rounded_in_the_squares_too(halves):
+    """Else the logits of features far from zero, small differences of large squares, would be noise."""
+    memory, target = memory_of(objects=1), 100 + torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(1))
+    memory = replace(memory, keys=memory.keys + 100)
+    with torch.inference_mode():
+        found = select_context(target, memory)
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory, halves).float(), rtol=0.05, atol=0.05)
 
 
 def test_large_features_keep_float32_under_autocast():
@@ -103,7 +120,7 @@ def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_
         memory.valid[:, -1, :15] = False
     with torch.inference_mode():
         found = select_context(target, memory)
-    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), **NEAR[halves])
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory, halves).float(), **NEAR[halves])
 
 
 @pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
@@ -117,7 +134,7 @@ def test_blocks_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch, 
     target = torch.randn(batch, 16, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = select_context(target, memory)
-    keys, valid = (x.expand(batch, *x.shape[1:]).double() for x in (memory.keys, memory.valid[:, 0]))
-    whole = selective_map(target.flatten(2).double(), keys, valid > 0)
+    keys, valid = (x.expand(batch, *x.shape[1:]) for x in (as_factors(memory.keys, halves), memory.valid[:, 0]))
+    whole = selective_map(as_factors(target, halves).flatten(2).double(), keys.double(), valid)
     expected = (memory.values.expand(batch, -1, -1, -1).mT.double() @ whole[:, None]).unflatten(3, (24, 24))
     torch.testing.assert_close(found, expected.float(), **NEAR[halves])

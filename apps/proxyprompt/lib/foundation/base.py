@@ -179,8 +179,11 @@ class MemoryBank:
 
 class Begun(NamedTuple):
     """What SAM 2's decoding makes of the features of B images alone, each computed when it is asked for: who decodes
-    several times, or has a thread to spare, asks once and puts the answer there. attended: (B, HW, C), after memory attention's first self-attention. entered: what a mask
-    refiner sees of the image, (B, W, S/4, S/4), None without one."""
+    several times, or has a thread to spare, asks once and puts the answer in its place.
+
+    attended: (B, HW, C), after memory attention's first self-attention. entered: what a mask refiner sees of the image,
+    (B, W, S/4, S/4), None without one.
+    """
 
     attended: Callable[[], Tensor]
     entered: Callable[[], Tensor | None]

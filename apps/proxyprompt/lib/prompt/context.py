@@ -134,8 +134,8 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     """E_ctx = A_agg softmax(S) (eq. 7) as attention, without ever holding the map.
 
     target: (B, C, H, W). Returns (B, N, C, H, W). Computed in float32 whatever autocast says: the logits are
-    differences of large squares. Without gradients on a CPU, weights and values may be rounded to bfloat16, see
-    :mod:`lib.prompt.cpu_sums`.
+    differences of large squares. Without gradients on a CPU, features and values may be rounded to bfloat16 before, and
+    weights, see :mod:`lib.prompt.cpu_selection`.
     """
     batch, dim, height, width = target.shape
     episodes = len(memory.valid)
@@ -143,14 +143,11 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
         raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
     with torch.autocast(target.device.type, enabled=False):
         keys, values, valid = memory.keys.float(), memory.values.float(), memory.valid
-        bias = -keys.square().sum(2, keepdim=True) / math.sqrt(dim)  # (E, M, 1)
-        query = target.float().flatten(2).mT * (2 / math.sqrt(dim))  # (B, HW, C)
+        query = target.float().flatten(2).mT  # (B, HW, C)
         if episodes == 1:  # one support set for all targets: their positions are just more queries
             query = query.flatten(0, 1)[None]
-        query = query.contiguous()
         compiled = cpu_tiles.usable(query) and dim % cpu_lanes.LANES == 0
-        attend = _attend_where_valid if compiled else _attend_at_once
-        context = attend(query, keys, values, bias, valid)
+        context = (_attend_where_valid if compiled else _attend_at_once)(query, keys, values, valid)
     context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)
     return context.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
@@ -176,13 +173,14 @@ def _share_a_map(valid: Tensor) -> bool:
     return valid.shape[1] > 1 and bool((valid == valid[:, :1]).all())
 
 
-def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+def _attend_at_once(target: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
     """As :func:`_attend_where_valid`, on any device and with gradients, which keep one map for all objects if they can.
 
-    query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, M, 1). valid: (E, N, M) bool. Returns
-    (E, N, Q, C).
+    target: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). valid: (E, N, M) bool. Returns (E, N, Q, C).
     """
-    mask = bias.mT[:, None].masked_fill(~valid[:, :, None], -torch.inf)
+    scale = 1 / math.sqrt(keys.shape[2])
+    bias = keys.square().sum(2) * -scale  # (E, M)
+    mask, query = bias[:, None, None].masked_fill(~valid[:, :, None], -torch.inf), target * (2 * scale)
     if not (torch.is_grad_enabled() and _share_a_map(valid)):
         return _attend(query, keys, values, mask)
     side_by_side = values.transpose(1, 2).flatten(2)[:, None]
@@ -190,16 +188,16 @@ def _attend_at_once(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, v
     return found.unflatten(2, (-1, values.shape[3])).transpose(1, 2)
 
 
-def _attend_where_valid(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, valid: Tensor) -> Tensor:
+def _attend_where_valid(target: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
     """As :func:`_attend_at_once`, on a CPU and without gradients: positions that are not valid (padding, supports that
     do not declare an object) cost nothing."""
     sets, objects = valid.shape[:2]
-    context = query.new_empty(sets, objects, *query.shape[1:])
+    context = target.new_empty(sets, objects, *target.shape[1:])
     together = objects if _share_a_map(valid) else 1
     for e, first in product(range(sets), range(0, objects, together)):
         some, counts = slice(first, first + together), valid[e, first]
-        parts = keys[e], values[e, some], bias[e]
+        parts = keys[e], values[e, some]
         if not counts.all():
             parts = (x[..., counts, :] for x in parts)
-        context[e, some] = cpu_selection.attend(query[e], *parts)
+        context[e, some] = cpu_selection.attend(target[e], *parts)
     return context

@@ -208,6 +208,11 @@ def word_type() -> type[np.number]:
     return np.int32 if HALVES else np.float32
 
 
+def rounded(x: Tensor) -> Tensor:
+    """The numbers of x as words hold them."""
+    return x.bfloat16().float() if HALVES else x
+
+
 def as_words(x: Tensor) -> np.ndarray:
     """The numbers of x, float32 and of an even count, as a flat array of :func:`word_type`."""
     x = x.detach().contiguous().view(-1)
