@@ -53,6 +53,12 @@ def test_comparison_takes_turns_and_keeps_the_least():
     assert fast < slow < 0.05
 
 
+def test_the_first_call_of_what_takes_long_counts_as_a_round():
+    calls = []
+    compare(lambda: calls.append("a"), lambda: (calls.append("b"), time.sleep(0.05)), budget=0.001, rounds=3)
+    assert calls == ["a", "b"] * 3
+
+
 def test_peak_memory_sees_what_is_freed_again():
     assert peak_bytes(lambda: torch.ones(64 * 2**20 // 4).sum()) > 32 * 2**20
 

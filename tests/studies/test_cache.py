@@ -93,6 +93,14 @@ def test_a_view_does_not_keep_its_base_alive(tmp_path):
     assert entry.tensors["row"].untyped_storage().nbytes() == 4000
 
 
+def test_maps_keep_the_order_of_their_numbers_in_memory_and_come_whole_from_the_disk(tmp_path):
+    x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    kept = make(tmp_path).put(key("map"), {"x": x, "part": x[:1]}).tensors
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in kept.values())
+    read = make(tmp_path).get(key("map")).tensors
+    assert torch.equal(read["x"], x) and torch.equal(read["part"], x[:1])
+
+
 def test_one_tensor_under_two_names_is_kept(tmp_path):
     tensor = torch.arange(4)
     make(tmp_path).put(key("a"), {"one": tensor, "two": tensor, "three": tensor.view(2, 2)})

@@ -183,10 +183,10 @@ class Segmenter(nn.Module):
         if begun is not None:  # decoding begins with this
             begun = begun._replace(attended=beside(begun.attended))
         context = self.generator.select(features.embedding, memory)
-        read = beside(lambda: self.generator.read(memory, maps))
+        proxy = self.generator.colour(features.embedding, context, beside(lambda: self.generator.read(memory, maps)))
         if begun is not None:  # and comes to this late
             begun = begun._replace(entered=beside(begun.entered))
-        return self.generator.colour(features.embedding, context, read), begun
+        return proxy, begun
 
     def segment(
         self,

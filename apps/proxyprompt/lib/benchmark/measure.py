@@ -55,16 +55,15 @@ def seconds(work: Work) -> float:
 def compare(*works: Work, budget: float, rounds: int = 2) -> list[float]:
     """The least seconds of each, called in turns (after one call each to warm up) for at least ``rounds`` rounds.
 
-    budget: seconds of further rounds; works of ten times that are measured by their first call. In turns, so that what
-    else the machine does meets all alike; the least, because disturbance only adds.
+    budget: seconds of further rounds; of works that take ten times that, the first call counts as a round. In turns, so
+    that what else the machine does meets all alike; the least, because disturbance only adds.
     """
     best = [seconds(work) for work in works]
-    if budget and sum(best) > 10 * budget:
-        return best
+    long = bool(budget) and sum(best) > 10 * budget
     if sum(best) <= budget:  # a short work's first call says more about caches than about it
         best = [float("inf")] * len(works)
-    start, done = time.perf_counter(), 0
-    while done < rounds or time.perf_counter() - start < budget:
+    start, done = time.perf_counter(), int(long)
+    while done < rounds or (not long and time.perf_counter() - start < budget):
         best = [min(b, seconds(work)) for b, work in zip(best, works, strict=True)]
         done += 1
     return best

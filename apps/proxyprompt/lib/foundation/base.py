@@ -57,9 +57,12 @@ class Features:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Features:
-        levels = sorted(name for name in tensors if name.startswith(_LEVEL))
-        high_res = tuple(tensors[name] for name in levels)
-        return cls(tensors["embedding"], high_res, tensors.get("padding"), tensors.get("picture"))
+        """However they were kept, the maps lie position by position, as convolutions leave and attention wants them."""
+        levels = [tensors[name] for name in sorted(tensors) if name.startswith(_LEVEL)]
+        embedding, *high_res = (
+            x.contiguous(memory_format=torch.channels_last) for x in (tensors["embedding"], *levels)
+        )
+        return cls(embedding, tuple(high_res), tensors.get("padding"), tensors.get("picture"))
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:

@@ -7,6 +7,7 @@ and skip memory attention on the first frame, where the proxy prompt must enter 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from importlib.resources import files
 
@@ -24,6 +25,7 @@ from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
+_SPREAD = 32  # side of the grid from which on memory attention is large enough for all threads
 PICTURE = 256  # pixels along each side of what is kept of an image, at least
 
 CONFIGS = {
@@ -99,7 +101,8 @@ class Sam2(Foundation):
         if prompts.proxy is None and (memory is None or not memory.frames):
             embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
         else:
-            embedding = self._attend(features, begun, objects, prompts.proxy, memory)
+            with all_threads_again() if self.grid >= _SPREAD else nullcontext():
+                embedding = self._attend(features, begun, objects, prompts.proxy, memory)
         coords, labels = _clicks_and_corners(prompts, embedding)
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]

@@ -241,7 +241,7 @@ class ContentCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as beside:
-                save_file(dict(entry.tensors), beside, metadata=header)
+                save_file({name: x.contiguous() for name, x in entry.tensors.items()}, beside, metadata=header)
                 size = beside.stat().st_size
         except OSError as error:  # a full or read-only disk must not fail the request that filled the cache
             logger.warning("cache: could not write %s: %s; going on without", path, error)
@@ -310,10 +310,12 @@ def _checked(key: str) -> str:
 
 
 def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, detached, contiguous, each with a storage of its own that is no larger than the tensor."""
+    """On the CPU, detached, contiguous in either order, each with a storage of its own that is no larger than it."""
     owned, storages = {}, set()
     for name, given in tensors.items():
-        tensor = given.detach().cpu().contiguous()
+        tensor = given.detach().cpu()
+        if not (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)):
+            tensor = tensor.contiguous()
         storage = tensor.untyped_storage()
         if storage.nbytes() > tensor.nbytes or storage.data_ptr() in storages:
             tensor = tensor.clone()
