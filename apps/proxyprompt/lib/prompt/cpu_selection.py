@@ -22,6 +22,7 @@ from lib.prompt.cpu_sums import (
     SUMS,
     add_products,
     as_words,
+    empty_words,
     join_rows,
     joined,
     loads,
@@ -29,7 +30,6 @@ from lib.prompt.cpu_sums import (
     rounded,
     scaled,
     stores,
-    word_type,
 )
 from lib.prompt.cpu_tiles import LOG2_E, multiply, positions_of, tiled
 
@@ -64,7 +64,7 @@ def _in_words(values: Tensor) -> np.ndarray:
     """(N, M, C), flat, as words of neighbouring positions: (N, C / SUMS, M / several, SUMS), in the order in which they
     are multiplied. Rows of all channels would lie on top of each other in a core's fastest cache."""
     (numbers,), (objects, count, dim) = flat(values), values.shape
-    words = np.empty(len(numbers) // numbers_in(np.empty(0, word_type())), word_type())
+    words = empty_words(len(numbers))
     run_blocks(_join_positions, (numbers, count, dim, words, _BLOCK), objects, count, _BLOCK)
     return words
 

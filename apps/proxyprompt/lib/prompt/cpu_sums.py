@@ -208,6 +208,11 @@ def word_type() -> type[np.number]:
     return np.int32 if HALVES else np.float32
 
 
+def empty_words(count: int) -> np.ndarray:
+    """An array of :func:`word_type` for so many numbers."""
+    return np.empty(count // 2 if HALVES else count, word_type())
+
+
 def rounded(x: Tensor) -> Tensor:
     """The numbers of x as words hold them."""
     return x.bfloat16().float() if HALVES else x
