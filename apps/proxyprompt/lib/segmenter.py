@@ -183,8 +183,12 @@ class Segmenter(nn.Module):
         if begun is not None:  # decoding begins with this
             begun = begun._replace(attended=beside(begun.attended))
         context = self.generator.select(features.embedding, memory)
-        proxy = self.generator.colour(features.embedding, context, beside(lambda: self.generator.read(memory, maps)))
-        if begun is not None:  # and comes to this late
+        read = beside(lambda: self.generator.read(memory, maps))
+        alone = context.shape[1] == 1  # several objects are coloured by both threads
+        if begun is not None and alone:
+            begun = begun._replace(entered=beside(begun.entered))
+        proxy = self.generator.colour(features.embedding, context, read)
+        if begun is not None and not alone:  # decoding comes to this late
             begun = begun._replace(entered=beside(begun.entered))
         return proxy, begun
 

@@ -115,17 +115,25 @@ class Study:
     def slice_hash(self, index: int) -> str:
         """sha256 of what the model sees of this slice: the same anatomy and window give the same hash, whatever the
         file's kind, order of voxels and name."""
-        values = np.ascontiguousarray(normalise(self._voxels[self._index(index)], self.bounds))
-        digest = hashlib.sha256(repr((self.plane, values.shape)).encode())
-        digest.update(values)
-        return digest.hexdigest()
+        return self._slice_hashes[self._index(index)]
+
+    @cached_property
+    def _slice_hashes(self) -> tuple[str, ...]:
+        """Of all: whoever asks for one comes to need :attr:`content_hash` too."""
+        hashes = []
+        for voxels in self._voxels:
+            values = np.ascontiguousarray(normalise(voxels, self.bounds))
+            digest = hashlib.sha256(repr((self.plane, values.shape)).encode())
+            digest.update(values)
+            hashes.append(digest.hexdigest())
+        return tuple(hashes)
 
     @cached_property
     def content_hash(self) -> str:
         """sha256 over all slices, as :meth:`slice_hash` sees them."""
         digest = hashlib.sha256(b"study")
-        for i in range(len(self)):
-            digest.update(bytes.fromhex(self.slice_hash(i)))
+        for each in self._slice_hashes:
+            digest.update(bytes.fromhex(each))
         return digest.hexdigest()
 
     def read_label(self, path: str | Path) -> np.ndarray:
