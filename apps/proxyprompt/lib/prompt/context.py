@@ -180,7 +180,8 @@ def _attend_at_once(target: Tensor, keys: Tensor, values: Tensor, valid: Tensor)
     """
     scale = 1 / math.sqrt(keys.shape[2])
     bias = keys.square().sum(2) * -scale  # (E, M)
-    mask, query = bias[:, None, None].masked_fill(~valid[:, :, None], -torch.inf), target * (2 * scale)
+    mask = bias[:, None, None].masked_fill(~valid[:, :, None], -torch.inf)
+    query = (target * (2 * scale)).contiguous()
     if not (torch.is_grad_enabled() and _share_a_map(valid)):
         return _attend(query, keys, values, mask)
     side_by_side = values.transpose(1, 2).flatten(2)[:, None]
