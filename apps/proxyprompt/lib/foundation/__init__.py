@@ -126,13 +126,19 @@ def load_atto(
 
     Arguments and errors as for :func:`build_foundation`.
     """
-    from lib.foundation.sam2 import build_atto
+    from lib.foundation.atto import build_atto
 
     path = atto_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
     if absent := {"foundation", "image_size"} - config.keys():
         raise CheckpointError(f"{path}: `config` has no {' and no '.join(sorted(absent))}; restore the file with git")
-    foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
+    size = config["image_size"] if image_size is None else image_size
+    if "trunk" in config["foundation"]:
+        foundation = build_atto(config["foundation"], image_size=size)
+    else:
+        from lib.foundation.sam2 import build_atto as build_first_atto
+
+        foundation = build_first_atto(config["foundation"], size)
     load_strictly(foundation, part_of(state, FOUNDATION_PREFIX), source=path.name)
     foundation.name = path.stem
     foundation.weights_sha256 = sha256

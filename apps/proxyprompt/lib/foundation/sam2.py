@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
+from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
@@ -107,6 +108,7 @@ class Sam2(Foundation):
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
         decoder, marks = self.model.sam_mask_decoder, None
+        dense = self._dense_prompt(coords, labels, prompts, dense)
         if self.refiner is not None:
             marks = draw_marks(coords, labels, self.image_size)
             dense = dense + self.refiner.dense(marks)
@@ -118,6 +120,7 @@ class Sam2(Foundation):
             repeat_image=False,
             high_res_features=high_res,
         )
+        masks = self._masks(masks)
         if self.refiner is not None:
             prior = None
             if prompts.prior is not None:
@@ -197,12 +200,14 @@ class Sam2(Foundation):
             token_positions.append(times.repeat_interleave(dim // self.mem_dim, 0))
         if proxy is not None:
             tokens.append(self._split(proxy.flatten(0, 1).transpose(0, 1)))
-            token_positions.append(torch.zeros_like(tokens[-1]))
+            position = self._proxy_position(proxy.shape[2])
+            token_positions.append(torch.zeros_like(tokens[-1]) if position is None else position.to(tokens[-1])[:, None].expand_as(tokens[-1]))
         memory, memory_position = (
             torch.cat(x).transpose(0, 1) for x in (maps + tokens, map_positions + token_positions)
         )
-        without_place = sum(len(t) for t in tokens)
         attention, position = model.memory_attention, self._position(features)
+        rotary = isinstance(attention.layers[0].cross_attn_image, RoPEAttention)
+        without_place = sum(len(t) for t in tokens) if rotary else 0
         first, *others = attention.layers
         x = _per_object(begun.attended(), objects)
         x = first._forward_ca(x, memory, position, memory_position, without_place)
@@ -210,6 +215,18 @@ class Sam2(Foundation):
         for layer in others:
             x = layer(x, memory, memory_position, position, without_place)
         return attention.norm(x).mT.unflatten(2, embedding.shape[-2:])
+
+    def _proxy_position(self, tokens: int) -> Tensor | None:
+        """(tokens, mem_dim), the places of the proxy prompt's tokens; None where they have none, as in the paper."""
+        return None
+
+    def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
+        """What else a foundation makes of clicks, boxes and masks, on top of SAM's dense prompt (B*N, C, H, W)."""
+        return dense
+
+    def _masks(self, masks: Tensor) -> Tensor:
+        """The decoder's mask logits (B*N, 4, 4H, 4W), of which the first is taken."""
+        return masks
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(T, B*N, C) -> (T * C / mem_dim, B*N, mem_dim), as SAM 2 does with its object pointers."""
@@ -226,7 +243,7 @@ class Sam2(Foundation):
         masks = prompts.prior if prompts.masks is None else prompts.masks
         if masks is not None:
             quarter = self.image_size // 4
-            masks = self._resize(masks.flatten(0, 1)[:, None].to(embedding.dtype), (quarter, quarter))
+            masks = self._resize(masks.flatten(0, 1)[:, None].float(), (quarter, quarter))
         sparse, dense = encoder(points=(coords, labels), boxes=None, masks=masks)
         if masks is None:  # of this request's size, not the one the encoder was built for
             dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)

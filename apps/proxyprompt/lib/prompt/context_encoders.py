@@ -74,10 +74,13 @@ class MaskAlone(nn.Module):
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 
-def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int) -> nn.Module:
-    """One of CONTEXTS; its ``width`` says how many channels it gives. ValueError for another name."""
+def build_context_encoder(
+    name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16
+) -> nn.Module:
+    """One of CONTEXTS; its ``width`` says how many channels it gives. d_state: of Vision Mamba. ValueError for another
+    name."""
     if name == VIM:
-        return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4)
+        return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4, d_state=d_state)
     if name == VIT:
         return ContextViT(width=width, depth=depth, patch=patch, grid=grid)
     if name == RESNET:

@@ -33,6 +33,8 @@ class GeneratorConfig:
     For ablations: context, the encoder of support pairs, see :mod:`lib.prompt.context_encoders`; selection: False takes
     the mean of all support positions in the place of the selective map; colorization: False makes the prompt of the
     selected context alone, each token the mean of 4 x 4 positions. :data:`WITHOUT` names the paper's.
+
+    d_state: of Vision Mamba. halvings, norm_first: see :class:`ContextualColorization`; 4 and False are the paper's.
     """
 
     dim: int = 256
@@ -46,6 +48,9 @@ class GeneratorConfig:
     context: str = VIM
     selection: bool = True
     colorization: bool = True
+    d_state: int = 16
+    halvings: int = 4
+    norm_first: bool = False
 
     def to_dict(self) -> dict[str, int | bool | str]:
         return asdict(self)
@@ -98,11 +103,20 @@ class ProxyPromptGenerator(nn.Module):
         super().__init__()
         self.config = config
         encoder = build_context_encoder(
-            config.context, width=config.width, depth=config.depth, patch=config.patch, grid=config.grid
+            config.context,
+            width=config.width,
+            depth=config.depth,
+            patch=config.patch,
+            grid=config.grid,
+            d_state=config.d_state,
         )
         self.vision_mamba, self.context_width = encoder, encoder.width  # whichever it is: weights files call it so
         self.bridge = BridgeUnit(dim=config.dim, context_dim=encoder.width)
-        self.colorization = ContextualColorization(config.dim, heads=config.heads) if config.colorization else None
+        self.colorization = None
+        if config.colorization:
+            self.colorization = ContextualColorization(
+                config.dim, heads=config.heads, halvings=config.halvings, norm_first=config.norm_first
+            )
         self.dense = None
         if config.dense_proxy:
             self.dense = nn.Conv2d(config.dim, config.dim, 1)
