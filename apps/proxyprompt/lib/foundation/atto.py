@@ -260,7 +260,7 @@ def _build_model(c: AttoConfig, image_size: int) -> SAM2Base:
     from sam2.modeling.sam.transformer import TwoWayTransformer
 
     if c.dim % 32 or c.dim % c.memory_heads:
-        raise ValueError(f"atto of dim {c.dim} and {c.memory_heads} memory heads: expected a multiple of 32 and of them")
+        raise ValueError(f"dim is {c.dim}, memory_heads {c.memory_heads}: expected a multiple of 32 and of the heads")
     base = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS["sam2.1_hiera_tiny"])).model
     attention = {
         "_target_": "sam2.modeling.sam.transformer.Attention",

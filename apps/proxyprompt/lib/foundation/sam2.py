@@ -14,8 +14,8 @@ from importlib.resources import files
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
-from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
@@ -200,8 +200,8 @@ class Sam2(Foundation):
             token_positions.append(times.repeat_interleave(dim // self.mem_dim, 0))
         if proxy is not None:
             tokens.append(self._split(proxy.flatten(0, 1).transpose(0, 1)))
-            position = self._proxy_position(proxy.shape[2])
-            token_positions.append(torch.zeros_like(tokens[-1]) if position is None else position.to(tokens[-1])[:, None].expand_as(tokens[-1]))
+            places, position = torch.zeros_like(tokens[-1]), self._proxy_position(proxy.shape[2])
+            token_positions.append(places if position is None else places + position.to(places)[:, None])
         memory, memory_position = (
             torch.cat(x).transpose(0, 1) for x in (maps + tokens, map_positions + token_positions)
         )

@@ -83,9 +83,7 @@ def zoom(images: Tensor, labels: Tensor, focus: Tensor) -> tuple[Tensor, Tensor]
     for image, label, inside in zip(images, labels, focus, strict=True):
         places = inside.nonzero()
         centre = places[int(uniform(0, len(places)))] if len(places) else torch.randint(0, size, (2,))
-        top, left = (
-            min(max(0, int(c) - int(side * uniform(0.25, 0.75))), size - side) for c in centre
-        )
+        top, left = (min(max(0, int(c) - int(side * uniform(0.25, 0.75))), size - side) for c in centre)
         window = (top, left, side, side, [size, size])
         cut.append(
             (

@@ -58,7 +58,14 @@ class PretrainConfig:
     self_support: tuple[float, float] = (0.5, 0.03)
     self_support_steps: int = 1500
     prompts: dict[str, float] = field(
-        default_factory=lambda: {"box": 0.2, "points": 0.2, "correction": 0.2, "mask": 0.1, "clip": 0.2, "proxy_points": 0.1}
+        default_factory=lambda: {
+            "box": 0.2,
+            "points": 0.2,
+            "correction": 0.2,
+            "mask": 0.1,
+            "clip": 0.2,
+            "proxy_points": 0.1,
+        }
     )
     prompt_weight: float = 0.5
     probe_weight: float = 0.4

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.foundation.atto import Atto
-from lib.foundation.base import Decoded, Features, MemoryBank, Prompts
+from lib.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts
 from lib.prompt.generator import ProxyPromptGenerator
 from lib.training.losses import soft_dice
-from lib.training.pretraining.prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, rough_logits
 
 from .pool import Group
+from .prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, no_clicks, rough_logits
 
 SURE = 10.0  # logits of a mask that is known
 
@@ -63,11 +63,14 @@ def begin(foundation: Atto, groups: list[Group], members: int, objects: int, ran
         images.append(group.images[chosen])
         masks.append(group.masks[chosen][:, picked])
         maps.append([x[chosen] for x in group.maps])
-    joined = [torch.cat(level) for level in zip(*maps, strict=True)]
-    pixels = (torch.cat(images).float() / 255 - foundation.mean) / foundation.std
+    device = foundation.mean.device
+    joined = [torch.cat(level).to(device) for level in zip(*maps, strict=True)]
+    if not torch.is_autocast_enabled(device.type):
+        joined = [level.float() for level in joined]
+    pixels = (torch.cat(images).to(device).float() / 255 - foundation.mean) / foundation.std
     features = foundation.encode_maps(joined)
     clips = torch.tensor([group.clip for group in groups])
-    return Episode(features, pixels, torch.cat(masks).float(), len(groups), members, clips)
+    return Episode(features, pixels, torch.cat(masks).to(device).float(), len(groups), members, clips)
 
 
 class Probes(nn.Module):
@@ -122,7 +125,7 @@ def draw_supports(episode: Episode, self_support: float, random: torch.Generator
     """(G, M, M) bool, [g, target, support]: one to M - 1 other members, those that show the structures
     first, and the target itself with a small chance."""
     groups, members = episode.groups, episode.members
-    shows = episode.by_group(episode.masks.flatten(2).any(-1).float().mean(1))  # (G, M), share of the objects
+    shows = episode.by_group(episode.masks.flatten(2).any(-1).float().mean(1)).cpu()  # (G, M), share of the objects
     order = torch.rand(groups, members, members, generator=random) + (1 - shows)[:, None]
     order.diagonal(dim1=1, dim2=2).fill_(3.0)
     count = torch.randint(1, members, (groups, members, 1), generator=random)
@@ -141,16 +144,16 @@ def generate(generator: ProxyPromptGenerator, episode: Episode, supports: Tensor
     features, masks = episode.features.embedding, episode.full_masks
     size = features.shape[-2:]
     contexts = generator.encode_pair(episode.images, masks)
-    counts = torch.ones(*masks.shape[:2], *size, dtype=torch.bool)
+    counts = torch.ones(*masks.shape[:2], *size, dtype=torch.bool, device=masks.device)
     values = generator.bridge(features, contexts, counts)  # (R, N, C, H, W)
     shares = F.adaptive_avg_pool2d(episode.masks, size)[:, :, None]
     values = torch.cat([values, shares.to(values.dtype)], 2)
     keys = episode.by_group(features.float().flatten(2).mT).flatten(1, 2)  # (G, M*HW, C)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(keys.device.type, enabled=False):
         scale = 1 / math.sqrt(keys.shape[2])
         scores = torch.baddbmm(-keys.square().sum(2)[:, None], keys, keys.mT, alpha=2 * scale, beta=scale)
         positions = size.numel()
-        absent = torch.zeros(supports.shape).masked_fill(~supports, -torch.inf)
+        absent = torch.zeros(supports.shape, device=keys.device).masked_fill(~supports.to(keys.device), -torch.inf)
         blocks = scores.view(len(scores), -1, positions, episode.members, positions)
         weights = (blocks.add_(absent[:, :, None, :, None])).flatten(3).flatten(1, 2).softmax(-1)  # (G, M*HW, M*HW)
     values = episode.by_group(values).permute(0, 1, 4, 5, 2, 3).flatten(1, 3)  # (G, M*HW, N, C + 1)
@@ -162,7 +165,12 @@ def generate(generator: ProxyPromptGenerator, episode: Episode, supports: Tensor
 
 
 def prompted(
-    foundation: Atto, episode: Episode, kind: str, random: torch.Generator, proxied: Proxied | None, first: Decoded | None
+    foundation: Atto,
+    episode: Episode,
+    kind: str,
+    random: torch.Generator,
+    proxied: Proxied | None = None,
+    first: Decoded | None = None,
 ) -> list[tuple[Decoded, Tensor]]:
     """What the foundation makes of prompts drawn from the truth.
 
@@ -208,7 +216,7 @@ def _track(foundation: Atto, episode: Episode) -> list[tuple[Decoded, Tensor]]:
     index = torch.arange(episode.groups * episode.members).unflatten(0, (episode.groups, episode.members))
     known = SURE * (2 * episode.masks - 1)
 
-    def remember(rows: Tensor, decoded: Decoded, logits: Tensor):
+    def remember(rows: Tensor, decoded: Decoded, logits: Tensor) -> FrameMemory:
         return foundation.remember_frame(episode.features[rows], logits, decoded)
 
     start = foundation.decode(episode.features[index[:, 0]], Prompts(masks=known[index[:, 0]]))
@@ -222,8 +230,9 @@ def _track(foundation: Atto, episode: Episode) -> list[tuple[Decoded, Tensor]]:
         rows = index[:, 2:].flatten()
         times = episode.members - 2
 
-        def repeat(frame):
-            return type(frame)(*(getattr(frame, n).repeat_interleave(times, 0) for n in ("maps", "positions", "pointer")))
+        def repeat(frame: FrameMemory) -> FrameMemory:
+            parts = (frame.maps, frame.positions, frame.pointer)
+            return FrameMemory(*(part.repeat_interleave(times, 0) for part in parts))
 
         bank = MemoryBank((repeat(first), repeat(last)), (2, 1), (True, False))
         decoded = foundation.decode(episode.features[rows], _nothing(episode, rows), bank)
@@ -232,9 +241,7 @@ def _track(foundation: Atto, episode: Episode) -> list[tuple[Decoded, Tensor]]:
 
 
 def _nothing(episode: Episode, rows: Tensor) -> Prompts:
-    from lib.training.pretraining.prompts import no_clicks
-
-    return Prompts(points=no_clicks(len(rows), episode.masks.shape[1]))
+    return Prompts(points=no_clicks(len(rows), episode.masks.shape[1], episode.masks.device))
 
 
 def coarse_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ import logging
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess as Process
 from pathlib import Path
 
 import torch
@@ -21,16 +23,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lib.files import replacing
+from lib.foundation.atto import AttoConfig
 from lib.foundation.pretrained_trunk import MEAN, STD, PretrainedTrunk
 from lib.training.procedural import draw_groups
 
 from .augmentation import augment_group, zoom
-from .config import PoolConfig
+from .config import PoolConfig, PretrainConfig
 from .pseudo_structures import pseudo_structure
 from .randomness import chance, uniform
-from .tasks import Task, read_task
+from .tasks import Task, read_tasks
 
 logger = logging.getLogger(__name__)
+NICE = 5  # workers let the trainer go first
 LEAST_PIXELS = 12  # of a mask at half the input's side; what shows less is absent
 
 
@@ -66,12 +70,16 @@ class GroupPool:
         """Of all groups there are."""
         return sorted(self.folder.glob("group-*.safetensors"))
 
+    def file(self, slot: int) -> Path:
+        """Of the group in a slot."""
+        return self.folder / f"group-{slot:05d}.safetensors"
+
     def write(self, slot: int, group: Group) -> None:
         """Put a group in the place of the one in ``slot``."""
         tensors = {f"map{i}": x.contiguous() for i, x in enumerate(group.maps)}
         tensors |= {"images": group.images.contiguous(), "masks": group.masks.to(torch.uint8).contiguous()}
         tensors["clip"] = torch.tensor(int(group.clip))
-        with replacing(self.folder / f"group-{slot:05d}.safetensors") as beside:
+        with replacing(self.file(slot)) as beside:
             save_file(tensors, beside)
 
     def read(self, file: Path) -> Group:
@@ -134,18 +142,19 @@ class GroupMaker:
     def _photograph(self, *, clip: bool) -> tuple[Tensor, Tensor]:
         """Images of one real task, or views of one of them, and the masks of some of its labels."""
         task = self.tasks[int(uniform(0, len(self.tasks)))]
-        chosen = _choose(task, self.config.members, one=clip)
+        chosen = choose_members(task, self.config.members, one=clip)
         images, labels = task.images[chosen], task.labels[chosen]
         structures = [labels == value for value in labels.unique().tolist() if value]
         if len(structures) > 1 and chance(0.3):
             structures.append(labels > 0)
         order = torch.randperm(len(structures)).tolist()[: self.config.structures - 1]
-        maps = torch.stack([structures[i] for i in order], 1) if order else labels.new_zeros(len(labels), 0, *labels.shape[1:])
-        maps = maps.to(torch.uint8)
+        maps = labels.new_zeros(len(labels), 0, *labels.shape[1:])
+        if order:
+            maps = torch.stack([structures[i] for i in order], 1).to(torch.uint8)
         if maps.shape[1] and chance(self.config.zoom):
             images, maps = zoom(images, maps, maps[:, 0].bool())
         images, maps = augment_group(images, maps, clip=clip)
-        return images, F.avg_pool2d(maps.float(), 2) >= 0.5
+        return images, _halve(maps)
 
     def _with_pseudo(self, images: Tensor, maps: list[Tensor], masks: Tensor) -> Tensor:
         """The masks, and some of structures that nobody labelled."""
@@ -157,8 +166,22 @@ class GroupMaker:
         return torch.cat([masks, *more], 1)
 
 
-def _choose(task: Task, count: int, *, one: bool) -> Tensor:
-    """Indices of ``count`` images: of as many groups as there are, or of one image."""
+def _halve(masks: Tensor) -> Tensor:
+    """(M, L, S, S) of 0 and 1, L from 0 -> (M, L, S/2, S/2) bool, half covered or more."""
+    return F.avg_pool2d(masks.flatten(0, 1)[:, None].float(), 2)[:, 0].unflatten(0, masks.shape[:2]) >= 0.5
+
+
+def choose_members(task: Task, count: int, *, one: bool) -> Tensor:
+    """Some images of a task.
+
+    Args:
+        task: with at least one image.
+        count: how many.
+        one: the same image each time.
+
+    Returns:
+        (count,) indices, of as many groups as there are; images come again where there are not enough.
+    """
     order = torch.randperm(len(task.images)).tolist()
     if one:
         return torch.tensor(order[:1] * count)
@@ -170,36 +193,70 @@ def _choose(task: Task, count: int, *, one: bool) -> Tensor:
     return torch.tensor((order * (count // len(order) + 1))[:count])
 
 
-def fill(folder: Path, tasks: list[Path], config: PoolConfig, size: int, trunk: str, seed: int, part: int, parts: int):
-    """What a worker does: fill every ``parts``-th slot from ``part``, then replace them one after the other, for ever."""
-    os.nice(10)
+def fill(folder: Path, tasks: list[Path], config: PretrainConfig, seed: int, part: int, parts: int) -> None:
+    """What a worker does, for ever: fill its slots, then replace them one after the other.
+
+    Args:
+        folder: of the pool.
+        tasks: folders of the real tasks.
+        config: of the run.
+        seed: of the random numbers.
+        part: number of the worker; it has every ``parts``-th slot from this one.
+        parts: number of workers.
+    """
+    os.nice(NICE)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    pool = GroupPool(folder)
-    read = [task for task in (read_task(path, size) for path in tasks) if task is not None]
-    maker = GroupMaker(read, config, size, PretrainedTrunk(trunk).to(torch.bfloat16))
-    slots = list(range(part, config.slots, parts))
+    pool, maker = GroupPool(folder), build_maker(tasks, config)
+    slots = list(range(part, config.pool.slots, parts))
     there = {file.name for file in pool.files()}
-    slots.sort(key=lambda slot: f"group-{slot:05d}.safetensors" in there)
+    slots.sort(key=lambda slot: pool.file(slot).name in there)
     while True:
         for slot in slots:
             pool.write(slot, maker.make())
 
 
-def start_workers(
-    count: int, folder: Path, tasks: list[Path], config: PoolConfig, size: int, trunk: str, seed: int
-) -> list[multiprocessing.Process]:
-    """Worker processes that end with this one."""
+def build_maker(tasks: list[Path], config: PretrainConfig) -> GroupMaker:
+    """A maker of groups of these tasks.
+
+    Args:
+        tasks: their folders; what cannot be used is left out with a warning.
+        config: of the run.
+
+    Returns:
+        The maker, with its trunk in bfloat16.
+    """
+    trunk = PretrainedTrunk(AttoConfig.from_dict(config.foundation).trunk).to(torch.bfloat16)
+    return GroupMaker(read_tasks(tasks, config.image_size), config.pool, config.image_size, trunk)
+
+
+def start_workers(count: int, folder: Path, tasks: list[Path], config: PretrainConfig, seed: int) -> list[Process]:
+    """Worker processes that end with this one.
+
+    Args:
+        count: how many.
+        folder: of the pool.
+        tasks: folders of the real tasks.
+        config: of the run.
+        seed: of the first worker's random numbers.
+
+    Returns:
+        The processes, started.
+    """
     context = multiprocessing.get_context("spawn")
-    arguments = [(folder, tasks, config, size, trunk, seed + 7919 * part, part, count) for part in range(count)]
+    arguments = [(folder, tasks, config, seed + part, part, count) for part in range(count)]
     workers = [context.Process(target=fill, args=own, daemon=True) for own in arguments]
     for worker in workers:
         worker.start()
     return workers
 
 
-def wait_for(pool: GroupPool, count: int, workers: list[multiprocessing.Process]) -> None:
-    """Until the pool holds ``count`` groups. RuntimeError when a worker has ended."""
+def wait_for(pool: GroupPool, count: int, workers: Sequence[Process]) -> None:
+    """Until the pool holds ``count`` groups.
+
+    Raises:
+        RuntimeError: when a worker has ended.
+    """
     while len(pool.files()) < count:
         if any(not worker.is_alive() for worker in workers):
             raise RuntimeError("a worker that makes groups has ended; its error stands above")

@@ -54,14 +54,22 @@ def task_folders(folder: str | Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*") if (path / "images").is_dir() and (path / "masks").is_dir())
     if not found:
         raise PretrainingDataError(
-            f"{folder}: no tasks to pretrain on; expected a folder of folders, each with images/ and masks/ of the same "
-            "names (and groups.csv)"
+            f"{folder}: no tasks to pretrain on; expected a folder of folders, each with images/ and masks/ of the "
+            "same names (and groups.csv)"
         )
     return found
 
 
 def split_tasks(folders: list[Path], held_back: int) -> tuple[list[Path], list[Path]]:
-    """(to train on, held back): every ``held_back``-th is held back, none for 0."""
+    """Which tasks train and which are only measured on.
+
+    Args:
+        folders: of all tasks.
+        held_back: every ``held_back``-th one is held back; none for 0.
+
+    Returns:
+        (to train on, held back).
+    """
     back = folders[held_back - 1 :: held_back] if held_back else []
     return [path for path in folders if path not in back], back
 
@@ -96,3 +104,22 @@ def read_task(folder: Path, size: int) -> Task | None:
         logger.warning("task %s is left out: %d images, at least %d are needed", folder.name, len(images), LEAST_CASES)
         return None
     return Task(folder.name, torch.stack(images), torch.stack(labels), tuple(groups))
+
+
+def read_tasks(folders: list[Path], size: int) -> list[Task]:
+    """All tasks that can be used; why others cannot is logged.
+
+    Args:
+        folders: of the tasks.
+        size: S.
+
+    Returns:
+        At least one task.
+
+    Raises:
+        PretrainingDataError: when none can be used.
+    """
+    tasks = [task for task in (read_task(folder, size) for folder in folders) if task is not None]
+    if not tasks:
+        raise PretrainingDataError(f"none of {len(folders)} tasks can be used; the warnings above say why")
+    return tasks

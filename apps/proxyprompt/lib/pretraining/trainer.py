@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lib.files import replacing
-from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
+from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX, part_of
 from lib.foundation.atto import Atto, build_atto
+from lib.foundation.base import Decoded, Prompts
+from lib.foundation.checkpoints import load_safetensors, load_strictly
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.training.losses import segmentation_loss
 
 from .config import PretrainConfig
 from .episode import Episode, Probes, Proxied, begin, coarse_loss, draw_supports, generate, prompted
 from .pool import Group, GroupPool
+
+PROBED = 4  # supports from which the probes are measured
 
 
 class Model(nn.Module):
@@ -42,13 +46,16 @@ class Pretrainer:
         config: what decides the run.
         folder: holds its checkpoint and log.
         pool: where groups are drawn from.
+        device: to train on.
     """
 
-    def __init__(self, config: PretrainConfig, folder: str | Path, pool: GroupPool) -> None:
-        self.config, self.folder, self.pool = config, Path(folder), pool
+    def __init__(
+        self, config: PretrainConfig, folder: str | Path, pool: GroupPool, *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.folder, self.pool, self.device = config, Path(folder), pool, torch.device(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.model = Model(config)
+        self.model = Model(config).to(self.device)
         self.average = AveragedModel(self.model, multi_avg_fn=self._average)
         learned = list(self.model.parameters())
         self.optimiser = torch.optim.AdamW(
@@ -100,7 +107,7 @@ class Pretrainer:
         kind = kinds[int(torch.multinomial(torch.tensor([c.prompts[k] for k in kinds]), 1, generator=random))]
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             loss, figures = self._loss(self.model, data, members, objects, kind)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}; resume from the last checkpoint")
@@ -136,7 +143,9 @@ class Pretrainer:
         return total, figures
 
     @torch.inference_mode()
-    def validate(self, groups: list[Group], *, kinds: tuple[str, ...] = ("box", "points", "correction", "clip")) -> dict:
+    def validate(
+        self, groups: list[Group], *, kinds: tuple[str, ...] = ("box", "points", "correction", "clip")
+    ) -> dict[str, float]:
         """Mean Dice of the averaged weights on given groups.
 
         Args:
@@ -149,20 +158,20 @@ class Pretrainer:
         model, random = self.average.module, torch.Generator().manual_seed(1)
         sums = defaultdict(list)
         for group in groups:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 episode = begin(model.foundation, [group], len(group.images), 1, random)
                 members = episode.members
-                for count in (1, 4, members - 1):
+                for count in dict.fromkeys((1, min(PROBED, members - 1), members - 1)):
                     proxied = generate(model.generator, episode, next_ones(members, count))
                     decoded = decode_proxy(model, episode, proxied)
                     sums[f"p{count}"].append(_dice(decoded.mask_logits, episode.masks))
-                    of_context, of_tokens = model.probes(proxied.context, proxied.tokens)
-                    if count == 4:
-                        sums["context4"].append(_dice(of_context, episode.masks))
-                        sums["tokens4"].append(_dice(of_tokens, episode.masks))
-                        sums["map4"].append(_dice(proxied.carried - 0.5, episode.masks))
+                    if count == min(PROBED, members - 1):
+                        of_context, of_tokens = model.probes(proxied.context, proxied.tokens)
+                        readings = {"context": of_context, "tokens": of_tokens, "map": proxied.carried - 0.5}
+                        for name, logits in readings.items():
+                            sums[f"{name}{count}"].append(_dice(logits, episode.masks))
                 for kind in kinds:
-                    answer, masks = prompted(model.foundation, episode, kind, random, None, None)[-1]
+                    answer, masks = prompted(model.foundation, episode, kind, random)[-1]
                     sums[kind].append(_dice(answer.mask_logits, masks))
         return {name: torch.cat(values).nanmean().item() for name, values in sums.items()}
 
@@ -183,13 +192,27 @@ class Pretrainer:
         path = path or self.checkpoint
         if not path.exists():
             return False
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.random.set_state(state["random"])
+        self.random.set_state(state["random"].cpu())
         self.step = state["step"]
         return True
+
+    def start_from(self, path: str | Path) -> None:
+        """Take the weights of a file that :meth:`export` wrote; the optimiser starts anew.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            CheckpointError: when it cannot be read or does not fit.
+        """
+        state = load_safetensors(Path(path))[0]
+        for module in (self.model, self.average.module):
+            load_strictly(module.foundation, part_of(state, FOUNDATION_PREFIX), source=str(path))
+            load_strictly(module.generator, part_of(state, GENERATOR_PREFIX), source=str(path))
 
     def export(self, path: str | Path, *, tasks: list[str], scores: dict[str, float] | None = None) -> Path:
         """The averaged weights in half precision, with their configuration in the header.
@@ -205,7 +228,7 @@ class Pretrainer:
         module, path = self.average.module, Path(path)
         parts = ((FOUNDATION_PREFIX, module.foundation), (GENERATOR_PREFIX, module.generator))
         state = {prefix + key: value for prefix, part in parts for key, value in part.state_dict().items()}
-        half = {key: value.detach().half().contiguous() for key, value in state.items()}
+        half = {key: value.detach().half().contiguous().cpu() for key, value in state.items()}
         header = {
             "foundation": module.foundation.config.to_dict(),
             "generator": module.generator.config.to_dict(),
@@ -221,7 +244,9 @@ class Pretrainer:
             beside.chmod(0o644)
         return path
 
-    def run(self, *, minutes: float, report: Callable[[int, dict[str, float]], None], save_every: float = 180.0) -> None:
+    def run(
+        self, *, minutes: float, report: Callable[[int, dict[str, float]], None], save_every: float = 180.0
+    ) -> None:
         """Train until the last step, or for ``minutes``; saves as it goes, before the decay begins, and at the end."""
         start = saved = time.monotonic()
         stable = int(self.config.steps * (1 - self.config.decay))
@@ -235,10 +260,8 @@ class Pretrainer:
         self.save()
 
 
-def decode_proxy(model: Model, episode: Episode, proxied: Proxied):
-    """The mask that P alone leads to."""
-    from lib.foundation.base import Prompts
-
+def decode_proxy(model: Model, episode: Episode, proxied: Proxied) -> Decoded:
+    """The masks that P alone leads to."""
     return model.foundation.decode(episode.features, Prompts(proxy=proxied.tokens))
 
 

@@ -74,9 +74,7 @@ class MaskAlone(nn.Module):
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 
-def build_context_encoder(
-    name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16
-) -> nn.Module:
+def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16) -> nn.Module:
     """One of CONTEXTS; its ``width`` says how many channels it gives. d_state: of Vision Mamba. ValueError for another
     name."""
     if name == VIM:

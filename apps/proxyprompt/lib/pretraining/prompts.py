@@ -12,14 +12,6 @@ from torch import Tensor
 from lib.foundation.base import Points
 
 
-def draw_supports(groups: int, members: int, generator: torch.Generator) -> Tensor:
-    """(groups, members, members) bool: for each target 1 to members - 1 of the others, never itself."""
-    order = torch.rand(groups, members, members, generator=generator)
-    order.diagonal(dim1=1, dim2=2).fill_(2.0)
-    count = torch.randint(1, members, (groups, members, 1), generator=generator)
-    return order.argsort(-1).argsort(-1) < count
-
-
 def draw_clicks(masks: Tensor, generator: torch.Generator, *, most: int = 3) -> Points:
     """masks: (B, N, S, S) in [0, 1]. One inside click (where there is an inside), then random ones of either kind."""
     inside = masks > 0.5
