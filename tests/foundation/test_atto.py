@@ -63,7 +63,7 @@ def test_a_missing_or_changed_package_is_one_sentence_with_the_command(monkeypat
         weights_file("tf_efficientnet_lite0")
     monkeypatch.undo()
     monkeypatch.setattr(pretrained_trunk, "_sha256", lambda path: "0" * 64)
-    with pytest.raises(CheckpointError, match="has sha256 0000.*--force-reinstall"):
+    with pytest.raises(CheckpointError, match=r"has sha256 0000.*--force-reinstall"):
         weights_file("tf_efficientnet_lite0")
 
 

@@ -39,6 +39,6 @@ def pool(tmp_path_factory, tasks, config):
     pool = GroupPool(tmp_path_factory.mktemp("pool"))
     torch.manual_seed(0)
     maker = build_maker(sorted(tasks.iterdir()), config)
-    for slot in range(4):
-        pool.write(slot, maker.make())
+    for slot, kind in enumerate(("real", "views", "drawn", "real")):
+        pool.write(slot, kind, maker.make(kind))
     return pool

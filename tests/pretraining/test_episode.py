@@ -15,7 +15,9 @@ def model(config):
 
 @pytest.fixture
 def episode(model, pool):
-    return begin(model.foundation, pool.draw(2, torch.Generator().manual_seed(0)), 4, 2, torch.Generator().manual_seed(1))
+    return begin(
+        model.foundation, pool.draw(2, torch.Generator().manual_seed(0)), 4, 2, torch.Generator().manual_seed(1)
+    )
 
 
 @torch.no_grad()

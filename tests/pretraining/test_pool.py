@@ -1,12 +1,10 @@
 """Groups: what is in them, that they survive on disk."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from lib.pretraining.augmentation import augment_group, zoom
-from lib.pretraining.pool import LEAST_PIXELS, GroupPool, build_maker, choose_members
+from lib.pretraining.pool import LEAST_PIXELS, GroupPool, build_maker, choose_members, kind_of
 from lib.pretraining.pseudo_structures import LEAST, MOST, pseudo_structure
 from lib.pretraining.tasks import read_task
 
@@ -16,10 +14,15 @@ SIZE = 64
 @pytest.mark.parametrize("kind", ["real", "views", "drawn"])
 def test_every_kind_of_group_shows_each_structure_twice(tasks, config, kind):
     torch.manual_seed(1)
-    maker = build_maker(sorted(tasks.iterdir()), replace(config, pool=replace(config.pool, kinds={kind: 1.0})))
-    group = maker.make()
+    group = build_maker(sorted(tasks.iterdir()), config).make(kind)
     assert group.images.shape == (5, 3, SIZE, SIZE) and group.images.dtype == torch.uint8
-    assert [tuple(x.shape[1:]) for x in group.maps] == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)]
+    assert [tuple(x.shape[1:]) for x in group.maps] == [
+        (16, 32, 32),
+        (24, 16, 16),
+        (40, 8, 8),
+        (112, 4, 4),
+        (320, 2, 2),
+    ]
     areas = group.masks.flatten(2).sum(-1)
     assert ((areas >= LEAST_PIXELS).sum(0) >= 2).all() and 1 <= group.masks.shape[1] <= 3
     assert group.clip == (kind == "views")
@@ -28,8 +31,8 @@ def test_every_kind_of_group_shows_each_structure_twice(tasks, config, kind):
 def test_a_group_is_read_as_it_was_written_and_a_broken_file_is_left_out(pool, tmp_path, caplog):
     copy = GroupPool(tmp_path)
     group = pool.read(pool.files()[0])
-    copy.write(0, group)
-    (tmp_path / "group-00001.safetensors").write_bytes(b"half a file")
+    copy.write(0, "real", group)
+    (tmp_path / "real-00001.safetensors").write_bytes(b"half a file")
     again = copy.draw(2, torch.Generator().manual_seed(0))
     assert len(again) == 1 and "cannot be read" in caplog.text
     assert torch.equal(again[0].images, group.images) and torch.equal(again[0].masks, group.masks)
@@ -69,10 +72,21 @@ def test_made_structures_look_alike_in_all_members(tasks, config):
     maker = build_maker(sorted(tasks.iterdir()), config)
     made = []
     for _ in range(12):
-        group = maker.make()
+        group = maker.make("real")
         masks = pseudo_structure(group.images, group.maps, SIZE // 2)
         if masks is not None:
             shares = masks.float().mean((-2, -1))
             assert ((shares == 0) | ((shares > LEAST) & (shares < MOST))).all() and (shares > 0).sum() >= 2
             made.append(masks)
     assert len(made) >= 3
+
+
+def test_kinds_have_their_shares_of_the_slots(config):
+    kinds = [kind_of(slot, config.pool) for slot in range(100)]
+    assert {kind: kinds.count(kind) for kind in config.pool.kinds} == {"real": 60, "views": 20, "drawn": 20}
+
+
+def test_a_kind_can_be_asked_for(pool):
+    random = torch.Generator().manual_seed(0)
+    assert [group.clip for group in pool.draw(3, random, "views")] == [True]
+    assert len(pool.draw(9, random, "none of these")) == 4

@@ -29,7 +29,7 @@ def held_back_groups(folder: Path, tasks: list[Path], config: PretrainConfig, ma
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             for slot, task in enumerate(read_tasks(tasks, config.image_size)):
-                pool.write(slot, _as_it_is(task, config, maker))
+                pool.write(slot, "real", _as_it_is(task, config, maker))
     return {path.name: pool.read(file) for path, file in zip(tasks, pool.files(), strict=False)}
 
 

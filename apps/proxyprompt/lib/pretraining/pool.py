@@ -34,6 +34,8 @@ from .randomness import chance, uniform
 from .tasks import Task, read_tasks
 
 logger = logging.getLogger(__name__)
+GOLDEN = 0.618033988749895  # multiples of it spread evenly
+VIEWS = "views"
 NICE = 5  # workers let the trainer go first
 LEAST_PIXELS = 12  # of a mask at half the input's side; what shows less is absent
 
@@ -66,20 +68,20 @@ class GroupPool:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def files(self) -> list[Path]:
-        """Of all groups there are."""
-        return sorted(self.folder.glob("group-*.safetensors"))
+    def files(self, kind: str = "*") -> list[Path]:
+        """Of all groups there are, or of one kind."""
+        return sorted(self.folder.glob(f"{kind}-*.safetensors"))
 
-    def file(self, slot: int) -> Path:
-        """Of the group in a slot."""
-        return self.folder / f"group-{slot:05d}.safetensors"
+    def file(self, slot: int, kind: str) -> Path:
+        """Of the group in a slot, which always holds groups of the same kind."""
+        return self.folder / f"{kind}-{slot:05d}.safetensors"
 
-    def write(self, slot: int, group: Group) -> None:
+    def write(self, slot: int, kind: str, group: Group) -> None:
         """Put a group in the place of the one in ``slot``."""
         tensors = {f"map{i}": x.contiguous() for i, x in enumerate(group.maps)}
         tensors |= {"images": group.images.contiguous(), "masks": group.masks.to(torch.uint8).contiguous()}
         tensors["clip"] = torch.tensor(int(group.clip))
-        with replacing(self.file(slot)) as beside:
+        with replacing(self.file(slot, kind)) as beside:
             save_file(tensors, beside)
 
     def read(self, file: Path) -> Group:
@@ -88,9 +90,18 @@ class GroupPool:
         maps = [tensors[f"map{i}"].contiguous(memory_format=torch.channels_last) for i in range(5)]
         return Group(tensors["images"], maps, tensors["masks"].bool(), bool(tensors["clip"]))
 
-    def draw(self, count: int, random: torch.Generator) -> list[Group]:
-        """Some groups, at random; one that cannot be read is left out for another."""
-        files, groups = self.files(), []
+    def draw(self, count: int, random: torch.Generator, kind: str = "*") -> list[Group]:
+        """Some groups, at random; one that cannot be read is left out for another.
+
+        Args:
+            count: at most.
+            random: what is drawn with.
+            kind: of the groups; any, where there is none of that kind.
+
+        Returns:
+            The groups.
+        """
+        files, groups = self.files(kind) or self.files(), []
         for index in torch.randperm(len(files), generator=random).tolist():
             if len(groups) == count:
                 break
@@ -115,18 +126,16 @@ class GroupMaker:
         self.tasks, self.config, self.size, self.trunk = tasks, config, size, trunk
         self._mean, self._std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
 
-    def make(self) -> Group:
-        """One group with at least one structure."""
+    def make(self, kind: str) -> Group:
+        """One group with at least one structure; kind: ``real``, ``views`` or ``drawn``."""
         while True:
-            kinds = list(self.config.kinds)
-            kind = kinds[int(torch.multinomial(torch.tensor([self.config.kinds[k] for k in kinds]), 1))]
-            images, masks = self._draw() if kind == "drawn" else self._photograph(clip=kind == "views")
+            images, masks = self._draw() if kind == "drawn" else self._photograph(clip=kind == VIEWS)
             maps = self.encode(images)
             masks = self._with_pseudo(images, maps, masks)
             shown = masks.flatten(2).sum(-1) >= LEAST_PIXELS
             masks = (masks & shown[..., None, None])[:, shown.sum(0) >= 2]
             if masks.shape[1]:
-                return Group(images, maps, masks[:, : self.config.structures], kind == "views")
+                return Group(images, maps, masks[:, : self.config.structures], kind == VIEWS)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -210,10 +219,21 @@ def fill(folder: Path, tasks: list[Path], config: PretrainConfig, seed: int, par
     pool, maker = GroupPool(folder), build_maker(tasks, config)
     slots = list(range(part, config.pool.slots, parts))
     there = {file.name for file in pool.files()}
-    slots.sort(key=lambda slot: pool.file(slot).name in there)
+    kinds = {slot: kind_of(slot, config.pool) for slot in slots}
+    slots.sort(key=lambda slot: pool.file(slot, kinds[slot]).name in there)
     while True:
         for slot in slots:
-            pool.write(slot, maker.make())
+            pool.write(slot, kinds[slot], maker.make(kinds[slot]))
+
+
+def kind_of(slot: int, config: PoolConfig) -> str:
+    """The kind of a slot: each has its share of any run of slots."""
+    place, total = (slot * GOLDEN) % 1.0, sum(config.kinds.values())
+    for kind, share in config.kinds.items():
+        place -= share / total
+        if place < 0:
+            return kind
+    return kind
 
 
 def build_maker(tasks: list[Path], config: PretrainConfig) -> GroupMaker:

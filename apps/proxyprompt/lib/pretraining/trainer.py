@@ -23,7 +23,7 @@ from lib.training.losses import segmentation_loss
 
 from .config import PretrainConfig
 from .episode import Episode, Probes, Proxied, begin, coarse_loss, draw_supports, generate, prompted
-from .pool import Group, GroupPool
+from .pool import VIEWS, Group, GroupPool
 
 PROBED = 4  # supports from which the probes are measured
 
@@ -102,9 +102,9 @@ class Pretrainer:
         """
         c, random = self.config, self.random
         groups, members, objects = c.shapes[int(torch.randint(len(c.shapes), (), generator=random))]
-        data = self.pool.draw(groups, random)
         kinds = list(c.prompts)
         kind = kinds[int(torch.multinomial(torch.tensor([c.prompts[k] for k in kinds]), 1, generator=random))]
+        data = self.pool.draw(groups, random, VIEWS if kind == "clip" else "*")
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         with torch.autocast(self.device.type, torch.bfloat16):
