@@ -67,16 +67,13 @@ def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
 def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
     red, green, blue = x.split(1, 1)
     for channel in (red,) if gray else (red, green, blue):
-        yield _responses(channel)
+        yield _standardised(_compared(channel))
+        for scale in SCALES:
+            yield _standardised(_at_scale(channel, scale))
     if not gray:
         opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
         for scale in SCALES:
             yield _standardised(blur(opponents, scale))
-
-
-def _responses(x: Tensor) -> Tensor:
-    """x: (B, 1, h, w). Those of one channel, (B, OF_CHANNEL, h, w)."""
-    return _standardised(torch.cat([_compared(x), *(_at_scale(x, scale) for scale in SCALES)], 1))
 
 
 def _compared(x: Tensor) -> Tensor:
@@ -112,18 +109,20 @@ def blur(x: Tensor, scale: float) -> Tensor:
     return enlarge(_blurred(_shrunk(x, factor), scale), x.shape[-2:])
 
 
+def _blurred(x: Tensor, scale: float) -> Tensor:
+    down, across = (_smoothing(side, scale, x.device) for side in x.shape[-2:])
+    return down @ x @ across.mT
+
+
 @cache
 @torch.inference_mode(False)  # what is kept may be trained with
-def _gaussian(scale: float) -> Tensor:
-    return gaussian_1d(torch.tensor(scale), truncated=3.0)
-
-
-def _blurred(x: Tensor, scale: float) -> Tensor:
-    kernel = _gaussian(scale)
-    channels, reach = x.shape[1], len(kernel) // 2
-    row = kernel.to(x).view(1, 1, 1, -1).expand(channels, -1, -1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), row, groups=channels)
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), row.mT, groups=channels)
+def _smoothing(side: int, scale: float, device: torch.device) -> Tensor:
+    """(side, side), the Gaussian mean of rows or columns as a matrix, the border repeated: one product with it is
+    faster than a convolution of so few channels."""
+    kernel = gaussian_1d(torch.tensor(scale), truncated=3.0)
+    reach = len(kernel) // 2
+    each = F.pad(torch.eye(side)[:, None], (reach, reach), mode="replicate")
+    return F.conv1d(each, kernel[None, None])[:, 0].mT.contiguous().to(device)
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,4 +148,5 @@ def enlarge(x: Tensor, size: torch.Size) -> Tensor:
 
 def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
     x = x - x.mean((2, 3), keepdim=True)
-    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)
+    deviation = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True) / math.sqrt(x[0, 0].numel())
+    return x / (deviation + least)

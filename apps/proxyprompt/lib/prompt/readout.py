@@ -109,6 +109,20 @@ class FineReadout(nn.Module):
             yield F.relu(responses - knot)
             yield F.relu(-knot - responses)
 
+    @staticmethod
+    def _read_pieces(responses: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of :meth:`_pieces`. weights: (B, N, pieces, c). Returns (B, N, h, w).
+
+        A pair of pieces is the positive and the negative part of what lies beyond a knot.
+        """
+        found = 0
+        for knot, of_pair in zip(_KNOTS, weights.unflatten(2, (-1, 2)).unbind(2), strict=True):
+            beyond = F.softshrink(responses, knot) if knot else responses
+            above, below = of_pair.unbind(2)  # (B, N, c) each
+            found = found + torch.einsum("bdhw,bnd->bnhw", beyond, (above - below) / 2)
+            found = found + torch.einsum("bdhw,bnd->bnhw", beyond.abs(), (above + below) / 2)
+        return found
+
     @classmethod
     def _add_filtered(cls, found: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
         """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, and of ``found``,
@@ -118,8 +132,7 @@ class FineReadout(nn.Module):
         for chunk in chunks:
             own = weights[..., at : at + chunk.shape[1]]
             at += chunk.shape[1]
-            for piece, factors in zip(cls._pieces(chunk.clamp(-_FARTHEST, _FARTHEST)), own.unbind(2), strict=True):
-                found = found + torch.einsum("bdhw,bnd->bnhw", piece, factors)
+            found = found + cls._read_pieces(chunk.clamp(-_FARTHEST, _FARTHEST), own)
         return found
 
     @staticmethod
