@@ -1,6 +1,7 @@
 """Foundation and generator together, for both families: what trains, what stays, what changes the result."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -61,15 +62,16 @@ def test_masks_for_several_targets_and_objects():
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("targets", "objects"), [(1, 3), (3, 1), (3, 2)])
-def test_images_and_objects_side_by_side_are_those_of_one_batch(monkeypatch, targets, objects):
+def test_each_image_and_object_of_a_batch_is_segmented_by_itself(targets, objects):
     segmenter = small_segmenter("sam2", readout=True)
-    assert segmenter.side_by_side
     images, masks = draw(segmenter, pairs=3, objects=objects, targets=targets)
-    apart = run(segmenter, images, masks, pairs=3)
-    monkeypatch.setattr(Segmenter, "side_by_side", False)
-    together = run(segmenter, images, masks, pairs=3)
-    for name, value in vars(together).items():
-        torch.testing.assert_close(getattr(apart, name), value, rtol=1e-4, atol=1e-4)
+    features, valid = segmenter.encode(images), torch.ones(3, objects, dtype=torch.bool)
+    memory = segmenter.remember(features[:3], segmenter.encode_pair(images[:3], masks[:3]), valid, masks[:3])
+    together = segmenter.segment(features[3:], memory)
+    for b, n in product(range(targets), range(objects)):
+        alone = segmenter.segment(features[3 + b : 4 + b], memory.only(n))
+        for name, value in vars(together).items():
+            torch.testing.assert_close(getattr(alone, name)[0, 0], value[b, n], rtol=1e-4, atol=1e-4)
 
 
 def test_the_supports_mask_decides_what_is_segmented():

@@ -89,13 +89,13 @@ def test_the_four_masks_are_subpixels_of_one(atto):
 @torch.no_grad()
 def test_a_token_of_the_proxy_prompt_is_read_where_it_lies_from_the_first_step_on(atto, features):
     """Untrained: changing one token changes the embedding most in its own region."""
-    proxy, begun = torch.randn(1, 1, 16, 32), atto.begin(features[:1])  # a 4 x 4 grid over 8 x 8 positions
-    plain = atto._attend(features[:1], begun, 1, proxy, None)
+    proxy = torch.randn(1, 1, 16, 32)  # a 4 x 4 grid over 8 x 8 positions
+    plain = atto._attend(features[:1], 1, proxy, None)
     own, others = [], []
     for token in range(16):
         other = proxy.clone()
         other[0, 0, token] += 0.3 * torch.randn(32)
-        change = (atto._attend(features[:1], begun, 1, other, None) - plain).square().sum(1).sqrt()
+        change = (atto._attend(features[:1], 1, other, None) - plain).square().sum(1).sqrt()
         regions = torch.nn.functional.avg_pool2d(change, 2).flatten()
         own.append(regions[token].item())
         others.append((regions.sum() - regions[token]).item() / 15)

@@ -114,7 +114,7 @@ def test_hiera_tiny_equals_predictor(photo, image_size):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [0, 2])
-def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
+def test_memory_attention_of_several_objects_is_the_packages_own(frames):
     torch.manual_seed(0)
     foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_feed_forward": 32}, 64)
     features, proxy = foundation.encode(torch.rand(2, 3, 64, 64)), torch.randn(2, 3, 5, 32)
@@ -126,7 +126,7 @@ def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
     hook = layer.cross_attn_image.register_forward_hook(
         lambda module, _, given, made: asked.append(given), with_kwargs=True
     )
-    found = foundation._attend(features, foundation.begin(features), 3, proxy, bank)
+    found = foundation._attend(features, 3, proxy, bank)
     hook.remove()
     position = foundation.model.image_encoder.neck.position_encoding(features.embedding)
     expected = attention(
@@ -138,15 +138,3 @@ def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
     )
     assert asked[0]["num_k_exclude_rope"] == (5 + frames) * 2
     torch.testing.assert_close(found.flatten(2).permute(2, 0, 1), expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_what_was_begun_serves_any_prompt():
-    torch.manual_seed(0)
-    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16]}, 64)
-    torch.nn.init.normal_(foundation.refiner.leave.weight)
-    features = foundation.encode(torch.rand(1, 3, 64, 64))
-    begun = foundation.begin(features)
-    for prompts in (Prompts(proxy=torch.randn(1, 2, 4, 32)), Prompts(proxy=torch.randn(1, 1, 4, 32))):
-        found, expected = foundation.decode(features, prompts, begun=begun), foundation.decode(features, prompts)
-        torch.testing.assert_close(found.mask_logits, expected.mask_logits)

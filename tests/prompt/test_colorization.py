@@ -70,38 +70,13 @@ def test_grids_that_cannot_be_halved_four_times_are_refused():
         ContextualColorization(16, heads=2)(torch.randn(1, 16, 6, 8), torch.randn(1, 1, 16, 6, 8))
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (8, 12), (16, 16), (12, 100), (36, 32)])
-@pytest.mark.parametrize(("batch", "objects"), [(1, 1), (2, 3)])
-def test_compiled_code_gives_what_the_modules_give(grid, batch, objects, halves):
-    """Small grids are one call for each object, the last one's tiles are shared among threads; tiles are not full."""
-    near = {"rtol": 0, "atol": 0.1} if halves else {"rtol": 1e-4, "atol": 2e-5}  # of numbers whose deviation is 1
+def test_precision_and_memory_order_of_what_comes_in_change_nothing():
     torch.manual_seed(0)
     module = ContextualColorization(32, heads=4).eval()
+    target, context = torch.randn(2, 32, 8, 12), torch.randn(2, 3, 32, 8, 12)
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    target = torch.randn(batch, 32, *grid).to(memory_format=torch.channels_last)
-    context = torch.randn(batch, objects, *grid, 32).permute(0, 1, 4, 2, 3)
-    expected = module(target, context).detach()
-    for _ in range(2):  # weights may change between calls
-        with torch.no_grad():
-            found = module(target, context)
-            torch.testing.assert_close(found, expected, **near)
-            assert not halves or (found - expected).square().mean().sqrt() < 0.015 * expected.std()
-            for parameter in module.parameters():
-                parameter.mul_(0.9)
-        expected = module(target, context).detach()
-
-
-def test_without_gradients_it_is_compiled_code_that_runs(monkeypatch):
-    def asked(*_):
-        raise RuntimeError("compiled")
-
-    monkeypatch.setattr("lib.prompt.cpu_colorization.colour", asked)
-    module, target, context = ContextualColorization(32, heads=4), torch.randn(1, 32, 4, 4), torch.randn(1, 1, 32, 4, 4)
-    assert module(target, context).requires_grad
-    with torch.no_grad(), pytest.raises(RuntimeError, match="compiled"):
-        module(target, context)
-    for other in (torch.float64, torch.bfloat16):
-        with torch.no_grad():
-            assert module.to(other)(target.to(other), context.to(other)).dtype == other
+        expected = module.double()(target.double(), context.double())
+        target = target.to(memory_format=torch.channels_last)
+        context = context.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+        torch.testing.assert_close(module.float()(target, context).double(), expected, rtol=1e-4, atol=2e-5)
+        assert module.bfloat16()(target.bfloat16(), context.bfloat16()).dtype == torch.bfloat16

@@ -52,16 +52,16 @@ def test_what_is_read_is_features_times_solution(readout):
 
 
 def test_it_reads_the_same_with_gradients_and_on_gray_pictures(readout):
-    """Without gradients, compiled filters; of gray pictures, one channel only."""
+    """Of gray pictures, one channel only."""
     maps, _ = draw(2)
     for picture in (maps.picture, maps.picture[:, :1].expand(-1, 3, -1, -1)):
         maps = maps._replace(picture=picture)
         solution = torch.randn(1, 2, readout.width, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            compiled = readout(maps, solution)
+            found = readout(maps, solution)
             expected = torch.einsum("bdhw,nd->bnhw", readout.describe(maps), solution[0]) * readout.log_scale.exp()
-        torch.testing.assert_close(readout(maps, solution), compiled, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(compiled, expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(readout(maps, solution), found, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_hats_add_up_to_one_and_stand_in_rows():

@@ -22,7 +22,7 @@ from torch import Tensor
 from lib.dice import hard_dice
 from lib.foundation.base import Decoded, Features
 from lib.prompt.context import SupportMemory
-from lib.prompt.filters import add_enlarged, blur, enlarge
+from lib.prompt.filters import blur, enlarge
 from lib.prompt.readout import FineReadout, Pyramid, apart, hats, interpolated, outer, sampled, weighted_moments
 
 SHARE = 0.75  # of the second look in the mask
@@ -64,22 +64,20 @@ def look_again(
     drawn: Tensor,
     of_image: Tensor,
     solution: Tensor,
-    of_first: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The mask: (B, N, h, w) logits.
 
     first: (B, N, h, w), the readout's guess. drawn: as first, the decoder's, :func:`enlarged`. of_image: as first, what
-    the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`. of_first: what
-    :func:`read_guess` says of the readout's guess, where it is known already.
+    the second look reads of the image. solution: (1, N, R) or (B, N, R), from :func:`learn`.
     """
-    of_first = of_first or read_guess(readout, first, solution, FIRST)
-    of_drawn = read_guess(readout, drawn, solution, DRAWN)
+    of_first = _read_guess(readout, first, solution, FIRST)
+    of_drawn = _read_guess(readout, drawn, solution, DRAWN)
     with torch.autocast(first.device.type, enabled=False):
         found, around = (x + y for x, y in zip(of_first, of_drawn, strict=True))
-        return torch.lerp(first.clamp(-_SURE, _SURE), add_enlarged(of_image + found, around), SHARE)
+        return torch.lerp(first.clamp(-_SURE, _SURE), of_image + found + enlarge(around, first.shape[-2:]), SHARE)
 
 
-def read_guess(readout: FineReadout, guess: Tensor, solution: Tensor, which: int) -> tuple[Tensor, Tensor]:
+def _read_guess(readout: FineReadout, guess: Tensor, solution: Tensor, which: int) -> tuple[Tensor, Tensor]:
     """What the second look makes of one of the guesses, FIRST or DRAWN: of what it is, (B, N, h, w), and of what lies
     around, on a coarser grid. Arguments as of :func:`look_again`."""
     with torch.autocast(guess.device.type, enabled=False):

@@ -9,17 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.cascade import Cascade, CascadeConfig
-from lib.cpu_threads import beside, in_shares, one_thread_each
 from lib.foundation import (
     CASCADE_PREFIX,
     FOUNDATION_ALONE,
@@ -31,12 +29,13 @@ from lib.foundation import (
     part_of,
 )
 from lib.foundation.adapted import adapt
-from lib.foundation.base import Begun, Decoded, Features, Foundation, MemoryBank, Points, Prompts
+from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
 from lib.prompt.context import SupportMemory
+from lib.prompt.filters import enlarge
 from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
 from lib.prompt.readout import Pyramid
-from lib.second_look import FIRST, Learned, enlarged, learn, look_again, read_guess
+from lib.second_look import Learned, enlarged, learn, look_again
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"
-_SMALL = 1024  # positions of the grid: on no more, spreading an operation over threads costs more than it brings
 _SEED = 20260101  # an untrained generator is the same one everywhere
 
 
@@ -76,12 +74,6 @@ class Segmenter(nn.Module):
     @property
     def dense_proxy(self) -> bool:
         return self.generator.dense is not None
-
-    @property
-    def side_by_side(self) -> bool:
-        """Whether images, or objects, are segmented on a thread each, and not each operation on all threads."""
-        parameter = next(self.parameters())
-        return parameter.device.type == "cpu" and self.foundation.grid**2 <= _SMALL
 
     def options(self) -> dict[str, object]:
         """What the generator must be built with again."""
@@ -173,24 +165,12 @@ class Segmenter(nn.Module):
 
     def _guesses(self, features: Features, memory: SupportMemory) -> tuple[Decoded, Tensor]:
         """What the decoder draws, and what the fine readout does."""
-        proxy, begun = self._proxy(features, memory)
-        return self.foundation.decode(features, as_prompts(proxy), begun=begun), proxy.prior
+        proxy = self._proxy(features, memory)
+        return self.foundation.decode(features, as_prompts(proxy)), proxy.prior
 
-    def _proxy(self, features: Features, memory: SupportMemory) -> tuple[ProxyPrompt, Begun | None]:
-        """The prompt, and what was made meanwhile, by a thread that has nothing else to do, for the decoder."""
+    def _proxy(self, features: Features, memory: SupportMemory) -> ProxyPrompt:
         maps = None if self.generator.readout is None else pyramid(features)
-        begun = self.foundation.begin(features)
-        if begun is not None:  # decoding begins with this
-            begun = begun._replace(attended=beside(begun.attended))
-        context = self.generator.select(features.embedding, memory)
-        read = beside(lambda: self.generator.read(memory, maps))
-        alone = context.shape[1] == 1  # several objects are coloured by both threads
-        if begun is not None and alone:
-            begun = begun._replace(entered=beside(begun.entered))
-        proxy = self.generator.colour(features.embedding, context, read)
-        if begun is not None and not alone:  # decoding comes to this late
-            begun = begun._replace(entered=beside(begun.entered))
-        return proxy, begun
+        return self.generator(features.embedding, memory, maps)
 
     def segment(
         self,
@@ -200,60 +180,33 @@ class Segmenter(nn.Module):
         *,
         bank: MemoryBank | None = None,
     ) -> Decoded:
-        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices.
+        """Select what the supports say of each position, colorize it, decode; then what the paper does not have.
 
-        memory: None where there is no support: then the foundation segments by the clicks alone.
+        Args:
+            features: Of B images.
+            memory: Of N objects; None where there is no support: then the foundation segments by the clicks alone.
+            points: Clicks beside the proxy.
+            bank: Earlier slices.
+
+        Returns:
+            The N objects in the B images.
         """
         if memory is None:
-            return self.foundation.decode(features, Prompts(points=points), memory=bank)
-        if torch.is_grad_enabled() or not self.side_by_side:
-            return self._segment(features, memory, points, bank)
-        with one_thread_each():
-            if points is not None or bank is not None or len(memory.valid) > 1:
-                return self._segment(features, memory, points, bank)
-            parts = in_shares(lambda some: self._segment(features[some], memory), len(features.embedding))
-            return Decoded.join(parts, 0)
-
-    def _segment(
-        self,
-        features: Features,
-        memory: SupportMemory,
-        points: Points | None = None,
-        bank: MemoryBank | None = None,
-    ) -> Decoded:
-        (proxy, begun), readout, second = self._proxy(features, memory), self.generator.readout, memory.second
-        prompts = as_prompts(proxy, points)
-
-        def decode(own: Prompts) -> Decoded:
-            return self.foundation.decode(features, own, bank, begun)
-
-        if second is None:
-            return self._by_objects(lambda some: decode(prompts.of_objects(some)), prompts, bank)
-        of_first = beside(lambda: read_guess(readout, proxy.prior, second, FIRST))
-
-        def draw(some: slice) -> Decoded:
-            own, first = prompts.of_objects(some), proxy.prior[:, some]
-            decoded = decode(own)
-            unclicked = decoded if points is None else decode(replace(own, points=None))
-            drawn, known = enlarged(unclicked.mask_logits, first), tuple(x[:, some] for x in of_first())
-            mask_logits = look_again(readout, first, drawn, proxy.second[:, some], second[:, some], known)
-            if memory.redrawn is not None and memory.redrawn[:, some].any():
-                redrawn = self.cascade.redraw(features.picture, mask_logits)
-                mask_logits = torch.where(memory.redrawn[:, some, None, None], redrawn, mask_logits)
-            if points is not None:  # clicks change what they change in the decoder's mask
-                change = decoded.mask_logits - unclicked.mask_logits
-                mask_logits = mask_logits + F.interpolate(
-                    change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
-                )
-            return replace(decoded, mask_logits=mask_logits)
-
-        return self._by_objects(draw, prompts, bank)
-
-    @staticmethod
-    def _by_objects(draw: Callable[[slice], Decoded], prompts: Prompts, bank: MemoryBank | None) -> Decoded:
-        """Objects side by side, where there are threads for that and no earlier slices, which know all of them."""
-        objects = prompts.batch()[1]
-        return draw(slice(0, objects)) if bank is not None else Decoded.join(in_shares(draw, objects), 1)
+            return self.foundation.decode(features, Prompts(points=points), bank)
+        proxy = self._proxy(features, memory)
+        decoded = self.foundation.decode(features, as_prompts(proxy, points), bank)
+        if memory.second is None:
+            return decoded
+        unclicked = decoded if points is None else self.foundation.decode(features, as_prompts(proxy), bank)
+        drawn = enlarged(unclicked.mask_logits, proxy.prior)
+        mask_logits = look_again(self.generator.readout, proxy.prior, drawn, proxy.second, memory.second)
+        if memory.redrawn is not None and memory.redrawn.any():
+            redrawn = self.cascade.redraw(features.picture, mask_logits)
+            mask_logits = torch.where(memory.redrawn[..., None, None], redrawn, mask_logits)
+        if points is not None:  # clicks change what they change in the decoder's mask
+            change = decoded.mask_logits - unclicked.mask_logits
+            mask_logits = mask_logits + enlarge(change, mask_logits.shape[-2:])
+        return replace(decoded, mask_logits=mask_logits)
 
 
 def pyramid(features: Features) -> Pyramid:

@@ -229,9 +229,6 @@ class Atto(Sam2):
     def _masks(self, masks: Tensor) -> Tensor:
         return F.pixel_shuffle(masks, SUBPIXELS)
 
-    def _position(self, features: Features) -> Tensor:
-        return self._grid_position(features.embedding.shape[-2:])[None]
-
     def _proxy_position(self, tokens: int) -> Tensor | None:
         side = round(tokens**0.5)
         return self._grid_position((side, side))

@@ -8,8 +8,8 @@ so that no caller ever asks which family of model it talks to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -108,13 +108,6 @@ class Prompts:
     masks: Tensor | None = None
     prior: Tensor | None = None
 
-    def of_objects(self, some: slice) -> Prompts:
-        """Those of some of the N objects, which know nothing of the others."""
-        points = None if self.points is None else Points(*(x[:, some] for x in self.points))
-        rest = (self.proxy, self.dense, self.boxes, self.masks, self.prior)
-        proxy, dense, boxes, masks, prior = (None if x is None else x[:, some] for x in rest)
-        return Prompts(proxy, dense, points, boxes, masks, prior)
-
     def batch(self) -> tuple[int, int]:
         """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
         given = {
@@ -147,13 +140,6 @@ class Decoded:
     iou: Tensor
     object_pointer: Tensor
 
-    @classmethod
-    def join(cls, parts: Sequence[Decoded], axis: int) -> Decoded:
-        """Of all images (axis 0) or objects (axis 1) of the parts together."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts], axis) for f in fields(cls)))
-
 
 @dataclass(frozen=True)
 class FrameMemory:
@@ -178,18 +164,6 @@ class MemoryBank:
     frames: tuple[FrameMemory, ...] = field(default=())
     distances: tuple[int, ...] = field(default=())
     conditioning: tuple[bool, ...] = field(default=())
-
-
-class Begun(NamedTuple):
-    """What SAM 2's decoding makes of the features of B images alone, each computed when it is asked for: who decodes
-    several times, or has a thread to spare, asks once and puts the answer in its place.
-
-    attended: (B, HW, C), after memory attention's first self-attention. entered: what a mask refiner sees of the image,
-    (B, W, S/4, S/4), None without one.
-    """
-
-    attended: Callable[[], Tensor]
-    entered: Callable[[], Tensor | None]
 
 
 class Foundation(nn.Module):
@@ -241,18 +215,8 @@ class Foundation(nn.Module):
         """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
         raise NotImplementedError
 
-    def begin(self, features: Features) -> Begun | None:
-        """What decodings make of the features whatever the prompts are, for :meth:`decode` to take. None where there is
-        nothing."""
-        return None
-
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
-    ) -> Decoded:
-        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback.
-
-        begun: from :meth:`begin`, which may be asked before the prompts are known, and once for several decodings.
-        """
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback."""
         raise NotImplementedError
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:

@@ -120,9 +120,7 @@ class Sam(Foundation):
             )
         return Features(self.model.image_encoder(images))
 
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: None = None
-    ) -> Decoded:
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         """One mask for each of N objects in B images: SAM's first mask, also for a single click.
 
         The tokens of the proxy and SAM's own prompts stand side by side; a mask prompt replaces the no-mask embedding,

@@ -7,8 +7,6 @@ and skip memory attention on the first frame, where the proxy prompt must enter 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import partial
 from importlib.resources import files
 
 import torch
@@ -19,14 +17,12 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from lib.cpu_threads import all_threads_again
-from lib.foundation.base import Begun, Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
 from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
-_SPREAD = 32  # side of the grid from which on memory attention is large enough for all threads
 PICTURE = 256  # pixels along each side of what is kept of an image, at least
 
 CONFIGS = {
@@ -91,19 +87,12 @@ class Sam2(Foundation):
             picture = F.avg_pool2d(images, finer) if finer > 1 else images
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
 
-    def begin(self, features: Features) -> Begun:
-        return Begun(partial(self._attended, features), partial(self._entered, features))
-
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
-    ) -> Decoded:
-        begun = begun or self.begin(features)
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         batch, objects = prompts.batch()
         if prompts.proxy is None and (memory is None or not memory.frames):
             embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
         else:
-            with all_threads_again() if self.grid >= _SPREAD else nullcontext():
-                embedding = self._attend(features, begun, objects, prompts.proxy, memory)
+            embedding = self._attend(features, objects, prompts.proxy, memory)
         coords, labels = _clicks_and_corners(prompts, embedding)
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
@@ -126,9 +115,8 @@ class Sam2(Foundation):
             if prompts.prior is not None:
                 size = [CELLS * side for side in masks.shape[-2:]]
                 prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
-            with all_threads_again():  # the finest maps of the decoder
-                entered = _per_object(begun.entered(), objects)
-                masks, evidence = self.refiner(masks, entered, marks, prior)
+            entered = _per_object(self.refiner.enter_maps(*features.high_res), objects)
+            masks, evidence = self.refiner(masks, entered, marks, prior)
             presence = presence + evidence
         learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
         if decoder.dynamic_multimask_via_stability and not learned:
@@ -160,26 +148,10 @@ class Sam2(Foundation):
             pointer=decoded.object_pointer,
         )
 
-    def _attended(self, features: Features) -> Tensor:
-        """Memory attention as far as it sees nothing but the image: (B, HW, C)."""
-        attention, position = self.model.memory_attention, self._position(features)
-        tokens = features.embedding.flatten(2).mT
-        if attention.pos_enc_at_input:
-            tokens = tokens + 0.1 * position
-        return attention.layers[0]._forward_sa(tokens, position)
-
-    def _entered(self, features: Features) -> Tensor | None:
-        return None if self.refiner is None else self.refiner.enter_maps(*features.high_res)
-
-    def _position(self, features: Features) -> Tensor:
-        """(1, HW, C), of the grid's positions."""
-        return self.model.image_encoder.neck.position_encoding(features.embedding[:1]).flatten(2).mT
-
-    def _attend(
-        self, features: Features, begun: Begun, objects: int, proxy: Tensor | None, bank: MemoryBank | None
-    ) -> Tensor:
+    def _attend(self, features: Features, objects: int, proxy: Tensor | None, bank: MemoryBank | None) -> Tensor:
         """Memory attention over remembered frames, then object pointers, then the proxy tokens, in this order.
 
+        The first self-attention sees nothing but the image, so all its objects share it.
         Pointers and proxy are counted in ``num_obj_ptr_tokens``: they have no place on the grid, so RoPE must leave
         them alone. proxy: (B, N, T, C). Returns (B * N, C, H, W).
         """
@@ -205,11 +177,14 @@ class Sam2(Foundation):
         memory, memory_position = (
             torch.cat(x).transpose(0, 1) for x in (maps + tokens, map_positions + token_positions)
         )
-        attention, position = model.memory_attention, self._position(features)
+        attention, x = model.memory_attention, embedding.flatten(2).mT
+        position = model.image_encoder.neck.position_encoding(embedding[:1]).flatten(2).mT  # (1, HW, C)
         rotary = isinstance(attention.layers[0].cross_attn_image, RoPEAttention)
         without_place = sum(len(t) for t in tokens) if rotary else 0
+        if attention.pos_enc_at_input:
+            x = x + 0.1 * position
         first, *others = attention.layers
-        x = _per_object(begun.attended(), objects)
+        x = _per_object(first._forward_sa(x, position), objects)
         x = first._forward_ca(x, memory, position, memory_position, without_place)
         x = x + first.linear2(first.activation(first.linear1(first.norm3(x))))
         for layer in others:

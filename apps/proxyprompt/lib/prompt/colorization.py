@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from lib.prompt import cpu_colorization, cpu_sums, cpu_tiles
 
 
 @cache
@@ -31,13 +28,6 @@ def sine_position(height: int, width: int, dim: int, *, device: torch.device | s
     rows = encode(height)[:, None].expand(-1, width, -1)
     columns = encode(width)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], 2).flatten(0, 1)
-
-
-@cache
-def _places(height: int, width: int, dim: int, blocks: int) -> tuple[Tensor, ...]:
-    """The position encoding of each block's grid, as compiled code takes it."""
-    grids = [(height >> (i + 2) // 2, width >> (i + 1) // 2) for i in range(blocks)]
-    return tuple(cpu_tiles.tiled(sine_position(*grid, dim).mT[None]) for grid in grids)
 
 
 class CrossAttention(nn.Module):
@@ -84,13 +74,6 @@ class ReadAndRefine(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm_source = nn.LayerNorm(dim) if norm_first else None
 
-    def weights(self) -> list[Tensor]:
-        """In the order in which they are used."""
-        wide, _, narrow = self.feed_forward
-        parts = (self.attention.out_proj, self.norm1, wide, narrow, self.norm2)
-        own = [self.attention.in_proj_weight, self.attention.in_proj_bias]
-        return own + [parameter for part in parts for parameter in (part.weight, part.bias)]
-
     def forward(self, x: Tensor, source: Tensor, position: Tensor) -> Tensor:
         """x reads from source; both (batch, positions, C), position (positions, C) on queries and keys."""
         if self.norm_source is None:
@@ -120,13 +103,6 @@ class ColorizationBlock(nn.Module):
         self.project_context = nn.Conv2d(dim, dim, stride, stride)
         self.colour = ReadAndRefine(dim, heads=heads, norm_first=norm_first)
         self.reverse = ReadAndRefine(dim, heads=heads, norm_first=norm_first)
-
-    def weights(self) -> list[Tensor]:
-        """In the order in which they are used."""
-        own = [
-            parameter for part in (self.project_target, self.project_context) for parameter in (part.weight, part.bias)
-        ]
-        return own + self.colour.weights() + self.reverse.weights()
 
     def forward(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """target: (B, C, h, w). context: (B * N, C, h, w). Returns both, (B * N, C, h/2, w) or (B * N, C, h, w/2)."""
@@ -164,13 +140,12 @@ class ContextualColorization(nn.Module):
         super().__init__()
         if halvings not in (0, 2, 4):
             raise ValueError(f"{halvings} halvings of the positions: expected 0, 2 or 4, rows and columns alike")
-        self.heads, self.halvings = heads, halvings
+        self.halvings = halvings
         strides = [((2, 1), (1, 2))[i % 2] if i < halvings else (1, 1) for i in range(4)]
         self.blocks = nn.ModuleList(
             ColorizationBlock(dim, stride=stride, heads=heads, norm_first=norm_first) for stride in strides
         )
         self.norm = nn.LayerNorm(dim) if norm_first else None
-        self._known_words: tuple[object, tuple] = (None, ())
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
         """target: (B, C, H, W). context: (B, N, C, H, W). Returns P: (B, N, H*W/2**halvings, C). H and W: multiples of
@@ -179,22 +154,7 @@ class ContextualColorization(nn.Module):
         if height % 4 or width % 4:
             raise ValueError(f"embedding grid {height} x {width}: expected multiples of 4 (image sides in steps of 64)")
         context = context.flatten(0, 1)
-        compiled = self.norm is None and self.halvings == 4 and cpu_tiles.usable(target, context)
-        if compiled and target.shape[1] // self.heads % cpu_sums.SUMS == 0:
-            places = _places(height, width, target.shape[1], len(self.blocks))
-            made = cpu_colorization.colour(target, context, self._in_words(), places, self.heads)
-            return made.unflatten(0, (batch, objects))
         for block in self.blocks:
             target, context = block(target, context)
         tokens = context.flatten(2).transpose(1, 2)
         return (tokens if self.norm is None else self.norm(tokens)).unflatten(0, (batch, objects))
-
-    def _in_words(self) -> tuple[tuple[np.ndarray, ...], ...]:
-        """The blocks' weights as compiled code takes them, made again when they change."""
-        weights = [block.weights() for block in self.blocks]
-        state = [(id(w), w.data_ptr(), 0 if w.is_inference() else w._version) for block in weights for w in block]
-        known, words = self._known_words
-        if known != state:
-            words = tuple(cpu_colorization.in_words(block) for block in weights)
-            self._known_words = state, words
-        return words

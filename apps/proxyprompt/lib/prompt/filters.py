@@ -11,13 +11,10 @@ import math
 from collections.abc import Iterator
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.layers import gaussian_1d
 from torch import Tensor
-
-from lib.prompt import cpu_filters
 
 SCALES = (1.0, 2.0, 4.0, 8.0)  # standard deviations, in pixels of the picture
 CONTRAST = 16.0  # of the neighbourhood that brightness is compared with
@@ -48,10 +45,7 @@ def distinct_responses(pictures: Tensor) -> tuple[bool, Iterator[Tensor]]:
     Whether the pictures are gray: then the channels are those of red alone, :data:`OF_CHANNEL`.
     """
     x = _standardised(pictures.float(), 1e-3)
-    if cpu_filters.usable(x):
-        gray = cpu_filters.farthest_apart(x) < _GRAY
-    else:
-        gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
+    gray = bool((x - x[:, :1]).abs().amax() < _GRAY)
     return gray, _chunks(x, gray)
 
 
@@ -73,19 +67,13 @@ def distinct_weights(weights: Tensor, gray: bool) -> Tensor:
 def _chunks(x: Tensor, gray: bool) -> Iterator[Tensor]:
     red, green, blue = x.split(1, 1)
     for channel in (red,) if gray else (red, green, blue):
-        yield _responses(channel)
+        yield _standardised(_compared(channel))
+        for scale in SCALES:
+            yield _standardised(_at_scale(channel, scale))
     if not gray:
         opponents = torch.cat([red - green, (red + green) / 2 - blue], 1)
         for scale in SCALES:
             yield _standardised(blur(opponents, scale))
-
-
-def _responses(x: Tensor) -> Tensor:
-    """x: (B, 1, h, w). Those of one channel, (B, OF_CHANNEL, h, w)."""
-    if cpu_filters.usable(x):
-        contrast, *scales = (_grid(x.shape[-2:], scale) for scale in (CONTRAST, *SCALES))
-        return cpu_filters.responses(x, contrast, scales, _NOISE, _LEAST)
-    return _standardised(torch.cat([_compared(x), *(_at_scale(x, scale) for scale in SCALES)], 1))
 
 
 def _compared(x: Tensor) -> Tensor:
@@ -97,12 +85,12 @@ def _compared(x: Tensor) -> Tensor:
 
 def _at_scale(x: Tensor, scale: float) -> Tensor:
     """x: (B, 1, h, w). _BY_SCALE responses, (B, _BY_SCALE, h, w), normalised for the scale."""
-    size, grid = x.shape[-2:], _grid(x.shape[-2:], scale)
-    x = _shrunk(x, grid.factor)
-    mean = _blurred(x, grid.kernel)
-    wide = _blurred(torch.cat([x, x.square()], 1), grid.wide)
+    size, (factor, scale) = x.shape[-2:], _grid(x.shape[-2:], scale)
+    x = _shrunk(x, factor)
+    mean = _blurred(x, scale)
+    wide = _blurred(torch.cat([x, x.square()], 1), 2 * scale)
     deviation = (wide[:, 1:] - wide[:, :1].square()).clamp_min(0).sqrt()
-    return enlarge(torch.cat([mean, _structure(mean, grid.scale), deviation], 1), size)
+    return enlarge(torch.cat([mean, _structure(mean, scale), deviation], 1), size)
 
 
 def _structure(mean: Tensor, scale: float) -> Tensor:
@@ -117,23 +105,24 @@ def _structure(mean: Tensor, scale: float) -> Tensor:
 
 def blur(x: Tensor, scale: float) -> Tensor:
     """Gaussian mean of standard deviation ``scale``, (B, c, h, w) as x; wide ones on a smaller grid."""
-    grid = _grid(x.shape[-2:], scale)
-    return enlarge(_blurred(_shrunk(x, grid.factor), grid.kernel), x.shape[-2:])
+    factor, scale = _grid(x.shape[-2:], scale)
+    return enlarge(_blurred(_shrunk(x, factor), scale), x.shape[-2:])
+
+
+def _blurred(x: Tensor, scale: float) -> Tensor:
+    down, across = (_smoothing(side, scale, x.device) for side in x.shape[-2:])
+    return down @ x @ across.mT
 
 
 @cache
-def _gaussian(scale: float) -> np.ndarray:
-    """Not a tensor: one that was made in inference mode could not be kept for training."""
-    return gaussian_1d(torch.tensor(scale), truncated=3.0).numpy()
-
-
-def _blurred(x: Tensor, kernel: np.ndarray) -> Tensor:
-    if cpu_filters.usable(x):
-        return cpu_filters.convolve(x, kernel)
-    channels, reach = x.shape[1], len(kernel) // 2
-    row = torch.from_numpy(kernel).to(x).view(1, 1, 1, -1).expand(channels, -1, -1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), row, groups=channels)
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), row.mT, groups=channels)
+@torch.inference_mode(False)  # what is kept may be trained with
+def _smoothing(side: int, scale: float, device: torch.device) -> Tensor:
+    """(side, side), the Gaussian mean of rows or columns as a matrix, the border repeated: one product with it is
+    faster than a convolution of so few channels."""
+    kernel = gaussian_1d(torch.tensor(scale), truncated=3.0)
+    reach = len(kernel) // 2
+    each = F.pad(torch.eye(side)[:, None], (reach, reach), mode="replicate")
+    return F.conv1d(each, kernel[None, None])[:, 0].mT.contiguous().to(device)
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,11 +131,10 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
 
 
-def _grid(size: torch.Size, scale: float) -> cpu_filters.Grid:
-    """The grid of pictures of ``size`` where ``scale`` is about _FULL."""
+def _grid(size: torch.Size, scale: float) -> tuple[int, float]:
+    """How many pixels of pictures of ``size`` become one, so that ``scale`` is about _FULL; and what it is there."""
     factor = min(2 ** max(0, math.floor(math.log2(scale / _FULL))), *size)
-    scale = scale / factor
-    return cpu_filters.Grid(scale, factor, _gaussian(scale), _gaussian(2 * scale))
+    return factor, scale / factor
 
 
 def _shrunk(x: Tensor, factor: int) -> Tensor:
@@ -155,22 +143,10 @@ def _shrunk(x: Tensor, factor: int) -> Tensor:
 
 def enlarge(x: Tensor, size: torch.Size) -> Tensor:
     """x, (B, c, h, w), interpolated to ``size``, (H, W)."""
-    if x.shape[-2:] == size:
-        return x
-    return add_enlarged(x.new_zeros(*x.shape[:2], *size), x)
-
-
-def add_enlarged(found: Tensor, x: Tensor) -> Tensor:
-    """The sum of ``found``, (B, c, H, W), which may be overwritten, and x, (B, c, h, w), interpolated to its size."""
-    if cpu_filters.usable(found, x):
-        found = found.contiguous()
-        cpu_filters.add_enlarged(found, x)
-        return found
-    return found + F.interpolate(x, found.shape[-2:], mode="bilinear", align_corners=False)
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def _standardised(x: Tensor, least: float = _LEAST) -> Tensor:
-    if cpu_filters.usable(x):
-        return cpu_filters.standardise(x, least)
     x = x - x.mean((2, 3), keepdim=True)
-    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + least)
+    deviation = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True) / math.sqrt(x[0, 0].numel())
+    return x / (deviation + least)

@@ -6,7 +6,7 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -169,7 +169,9 @@ class ProxyPromptGenerator(nn.Module):
 
         maps: for the fine readout.
         """
-        return self.colour(target, self.select(target, memory), lambda: self.read(memory, maps))
+        context = self.select(target, memory)
+        prior, second = self.read(memory, maps)
+        return ProxyPrompt(self.colorize(target, context), self._dense(target, context), context, prior, second)
 
     def select(self, target: Tensor, memory: SupportMemory) -> Tensor:
         """E_ctx (eqs. 6 and 7), (B, N, C, H, W), as :func:`select_context`; the rest of what :meth:`forward` says."""
@@ -177,21 +179,19 @@ class ProxyPromptGenerator(nn.Module):
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
         return select_context(target, memory) if self.config.selection else mean_context(target, memory)
 
-    def colour(
-        self, target: Tensor, context: Tensor, read: Callable[[], tuple[Tensor | None, Tensor | None]]
-    ) -> ProxyPrompt:
-        """The prompt, of what :meth:`select` found and of what :meth:`read` will have."""
-        batch, objects = context.shape[:2]
+    def colorize(self, target: Tensor, context: Tensor) -> Tensor:
+        """P (eqs. 8 to 11) of what :meth:`select` found: (B, N, T, C)."""
+        context = context.to(target.dtype)
         if self.colorization is not None:
-            tokens = self.colorization(target, context.to(target.dtype))
-        else:
-            pooled = F.avg_pool2d(context.flatten(0, 1).to(target.dtype), _TOKEN)
-            tokens = pooled.flatten(2).transpose(1, 2).unflatten(0, (batch, objects))
-        dense = None
-        if self.dense is not None:
-            dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        prior, second = read()
-        return ProxyPrompt(tokens, dense, context, prior, second)
+            return self.colorization(target, context)
+        pooled = F.avg_pool2d(context.flatten(0, 1), _TOKEN)
+        return pooled.flatten(2).transpose(1, 2).unflatten(0, context.shape[:2])
+
+    def _dense(self, target: Tensor, context: Tensor) -> Tensor | None:
+        """The dense prompt, (B, N, C, H, W), of what :meth:`select` found; None without one."""
+        if self.dense is None:
+            return None
+        return self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, context.shape[:2])
 
     def read(self, memory: SupportMemory, maps: Pyramid | None) -> tuple[Tensor | None, Tensor | None]:
         """What the fine readout says, and what it does for the second look, (B, N, h, w) each; None without one."""

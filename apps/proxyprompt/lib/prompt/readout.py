@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt import cpu_filters
-from lib.prompt.filters import CHANNELS, add_enlarged, all_channels, distinct_responses, distinct_weights
+from lib.prompt.filters import CHANNELS, all_channels, distinct_responses, distinct_weights, enlarge
 
 _HATS = 5  # along each side of the image; bilinear
 _FAINT = 1e-4  # mean square of a position's channels that counts as nothing
@@ -101,8 +100,6 @@ class FineReadout(nn.Module):
     @classmethod
     def _read_level(cls, level: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of both parts. weights: (B, N, 2 c). Returns (B, N, h, w)."""
-        if cpu_filters.usable(level, weights):
-            return cpu_filters.read_level(level, weights, _FAINT)
         return torch.einsum("bdhw,bnd->bnhw", cls._both_parts(level), weights)
 
     @staticmethod
@@ -112,20 +109,30 @@ class FineReadout(nn.Module):
             yield F.relu(responses - knot)
             yield F.relu(-knot - responses)
 
+    @staticmethod
+    def _read_pieces(responses: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of :meth:`_pieces`. weights: (B, N, pieces, c). Returns (B, N, h, w).
+
+        A pair of pieces is the positive and the negative part of what lies beyond a knot.
+        """
+        found = 0
+        for knot, of_pair in zip(_KNOTS, weights.unflatten(2, (-1, 2)).unbind(2), strict=True):
+            beyond = F.softshrink(responses, knot) if knot else responses
+            above, below = of_pair.unbind(2)  # (B, N, c) each
+            found = found + torch.einsum("bdhw,bnd->bnhw", beyond, (above - below) / 2)
+            found = found + torch.einsum("bdhw,bnd->bnhw", beyond.abs(), (above + below) / 2)
+        return found
+
     @classmethod
     def _add_filtered(cls, found: Tensor, pictures: Tensor, weights: Tensor) -> Tensor:
         """weights: (B, N, pieces, CHANNELS). The weighted sum of all pieces of all filters, and of ``found``,
-        (B, N, h, w), which may be overwritten."""
+        (B, N, h, w)."""
         gray, chunks = distinct_responses(pictures)
         weights, at = distinct_weights(weights, gray), 0
         for chunk in chunks:
             own = weights[..., at : at + chunk.shape[1]]
             at += chunk.shape[1]
-            if cpu_filters.usable(chunk, own):
-                cpu_filters.add_pieces(found, chunk, own, _KNOTS, _FARTHEST)
-            else:
-                for piece, factors in zip(cls._pieces(chunk.clamp(-_FARTHEST, _FARTHEST)), own.unbind(2), strict=True):
-                    found = found + torch.einsum("bdhw,bnd->bnhw", piece, factors)
+            found = found + cls._read_pieces(chunk.clamp(-_FARTHEST, _FARTHEST), own)
         return found
 
     @staticmethod
@@ -211,7 +218,7 @@ class FineReadout(nn.Module):
             found = self._placed(of_place, size)
             found = self._add_filtered(found, maps.picture, of_pieces.unflatten(-1, (-1, CHANNELS)))
             for level, factors in zip(levels, of_levels, strict=True):
-                found = add_enlarged(found, self._read_level(level, factors))  # after the sum, which comes to the same
+                found = found + enlarge(self._read_level(level, factors), size)  # the sum first comes to the same
             return found * self.log_scale.exp()
 
 

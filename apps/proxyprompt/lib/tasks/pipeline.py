@@ -34,9 +34,7 @@ PRESENT = 0.5
 PLACED = 0.5
 """And when the place of the slice in its volume is at least so good, compared with the best one."""
 _WORK = 32 * 32
-"""Objects times grid positions that are decoded at once on a CPU, by all its threads or by each of them: more leave its
-caches and take longer each."""
-_SHARES = 8
+"""Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
 
 
@@ -168,8 +166,7 @@ class Pipeline:
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
-        each = max(1, work // (self._foundation.grid**2 * objects))
-        return each * min(torch.get_num_threads(), _SHARES) if self._segmenter.side_by_side else each
+        return max(1, work // (self._foundation.grid**2 * objects))
 
     def _key(self, kind: str, *parts: object) -> str:
         return content_key(kind, self._segmenter.weights_sha256, *parts)
