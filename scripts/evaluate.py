@@ -3,7 +3,7 @@
 
     python scripts/evaluate.py --data DIR --shots 0 --supports 4 --seeds 3 --json FILE
     python scripts/evaluate.py --data A --data B --supports 1 2 4 8 --json FILE --markdown FILE --overlays FOLDER
-    python scripts/evaluate.py --data DIR --weights runs/atto/atto-5.safetensors --limit-targets 8 --supports 4
+    python scripts/evaluate.py --data DIR --weights runs/pretrain/atto-6.safetensors --limit-targets 8 --supports 4
     python scripts/evaluate.py --data DIR --compare --train-minutes 5 --unet-minutes 5 --mixed-precision --json FILE
     python scripts/evaluate.py --data eyes --structures rim=1,cup=2,disc=1+2 --methods proxyprompt copy dynunet
 
@@ -48,12 +48,10 @@ PAPER = {
     "supports": [1, 2, 4, 8],
     "seeds": 100,
     "methods": ["proxyprompt"],
-    "no_dense_proxy": True,
 }
 COMPARE = {
     "supports": [16],
     "methods": ["proxyprompt", "finetuned", "finetuned_paper", "dynunet", "dynunet_plateau"],
-    "other_foundation": ROOT / "apps" / "proxyprompt" / "model" / "atto-2-foundation.safetensors",
 }
 
 
@@ -72,7 +70,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument(
         "--paper",
         action="store_true",
-        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, no dense proxy",
+        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone",
     )
     data.add_argument(
         "--compare",
@@ -115,7 +113,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="an atto file whose foundation all methods but proxyprompt use, such as one without a generator",
     )
-    model.add_argument("--no-dense-proxy", action="store_true", help="proxyprompt without its dense proxy (ablation)")
     model.add_argument(
         "--mask-quality",
         type=float,
@@ -171,7 +168,6 @@ def method_options(options: argparse.Namespace, unrelated):
         adapter=options.adapter,
         peers=tuple(options.peers),
         image_size=options.image_size,
-        dense_proxy=not options.no_dense_proxy,
         other=options.other_foundation,
         mask_quality=tuple(options.mask_quality),
         inverted=options.inverted,

@@ -115,6 +115,7 @@ class ProxyPromptApp(MONAILabelApp):
             "cache": self.cache,
             "proposals": self.proposals,
             "supports": self.options.supports,
+            "everywhere": self.options.paper,
         }
         return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 
@@ -307,7 +308,6 @@ class ProxyPromptApp(MONAILabelApp):
             image_size=options.image_size,
             adapter=version,
             adapters=self.adapters,
-            dense_proxy=options.use_dense_proxy(),
             device=self._device,
             verify=not options.allow_unverified_weights,
             merge=merge,

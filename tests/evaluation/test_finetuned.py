@@ -20,7 +20,7 @@ SHORT = FinetuneConfig(
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return write_tiny_atto(tmp_path_factory.mktemp("model"), readout=False)
+    return write_tiny_atto(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

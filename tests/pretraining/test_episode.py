@@ -29,7 +29,7 @@ def test_it_makes_the_very_prompt_that_the_generator_serves(model, episode):
         group, member = divmod(target, 4)
         rows = 4 * group + supports[group, member].nonzero()[:, 0]
         valid = torch.ones(1, len(rows), 2, dtype=torch.bool)
-        memory = model.generator.remember(episode.features.embedding[rows][None], contexts[rows][None], valid)
+        memory = model.generator.encode_support(episode.features.embedding[rows][None], contexts[rows][None], valid)
         served = model.generator(episode.features.embedding[target : target + 1], memory)
         torch.testing.assert_close(made.tokens[target], served.tokens[0], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(made.context[target], served.context[0], atol=1e-4, rtol=1e-3)

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportMemory, select_context, selective_map
+from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportEncoding, select_context, selective_map
 
 
 def memory_of(sets=1, objects=2, dim=16, positions=40, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return SupportMemory(
+    return SupportEncoding(
         keys=torch.randn(sets, positions, dim, generator=g),
         values=torch.randn(sets, objects, positions, dim, generator=g),
         valid=torch.ones(sets, objects, positions, dtype=torch.bool),

@@ -10,7 +10,7 @@ from lib.prompt.generator import WITHOUT, GeneratorConfig, ProxyPromptGenerator,
 @pytest.fixture(scope="module")
 def generator():
     torch.manual_seed(0)
-    return ProxyPromptGenerator(GeneratorConfig(dim=32, grid=4, width=16, depth=2, heads=4, dense_proxy=True)).eval()
+    return ProxyPromptGenerator(GeneratorConfig(dim=32, grid=4, width=16, depth=2, heads=4)).eval()
 
 
 def draw(pairs, objects, targets, size=64, seed=1):
@@ -24,7 +24,7 @@ def draw(pairs, objects, targets, size=64, seed=1):
 def prompt(generator, images, masks, features, target, valid=None, padding=None):
     contexts = generator.encode_pair(images, masks)
     valid = torch.ones(masks.shape[:2], dtype=torch.bool) if valid is None else valid
-    memory = generator.remember(features[None], contexts[None], valid[None], padding=padding)
+    memory = generator.encode_support(features[None], contexts[None], valid[None], padding=padding)
     return generator(target, memory)
 
 
@@ -35,7 +35,6 @@ def test_any_number_of_supports_objects_targets_and_pixels(generator, pairs, obj
     found = prompt(generator, *draw(pairs, objects, targets, size))
     grid = size // 16
     assert found.tokens.shape == (targets, objects, grid * grid // 16, 32)
-    assert found.dense.shape == (targets, objects, 32, grid, grid)
     assert found.tokens.isfinite().all()
 
 
@@ -76,7 +75,7 @@ def test_padded_positions_have_no_say(generator):
     padding[..., 3] = True
     contexts = generator.encode_pair(images, masks)[None]
     valid = torch.ones(1, 2, 1, dtype=torch.bool)
-    memory = generator.remember(features[None], contexts, valid, padding=padding)
+    memory = generator.encode_support(features[None], contexts, valid, padding=padding)
     assert not memory.valid.unflatten(2, (2, 4, 4))[..., 3].any()
     memory.values.unflatten(2, (2, 4, 4))[..., 3, :] = 1e6
     assert generator(target, memory).tokens.abs().max() < 1e4
@@ -133,7 +132,7 @@ def test_without_selection_every_position_gets_the_same():
     assert torch.allclose(found.context[0], found.context[1])  # and every target, since nothing looks at it
     images, masks, features, target = draw(3, 2, 1)
     valid = torch.tensor([[True, True], [True, False], [False, True]])
-    memory = variant.remember(features[None], variant.encode_pair(images, masks)[None], valid[None])
+    memory = variant.encode_support(features[None], variant.encode_pair(images, masks)[None], valid[None])
     mean = memory.values[0, 0, :32].mean(0)  # 16 positions of each of the first two supports
     assert torch.allclose(variant(target, memory).context[0, 0, :, 0, 0], mean, atol=1e-5)
 

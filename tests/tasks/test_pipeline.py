@@ -59,7 +59,7 @@ def by_hand(segmenter, study, index, selection):
         masks.append(foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry))
         contexts.append(segmenter.encode_pair(prepared, masks[-1])[0])
     valid = torch.from_numpy(selection.valid)
-    memory = segmenter.remember(Features.join(features), torch.stack(contexts), valid, torch.cat(masks))
+    memory = segmenter.encode_support(Features.join(features), torch.stack(contexts), valid)
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([index])))
     decoded = segmenter.segment(segmenter.encode(prepared), memory)
     return foundation.postprocess(decoded.mask_logits, geometry)[0].numpy(), decoded.presence_logit[0].sigmoid().numpy()

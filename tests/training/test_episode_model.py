@@ -30,11 +30,10 @@ def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
     for target, picture in enumerate(episodes.pictures):
         chosen = [episodes.pictures[int(i)] for i in episodes.supports[target].nonzero()]
         images, masks = torch.stack([p.image for p in chosen]), torch.stack([p.masks for p in chosen])
-        memory = segmenter.remember(
+        memory = segmenter.encode_support(
             segmenter.encode(images),
             segmenter.encode_pair(images, masks),
             torch.ones(masks.shape[:2], dtype=torch.bool),
-            masks,
             solved=False,
         )
         alone = segmenter.segment(segmenter.encode(picture.image[None]), memory)

@@ -124,7 +124,7 @@ class Scene:
             masks = self.foundation.preprocess_masks(masks, geometry)
             contexts = self.segmenter.encode_pair(prepared, masks)
             valid = torch.ones(pairs, self.objects, dtype=torch.bool, device=self.device)
-            memory = self.segmenter.remember(features, contexts, valid, masks)
+            memory = self.segmenter.encode_support(features, contexts, valid)
             decoded = self.segmenter.segment(features[:1], memory)
             segmentation_loss(decoded, masks[:1, :, :size, :size]).total.backward()
         finally:

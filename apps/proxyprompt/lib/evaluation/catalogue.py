@@ -29,7 +29,7 @@ class MethodOptions:
     """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version;
     peers: those of its rivals, which become methods of their own.
 
-    image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
+    image_size: None for what the weights are for. other: an atto file whose
     foundation the methods without a generator use, whose names then tell it, and finetuned_paper. mask_quality,
     inverted: proxyprompt once more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and
     with supports from there. train_minutes: for each draw of a fine-tuned method. unet_*: see
@@ -44,7 +44,6 @@ class MethodOptions:
     adapter: Path | None = None
     peers: tuple[Path, ...] = ()
     image_size: int | None = None
-    dense_proxy: bool = True
     other: Path | None = None
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
@@ -139,7 +138,6 @@ def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]
         image_size=options.image_size,
         adapter=options.adapter and options.adapter.stem,
         adapters=store,
-        dense_proxy=None if options.dense_proxy else False,
         device=options.device,
     )
     return segmenter, seen, header

@@ -27,12 +27,11 @@ from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
 from lib.foundation.base import Features, Prompts
+from lib.foundation.click_maps import ClickMaps, draw_marks
 from lib.foundation.pretrained_trunk import MEAN, STD, PretrainedTrunk
-from lib.foundation.refiner import draw_marks
 from lib.foundation.sam2 import CONFIGS, Sam2
 
 SUBPIXELS = 2  # along each side of a position at stride 4: SAM 2's decoder has four mask tokens
-LOGIT_SCALE = 0.1  # of mask prompts
 
 
 @dataclass(frozen=True)
@@ -155,35 +154,6 @@ class FourierPosition(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, h, w). Returns (B, C, h, w), the same for all."""
         return self._layer[0](tuple(x.shape[-2:]))[None].expand(len(x), -1, -1, -1).to(x.dtype)
-
-
-class ClickMaps(nn.Module):
-    """Clicks and boxes as they lie in the image, added to the decoder's dense prompt."""
-
-    def __init__(self, dim: int, *, width: int = 32) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(4, width, 2, stride=2),
-            LayerNorm2d(width),
-            nn.GELU(),
-            nn.Conv2d(width, width, 2, stride=2),
-            LayerNorm2d(width),
-            nn.GELU(),
-            nn.Conv2d(width, dim, 3, padding=1),
-        )
-
-    def forward(self, marks: Tensor, masks: Tensor | None) -> Tensor:
-        """Args and result.
-
-        Args:
-            marks: (B*N, 3, S/4, S/4), from ``draw_marks``: inside, outside, box.
-            masks: (B*N, 1, S/4, S/4) logits of a mask prompt, or None.
-
-        Returns:
-            (B*N, C, S/16, S/16).
-        """
-        last = torch.zeros_like(marks[:, :1]) if masks is None else LOGIT_SCALE * masks.to(marks.dtype)
-        return self.layers(torch.cat([marks, last], 1))
 
 
 class Atto(Sam2):

@@ -36,14 +36,12 @@ class Features:
 
     embedding: (B, C, H, W). high_res: empty, or SAM 2's projected maps at stride 4 and 8,
     ((B, C/8, 4H, 4W), (B, C/4, 2H, 2W)). padding: None, or (B, H, W) bool, True where a position holds nothing but
-    padding: such positions leave the selective map's softmax and the pooling. picture: None, or (B, 3, h, w), the
-    prepared images themselves, 256 pixels or a little more on a side, for what looks at pixels.
+    padding: such positions leave the selective map's softmax and the pooling.
     """
 
     embedding: Tensor
     high_res: tuple[Tensor, ...] = ()
     padding: Tensor | None = None
-    picture: Tensor | None = None
 
     def __getitem__(self, index) -> Features:
         """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
@@ -51,7 +49,7 @@ class Features:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """By name, to be kept; :meth:`from_tensors` takes them back."""
-        tensors = {"embedding": self.embedding, "padding": self.padding, "picture": self.picture}
+        tensors = {"embedding": self.embedding, "padding": self.padding}
         tensors |= {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
@@ -62,7 +60,7 @@ class Features:
         embedding, *high_res = (
             x.contiguous(memory_format=torch.channels_last) for x in (tensors["embedding"], *levels)
         )
-        return cls(embedding, tuple(high_res), tensors.get("padding"), tensors.get("picture"))
+        return cls(embedding, tuple(high_res), tensors.get("padding"))
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
@@ -75,12 +73,10 @@ class Features:
             whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
             padding = [w if p.padding is None else p.padding for p, w in zip(parts, whole, strict=True)]
             padding = torch.cat([p.to(device) for p in padding])
-        pictures = [p.picture for p in parts]
         return cls(
             torch.cat([p.embedding.to(device) for p in parts]),
             tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
             padding,
-            None if pictures[0] is None else torch.cat([picture.to(device) for picture in pictures]),
         )
 
 
@@ -95,10 +91,9 @@ class Points(NamedTuple):
 class Prompts:
     """Everything a request can say about N objects in B images; all fields may stand together.
 
-    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding.
-    points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits, resized to the S/4 that
-    decoders take. prior: (B, N, h, w) logits, a fine first guess for a foundation with a mask refiner; others take
-    none.
+    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding, for
+    comparison models. points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits,
+    resized to the S/4 that decoders take.
     """
 
     proxy: Tensor | None = None
@@ -106,7 +101,6 @@ class Prompts:
     points: Points | None = None
     boxes: Tensor | None = None
     masks: Tensor | None = None
-    prior: Tensor | None = None
 
     def batch(self) -> tuple[int, int]:
         """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
@@ -116,7 +110,6 @@ class Prompts:
             "points": None if self.points is None else self.points.coords,
             "boxes": self.boxes,
             "masks": self.masks,
-            "prior": self.prior,
         }
         shapes = {name: tuple(t.shape[:2]) for name, t in given.items() if t is not None}
         if not shapes:
@@ -130,8 +123,7 @@ class Prompts:
 class Decoded:
     """What the mask decoder says of N objects in B images.
 
-    mask_logits: (B, N, s, s), never gated by presence; s is S/4, with a mask refiner S/2, or the side of the picture
-    where a fine readout has a say. presence_logit, iou: (B, N).
+    mask_logits: (B, N, s, s), never gated by presence; s is S/4, ``atto``'s S/2. presence_logit, iou: (B, N).
     object_pointer: (B, N, C).
     """
 

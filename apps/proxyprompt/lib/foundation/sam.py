@@ -169,11 +169,11 @@ class Sam(Foundation):
 
     def _check(self, prompts: Prompts, images: int, objects: int) -> None:
         """ValueError for a prompt whose shape the decoder would only stumble over later, or silently broadcast."""
-        grid, quarter = self.grid, 4 * self.grid
+        quarter = 4 * self.grid
         coords, labels = (None, None) if prompts.points is None else prompts.points
         expected = {
             "proxy": (prompts.proxy, ("T", self.dim)),
-            "dense": (prompts.dense, (self.dim, grid, grid)),
+            "dense": (prompts.dense, (self.dim, self.grid, self.grid)),
             "boxes": (prompts.boxes, (4,)),
             "masks": (prompts.masks, (quarter, quarter)),
             "points.coords": (coords, ("P", 2)),

@@ -1,4 +1,4 @@
-"""SAM 2, and ``atto``, a smaller one with a convolutional trunk, behind :class:`lib.foundation.base.Foundation`.
+"""SAM 2 behind :class:`lib.foundation.base.Foundation`.
 
 The published package's own modules do the work. Its predictors are not used: they run without gradients, hold state,
 and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3).
@@ -6,7 +6,6 @@ and skip memory attention on the first frame, where the proxy prompt must enter 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files
 
 import torch
@@ -18,12 +17,9 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
 from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
-from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
-from lib.foundation.trunk import ConvolutionalTrunk
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
-PICTURE = 256  # pixels along each side of what is kept of an image, at least
 
 CONFIGS = {
     "sam2.1_hiera_tiny": "sam2.1_hiera_t.yaml",
@@ -32,28 +28,17 @@ CONFIGS = {
     "sam2.1_hiera_large": "sam2.1_hiera_l.yaml",
 }
 
-ATTO = {
-    "dim": 128,
-    "mem_dim": 64,
-    "widths": [48, 96, 192, 256],
-    "depths": [2, 2, 3, 1],
-    "top_down_levels": [0, 1, 2, 3],  # SAM 2 has [2, 3]: here the fine maps see the coarse ones too
-    "memory_layers": 2,
-    "memory_feed_forward": 256,
-    "refiner": 32,  # channels of the mask refiner; 0 for none
-}
-
 
 class Sam2(Foundation):
     """A :class:`SAM2Base`; square images whose side is a multiple of 64. Clicks, boxes, masks, proxy and memory."""
 
     remembers = True
 
-    def __init__(self, *, name: str, model: SAM2Base, image_size: int, refiner: MaskRefiner | None = None) -> None:
+    def __init__(self, *, name: str, model: SAM2Base, image_size: int) -> None:
         super().__init__()
         if image_size < STEP or image_size % STEP:
             raise ValueError(f"{name}: image_size {image_size}; expected a positive multiple of {STEP}")
-        self.name, self.image_size, self.model, self.refiner = name, image_size, model, refiner
+        self.name, self.image_size, self.model = name, image_size, model
         self.dim, self.mem_dim = model.hidden_dim, model.mem_dim
         self.stride = model.backbone_stride
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -81,11 +66,7 @@ class Sam2(Foundation):
 
     def encode(self, images: Tensor) -> Features:
         maps = self.model.forward_image(images)["backbone_fpn"]
-        picture = None
-        if self.refiner is not None:
-            finer = self.image_size // PICTURE
-            picture = F.avg_pool2d(images, finer) if finer > 1 else images
-        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
+        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         batch, objects = prompts.batch()
@@ -96,11 +77,8 @@ class Sam2(Foundation):
         coords, labels = _clicks_and_corners(prompts, embedding)
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
-        decoder, marks = self.model.sam_mask_decoder, None
+        decoder = self.model.sam_mask_decoder
         dense = self._dense_prompt(coords, labels, prompts, dense)
-        if self.refiner is not None:
-            marks = draw_marks(coords, labels, self.image_size)
-            dense = dense + self.refiner.dense(marks)
         masks, iou, tokens, presence = decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.model.sam_prompt_encoder.pe_layer(tuple(embedding.shape[-2:]))[None].to(embedding.dtype),
@@ -110,16 +88,7 @@ class Sam2(Foundation):
             high_res_features=high_res,
         )
         masks = self._masks(masks)
-        if self.refiner is not None:
-            prior = None
-            if prompts.prior is not None:
-                size = [CELLS * side for side in masks.shape[-2:]]
-                prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
-            entered = _per_object(self.refiner.enter_maps(*features.high_res), objects)
-            masks, evidence = self.refiner(masks, entered, marks, prior)
-            presence = presence + evidence
-        learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
-        if decoder.dynamic_multimask_via_stability and not learned:
+        if decoder.dynamic_multimask_via_stability and prompts.proxy is None and prompts.dense is None:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
         pointer = self._point_to_object(tokens[:, 0], presence)
         return Decoded(
@@ -215,7 +184,7 @@ class Sam2(Foundation):
         encoder = self.model.sam_prompt_encoder
         built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
         coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
-        masks = prompts.prior if prompts.masks is None else prompts.masks
+        masks = prompts.masks
         if masks is not None:
             quarter = self.image_size // 4
             masks = self._resize(masks.flatten(0, 1)[:, None].float(), (quarter, quarter))
@@ -277,54 +246,6 @@ def build_sam2_model(name: str, image_size: int = 1024) -> SAM2Base:
         "dynamic_multimask_stability_thresh": 0.98,
     }
     return _instantiate(config)
-
-
-def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256) -> Sam2:
-    """``atto``: SAM 2's configuration cut down, on its own trunk. config: see :data:`ATTO`; stored with the weights."""
-    given = dict(config or {})
-    unknown = sorted(set(given) - set(ATTO))
-    if unknown:
-        raise ValueError(f"unknown atto options {unknown}; expected some of {', '.join(ATTO)}")
-    c = {**ATTO, **given}
-    base = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS["sam2.1_hiera_tiny"])).model
-    grid, dim = image_size // 16, c["dim"]
-    layer = {"d_model": dim, "dim_feedforward": c["memory_feed_forward"]}
-    attention = {"embedding_dim": dim, "feat_sizes": [grid, grid]}
-    changes = {
-        "image_size": image_size,
-        "image_encoder": {
-            "neck": {
-                "d_model": dim,
-                "backbone_channel_list": list(c["widths"])[::-1],
-                "fpn_top_down_levels": c["top_down_levels"],
-                "position_encoding": {"num_pos_feats": dim},
-            },
-        },
-        "memory_attention": {
-            "d_model": dim,
-            "num_layers": c["memory_layers"],
-            "layer": {
-                **layer,
-                "self_attention": attention,
-                "cross_attention": {**attention, "kv_in_dim": c["mem_dim"]},
-            },
-        },
-        "memory_encoder": {
-            "in_dim": dim,
-            "out_dim": c["mem_dim"],
-            "position_encoding": {"num_pos_feats": c["mem_dim"]},
-            "mask_downsampler": {"embed_dim": dim},
-            "fuser": {"layer": {"dim": dim}},
-        },
-    }
-    config = OmegaConf.merge(base, changes)
-    trunk = f"{ConvolutionalTrunk.__module__}.{ConvolutionalTrunk.__qualname__}"
-    config.image_encoder.trunk = {"_target_": trunk, "widths": list(c["widths"]), "depths": list(c["depths"])}
-    model, refiner = _instantiate(config), None
-    if c["refiner"]:
-        masks, fine, middle = model.sam_mask_decoder.num_mask_tokens, dim // 8, dim // 4
-        refiner = MaskRefiner(masks=masks, fine=fine, middle=middle, dim=dim, width=c["refiner"])
-    return Sam2(name="atto", model=model, image_size=image_size, refiner=refiner)
 
 
 def _instantiate(config) -> SAM2Base:

@@ -138,8 +138,8 @@ def draw_supports(episode: Episode, self_support: float, random: torch.Generator
 def generate(generator: ProxyPromptGenerator, episode: Episode, supports: Tensor) -> Proxied:
     """P of every image from its supports.
 
-    As ``ProxyPromptGenerator.remember`` and ``forward``, but each image's A_agg is made once for all the targets that
-    it supports, and the selective map is held, to carry the masks over too.
+    As ``ProxyPromptGenerator.encode_support`` and ``forward``, but each image's A_agg is made once for all the targets
+    that it supports, and the selective map is held, to carry the masks over too.
     """
     features, masks = episode.features.embedding, episode.full_masks
     size = features.shape[-2:]

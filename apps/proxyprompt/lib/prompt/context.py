@@ -15,47 +15,29 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class SupportMemory:
+class SupportEncoding:
     """What is kept of a support set; depends on nothing of the target.
 
     keys: (E, M, C), the support features. values: (E, N, M, C), A_agg. valid: (E, N, M) bool, False where a position
     is padding or its support does not declare the object.
-
-    Of the fine readout, where there is one: moments: (E, K, N, D + 1, D), what is known of each pair; solution:
-    (E, N, D), if it is known already; second: (E, N, R), of :mod:`lib.second_look`. redrawn: (E, N) bool, which objects
-    the version's :mod:`lib.cascade` draws again; None without one.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
-    moments: Tensor | None = None
-    solution: Tensor | None = None
-    second: Tensor | None = None
-    redrawn: Tensor | None = None
 
-    def only(self, index: int) -> SupportMemory:
-        """What is kept for one of the N objects; from here on, objects know nothing of each other."""
+    def only(self, index: int) -> SupportEncoding:
+        """That of one of the N objects; from here on, objects know nothing of each other."""
         one = slice(index, index + 1)
-        moments = None if self.moments is None else self.moments[:, :, one]
-        rest = (None if x is None else x[:, one] for x in (self.solution, self.second, self.redrawn))
-        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, *rest)
+        return SupportEncoding(self.keys, self.values[:, one], self.valid[:, one])
 
-    def repeated(self, times: int) -> SupportMemory:
+    def repeated(self, times: int) -> SupportEncoding:
         """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
 
-        def repeat(x: Tensor | None) -> Tensor | None:
-            if x is None:
-                return None
+        def repeat(x: Tensor) -> Tensor:
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
 
-        return SupportMemory(*(repeat(getattr(self, part.name)) for part in fields(self)))
-
-    def declared_moments(self) -> Tensor:
-        """(E, N, D + 1, D), the moments added over the pairs whose support declares the object."""
-        pairs = self.moments.shape[1]
-        declared = self.valid.unflatten(2, (pairs, -1)).any(-1)  # (E, N, K)
-        return torch.einsum("enk,eknrd->enrd", declared.to(self.moments.dtype), self.moments)
+        return SupportEncoding(*(repeat(getattr(self, part.name)) for part in fields(self)))
 
 
 class ResBlock(nn.Module):
@@ -127,7 +109,7 @@ def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> 
     return scores.softmax(1)
 
 
-def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
+def select_context(target: Tensor, memory: SupportEncoding) -> Tensor:
     """E_ctx = A_agg softmax(S) (eq. 7) as attention, without ever holding the map.
 
     The squares of the keys are a bias of the logits, and so is what no object may be read from. All is computed in
@@ -159,7 +141,7 @@ def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
     return context.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
 
-def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
+def mean_context(target: Tensor, memory: SupportEncoding) -> Tensor:
     """E_ctx without a selection: the mean of A_agg over the valid positions, the same everywhere.
 
     target: (B, C, H, W). Returns (B, N, C, H, W).

@@ -46,6 +46,7 @@ class ProxyPromptInfer(InferTask):
         cache: ContentCache,
         proposals: Proposals,
         supports: int = 4,
+        everywhere: bool = False,
     ) -> None:
         super().__init__(
             type=self.kind,
@@ -54,7 +55,16 @@ class ProxyPromptInfer(InferTask):
             description=f"{self.purpose} {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
-        self._proposals = proposals
+        self._proposals, self._everywhere = proposals, everywhere
+
+    def _options(self, request: Mapping[str, Any], *, agreement: bool = True) -> Options:
+        return parse_options(
+            request,
+            adapters=self._models.versions(),
+            count=self._supports,
+            agreement=agreement,
+            everywhere=self._everywhere,
+        )
 
     def is_valid(self) -> bool:
         return True
@@ -94,7 +104,7 @@ class ProxyPromptInfer(InferTask):
         """
         latencies = Latencies()
         with as_monailabel("segmentation", StudyError):
-            options = parse_options(request, adapters=self._models.versions(), count=self._supports)
+            options = self._options(request)
             segmenter = self._models.get(options.adapter)
             image = request["image"]
             with latencies.of("read"):
@@ -193,7 +203,6 @@ class ProxyPromptInfer(InferTask):
             "slices": int(masks.present()[:, n].sum()),
             "slices_searched": int(masks.searched()[:, n].sum()),
             "voxels": int((labels == id).sum()),
-            "redrawn": masks.redrawn[n],
             "agreement": None if agreement is None else round(agreement, 4),
         }
 

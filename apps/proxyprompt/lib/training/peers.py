@@ -108,9 +108,7 @@ class Peer(Segmenter):
         """Nothing: (K, N, 0)."""
         return masks.new_zeros(*masks.shape[:2], 0)
 
-    def remember(
-        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, compare: bool = True
-    ) -> None:
+    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> None:
         """Nothing is learnt from supports."""
 
     def answer(self, features: Features, pictures: Sequence[Picture], structures: Sequence[int]) -> Decoded:
