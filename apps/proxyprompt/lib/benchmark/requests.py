@@ -37,7 +37,9 @@ def request_rows(
         volume = Scene(segmenter, folder, pairs=PAIRS, objects=objects, slices=slices, cache=cache)
         whole, floor = compare(volume.request, partial(_repeat, volume.floor, slices), budget=budget, rounds=ROUNDS)
         note = f"{whole / slices:.2f} s a slice against {floor / slices:.2f} s, {slices} slices, K={PAIRS}"
-        yield Row(part, f"cached request over floor, N={objects}, a volume's slice", whole / floor, "x", OVER_FLOOR, note=note)
+        yield Row(
+            part, f"cached request over floor, N={objects}, a volume's slice", whole / floor, "x", OVER_FLOOR, note=note
+        )
     scene, coloured = (
         Scene(segmenter, folder, pairs=PAIRS, objects=1, cache=cache, colour=colour) for colour in (False, True)
     )
