@@ -141,7 +141,6 @@ def config_of(options: argparse.Namespace, cases: int):
     given = {name: value for name, value in vars(options).items() if name in known and value is not None}
     if options.peer:
         given = {"trainable": PEERS[options.peer], **given}
-    elif options.foundation.startswith("atto") and generator_of(options) is not None:
     if options.paper:
         return FinetuneConfig.paper(**{"members": max(2, cases), **given})
     return FinetuneConfig.defaults(options.foundation, **given)
