@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from lib.foundation.adapted import adapt, adapted_state
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Prompts
 from lib.foundation.checkpoints import CheckpointError
 from lib.foundation.lora import add_lora, has_lora
 from lib.foundation.sam import Sam
-from lib.foundation.sam2 import build_atto
 
 
 @pytest.fixture
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}, 64)
+        return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=64)
 
 
 def shake(foundation):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from tiny_sam2 import build_tiny_sam2
 
 from lib.foundation.base import MemoryBank, Points, Prompts
-from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
+from lib.foundation.sam2 import Sam2, build_sam2_model
 
 PROMPTS = {
     "point": ([[120, 80]], [1], None),
@@ -64,9 +65,7 @@ def small(image_size, *, stability):
     """A narrow SAM 2 of the package's classes, its decoder set up as the package's builder does or left plain."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
-        config["refiner"] = 0  # which SAM 2 does not have
-        foundation = build_atto(config, image_size).eval()
+        foundation = build_tiny_sam2(image_size)
     decoder = foundation.model.sam_mask_decoder
     decoder.dynamic_multimask_via_stability = stability
     decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh = 0.05, 0.98
@@ -116,7 +115,7 @@ def test_hiera_tiny_equals_predictor(photo, image_size):
 @pytest.mark.parametrize("frames", [0, 2])
 def test_memory_attention_of_several_objects_is_the_packages_own(frames):
     torch.manual_seed(0)
-    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_feed_forward": 32}, 64)
+    foundation = build_tiny_sam2(64, memory_layers=2)
     features, proxy = foundation.encode(torch.rand(2, 3, 64, 64)), torch.randn(2, 3, 5, 32)
     decoded = foundation.decode(features, Prompts(proxy=proxy))
     remembered = foundation.remember_frame(features, decoded.mask_logits, decoded)

@@ -81,10 +81,6 @@ def test_padded_positions_have_no_say(generator):
     assert generator(target, memory).tokens.abs().max() < 1e4
 
 
-def test_the_dense_proxy_is_zero_at_first(generator):
-    assert prompt(generator, *draw(2, 2, 1)).dense.abs().max() == 0
-
-
 def test_an_object_without_any_support_is_refused(generator):
     images, masks, features, target = draw(2, 2, 1)
     with pytest.raises(ValueError, match=r"no support declares \(set, object\) \[\[0, 1\]\]"):
@@ -104,11 +100,11 @@ TINY = {"dim": 32, "grid": 4, "width": 16, "depth": 1, "heads": 4}
 @pytest.mark.parametrize("without", [(), ("ccm",)])
 def test_ablations_give_prompts_of_the_same_shape_and_learn(context, without):
     torch.manual_seed(0)
-    options = ablation(without, context) | {"dense_proxy": True}
+    options = ablation(without, context)
     variant = ProxyPromptGenerator(GeneratorConfig(**TINY, **options)).eval()
     found = prompt(variant, *draw(2, 2, 3))
-    assert found.tokens.shape == (3, 2, 1, 32) and found.dense.shape == (3, 2, 32, 4, 4)
-    (found.tokens.square().mean() + (found.dense - 1).square().mean()).backward()
+    assert found.tokens.shape == (3, 2, 1, 32)
+    found.tokens.square().mean().backward()
     missing = [name for name, p in variant.named_parameters() if p.grad is None]
     assert not missing
 
@@ -138,9 +134,9 @@ def test_without_selection_every_position_gets_the_same():
 
 
 def test_what_can_be_left_out_is_told():
-    assert ablation(["csm", "dense"]) == {"context": "none", "selection": False, "dense_proxy": False}
+    assert ablation(["csm", "ccm"]) == {"context": "none", "selection": False, "colorization": False}
     assert ablation((), "vit", full_size=True) == {"context": "vit", "width": 768, "depth": 12}
-    with pytest.raises(ValueError, match="unknown part vim; expected some of csm, ccm, dense, readout"):
+    with pytest.raises(ValueError, match="unknown part vim; expected some of csm, ccm"):
         ablation(["vim"])
     with pytest.raises(ValueError, match="part of the csm"):
         ablation(["csm"], "vit")

@@ -17,8 +17,6 @@ from lib.prompt.colorization import ContextualColorization
 from lib.prompt.context import BridgeUnit, SupportEncoding, mean_context, select_context
 from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
 
-_TOKEN = 4  # positions along each side of what becomes one token without colorization
-
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -173,5 +171,5 @@ class ProxyPromptGenerator(nn.Module):
         context = context.to(target.dtype)
         if self.colorization is not None:
             return self.colorization(target, context)
-        pooled = F.avg_pool2d(context.flatten(0, 1), _TOKEN)
+        pooled = F.avg_pool2d(context.flatten(0, 1), 2 ** (self.config.halvings // 2))
         return pooled.flatten(2).transpose(1, 2).unflatten(0, context.shape[:2])
