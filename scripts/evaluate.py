@@ -12,6 +12,8 @@ Decathlon), or is a MONAI Label folder. Groups (patients) are split once into a 
 are drawn from the pool for every seed, and every method gets the same ones and the same targets:
 
   proxyprompt   the app's own way, exactly as the server answers a request
+  proxyprompt:p-only, :without-selection, :without-p   the same model with parts taken away: the proxy prompt and
+                nothing else; made of the mean support instead of the selective map's; not given at all
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)

@@ -130,11 +130,11 @@ def test_help_teaches(capsys):
 
 def test_the_papers_protocol_and_options_on_top_of_it():
     paper = evaluate.parse(["--data", "x", "--paper", "--seeds", "5"])
-    assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
+    assert (paper.shots, paper.supports, paper.seeds) == (16, [1, 2, 4, 8], 5)
     assert paper.methods == ["proxyprompt"]
     assert evaluate.parse(["--data", "x", "--paper", "--methods", "box"]).methods == ["box"]
     trained = evaluate.parse(["--data", "x", "--compare", "--supports", "10"])
     assert trained.supports == [10] and set(evaluate.COMPARE["methods"]) == set(trained.methods) <= set(METHODS)
     assert trained.other_foundation.is_file()
     plain = evaluate.parse(["--data", "x"])
-    assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)
+    assert (plain.shots, plain.supports, plain.seeds) == (0, [4], 3)

@@ -59,6 +59,10 @@ class Segmenter(nn.Module):
         self.foundation, self.generator = foundation, generator
         self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
 
+    def options(self) -> dict[str, object]:
+        """What the generator must be built with again."""
+        return self.generator.config.to_dict()
+
     def encode(self, images: Tensor) -> Features:
         """images: (B, 3, S, S), from ``foundation.preprocess``."""
         return self.foundation.encode(images)
