@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.studies.errors import StudyError
+from lib.studies.padding import usual_limits
 
 # name -> (centre, width) in Hounsfield units
 CT_WINDOWS = {
@@ -90,7 +91,7 @@ class IntensitySettings:
             return Bounds(0.0, 65535.0)
         if isinstance(self.window, tuple):
             return _window(*self.window)
-        hounsfield = modality == "CT" or (modality in (None, "OT") and looks_like_hounsfield(low, high))
+        hounsfield = modality == "CT" or (modality in (None, "OT") and looks_like_hounsfield(voxels, low, high))
         if hounsfield and self.window != "percentile":
             return _window(*CT_WINDOWS["soft-tissue" if self.window == "auto" else self.window])
         step = max(1, voxels.size // SAMPLE)
@@ -104,8 +105,17 @@ def names() -> tuple[str, ...]:
     return ("auto", "percentile", *CT_WINDOWS)
 
 
-def looks_like_hounsfield(low: float, high: float) -> bool:
-    """Whether a gray volume of unknown modality spans air to soft tissue as CT does, and no other modality."""
+def looks_like_hounsfield(voxels: np.ndarray, low: float, high: float) -> bool:
+    """Whether a gray volume of unknown modality spans air to soft tissue as CT does, and no other modality.
+
+    Args:
+        voxels: finite, any shape; a few that are far off from all others do not count.
+        low, high: their smallest and largest value.
+    """
+    if low < -4096 or high > 32767:
+        usual = usual_limits(voxels)
+        kept = voxels[(voxels >= usual[0]) & (voxels <= usual[1])]
+        low, high = float(kept.min()), float(kept.max())
     return -4096 <= low <= -500 and 100 <= high <= 32767
 
 

@@ -14,6 +14,7 @@ from lib.studies.errors import StudyError
 from lib.studies.intensity import Bounds, IntensitySettings, normalise
 from lib.studies.label_files import read_label_on, write_label_on
 from lib.studies.orientation import Cut, cut
+from lib.studies.padding import without_padding
 from lib.studies.readers import Raster, read_raster
 
 __all__ = ["Study", "StudyError", "read_study"]
@@ -43,7 +44,8 @@ class Study:
     ``warnings``, texts for the user; ``tags``, DICOM tags of the file.
 
     StudyError for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one; values
-    that are not finite are replaced by the smallest finite one, with a warning.
+    that are not finite or are padding (:mod:`lib.studies.padding`) are replaced by the smallest other one, and left out
+    of the statistics, with a warning.
     """
 
     def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
@@ -65,12 +67,13 @@ class Study:
         self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
         self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
         self.pixel_spacing = tuple(pixels)
-        self._voxels, note = _finite(self.path, turned)
-        self.warnings = tuple(note) + raster.notes
+        self._voxels, measured, notes = without_padding(self.path, turned)
+        self.warnings = notes + raster.notes
         for text in self.warnings:
             logger.warning("%s: %s", self.path, text)
         try:
-            self.bounds: Bounds = intensity.bounds(self._voxels, modality=known, colour=raster.colour)
+            values = self._voxels if measured is None else self._voxels[measured]
+            self.bounds: Bounds = intensity.bounds(values, modality=known, colour=raster.colour)
         except StudyError as e:
             raise StudyError(f"{self.path}: {e}") from None
         self.modality = known or ("RGB" if raster.colour else "OT")
@@ -203,21 +206,6 @@ def _cut(raster: Raster, modality: str | None) -> Cut:
     if flat:
         return Cut("image", cut(raster.grid, frames=True).alignment)
     return cut(raster.grid, frames=raster.frames)
-
-
-def _finite(path: Path, voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Voxels with every NaN and infinity replaced by the smallest finite value, and what there is to say about it."""
-    if voxels.dtype.kind != "f":
-        return voxels, []
-    finite = np.isfinite(voxels)
-    if finite.all():
-        return voxels, []
-    if not finite.any():
-        raise StudyError(f"{path}: no voxel has a finite value (all NaN or infinite); export it again")
-    lowest = voxels[finite].min()
-    missing = voxels.size - int(finite.sum())
-    text = f"{missing} of {voxels.size} voxels are NaN or infinite; they were replaced by the smallest value {lowest:g}"
-    return np.where(finite, voxels, lowest), [text]
 
 
 def _three(gray: np.ndarray) -> np.ndarray:
