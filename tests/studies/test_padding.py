@@ -79,6 +79,13 @@ def test_ct_with_padding_is_still_ct(tmp_path, value, modality):
     assert study_of(tmp_path / "a.nii", padded(CT, value, dtype=np.int16), modality).bounds == (-160, 240)
 
 
+@pytest.mark.parametrize("value", [-2000, -3024, -8192, -32768])
+def test_padding_may_stand_for_the_air_of_a_ct(tmp_path, value):
+    body = RNG.choice([-100, 0, 40, 60, 300], (6, 40, 40))
+    assert study_of(tmp_path / "ct.nii", padded(body, value, dtype=np.int16)).bounds == (-160, 240)
+    assert study_of(tmp_path / "mr.nii", padded(MR, value, dtype=np.int16)).bounds != (-160, 240)
+
+
 def test_a_single_voxel_below_the_hounsfield_scale_does_not_hide_a_ct(tmp_path):
     values = CT.astype(np.int16)
     values[0, 0, 0] = -32768

@@ -24,10 +24,12 @@ MOST = 4  # padding values of one study
 
 class Padded(NamedTuple):
     """voxels: with every padding value replaced by the smallest measured one. measured: (bool, same shape) where there
-    was something to see, None for everywhere. notes: texts for the user."""
+    was something to see, None for everywhere. smallest: the lowest number taken for padding, if any. notes: texts for
+    the user."""
 
     voxels: np.ndarray
     measured: np.ndarray | None
+    smallest: float | None
     notes: tuple[str, ...]
 
 
@@ -44,7 +46,7 @@ def without_padding(path: Path, voxels: np.ndarray) -> Padded:
     Raises:
         StudyError: no voxel has a finite value.
     """
-    measured, notes = None, []
+    measured, smallest, notes = None, None, []
     if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
         if not finite.any():
             raise StudyError(f"{path}: no voxel has a finite value (all NaN or infinite); export it again")
@@ -59,6 +61,7 @@ def without_padding(path: Path, voxels: np.ndarray) -> Padded:
         count = 0 if far is None else int(far.sum())
         if count and count >= SHARE * voxels.size:
             values = np.unique(voxels[far])
+            smallest = float(values[0])
             shown = ", ".join(f"{v:g}" for v in values) if len(values) <= MOST else f"{values[0]:g} to {values[-1]:g}"
             notes.append(
                 f"{count} of {voxels.size} voxels ({count / voxels.size:.2g}) hold {shown}, far off from all others: "
@@ -66,8 +69,8 @@ def without_padding(path: Path, voxels: np.ndarray) -> Padded:
             )
             measured = ~far if measured is None else measured & ~far
     if measured is None:
-        return Padded(voxels, None, ())
-    return Padded(np.where(measured, voxels, voxels[measured].min()), measured, tuple(notes))
+        return Padded(voxels, None, None, ())
+    return Padded(np.where(measured, voxels, voxels[measured].min()), measured, smallest, tuple(notes))
 
 
 def _far(voxels: np.ndarray, measured: np.ndarray | None) -> np.ndarray | None:

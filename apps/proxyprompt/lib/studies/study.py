@@ -67,13 +67,13 @@ class Study:
         self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
         self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
         self.pixel_spacing = tuple(pixels)
-        self._voxels, measured, notes = without_padding(self.path, turned)
+        self._voxels, measured, padding, notes = without_padding(self.path, turned)
         self.warnings = notes + raster.notes
         for text in self.warnings:
             logger.warning("%s: %s", self.path, text)
         try:
             values = self._voxels if measured is None else self._voxels[measured]
-            self.bounds: Bounds = intensity.bounds(values, modality=known, colour=raster.colour)
+            self.bounds: Bounds = intensity.bounds(values, modality=known, colour=raster.colour, padding=padding)
         except StudyError as e:
             raise StudyError(f"{self.path}: {e}") from None
         self.modality = known or ("RGB" if raster.colour else "OT")
