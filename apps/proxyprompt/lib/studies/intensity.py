@@ -130,7 +130,7 @@ def looks_like_hounsfield(voxels: np.ndarray, padding: float | None = None) -> b
         usual = usual_limits(voxels)
         kept = voxels[(voxels >= usual[0]) & (voxels <= usual[1])]
         low, high = float(kept.min()), float(kept.max())
-    if not (-4096 <= low and 100 <= high <= 32767):
+    if not (low >= -4096 and 100 <= high <= 32767):
         return False
     return low <= AIR or (padding is not None and padding <= AIR and np.percentile(voxels, PERCENTILES[0]) <= FAT)
 

@@ -46,7 +46,8 @@ class Raster:
     array_shape, transposed: the array that the file's own library gives: (i, j, k) order, or transposed to (k, j, i);
     without colour, with the library's own number of axes. header: nibabel's image for NIfTI. geometry: as ITK holds
     it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient. instances: of DICOM,
-    the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
+    the SOPInstanceUID and the frame, from 1, behind each index of the third axis. origins: of DICOM, (nk, 3) LPS mm,
+    where its first pixel really lies, which ITK's even grid says only of an even stack; None where nobody knows.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Raster:
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     instances: tuple[tuple[str, int], ...] = ()
+    origins: np.ndarray | None = None
 
     @property
     def grid(self) -> Grid:
@@ -259,8 +261,18 @@ def is_dicom_path(path: Path) -> bool:
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Whether the file calls itself DICOM."""
+    """Whether the file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag."""
     if not path.is_file():
         return False
     with open(path, "rb") as f:
-        return f.read(132)[128:] == b"DICM"
+        head = f.read(132)
+    return head[128:] == b"DICM" or _starts_with_a_tag(head)
+
+
+def _starts_with_a_tag(head: bytes) -> bool:
+    """Group 0002 or 0008, which every DICOM object begins with, a low element, and a type or a short length."""
+    if len(head) < 132:
+        return False
+    group, element, length = struct.unpack("<HHI", head[:8])
+    explicit = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"DA", b"TM", b"SH", b"LO")
+    return group in (0x0002, 0x0008) and element <= 0x0070 and (explicit or 0 < length <= 128)

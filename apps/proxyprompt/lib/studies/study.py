@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from lib.studies.errors import StudyError
 from lib.studies.intensity import Bounds, IntensitySettings, normalise
-from lib.studies.label_files import read_label_on, write_label_on
+from lib.studies.label_files import read_label_map, write_label_on
+from lib.studies.label_map import LabelMap
 from lib.studies.orientation import Cut, cut
 from lib.studies.padding import without_padding
 from lib.studies.readers import Raster, read_raster
@@ -146,7 +148,12 @@ class Study:
         picture is compared by size only. A DICOM SEG and a NRRD may leave slices out. StudyError
         otherwise, naming both grids.
         """
-        return np.ascontiguousarray(self._cut.alignment.apply(read_label_on(self._raster, Path(path))))
+        return self.read_label_map(path).values
+
+    def read_label_map(self, path: str | Path) -> LabelMap:
+        """The same with the names that the file itself gives its values, and what there is to say about it."""
+        found = read_label_map(self._raster, Path(path))
+        return replace(found, values=np.ascontiguousarray(self._cut.alignment.apply(found.values)))
 
     def locate(self, voxel: Sequence[float]) -> tuple[int, int, int]:
         """(slice, row, column) of a voxel (x, y, z) of the file, the inverse of :meth:`to_grid`.
