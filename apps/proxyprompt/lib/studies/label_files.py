@@ -21,7 +21,7 @@ from lib.studies.segmentation_nrrd import is_segmentation_nrrd, read_segmentatio
 
 logger = logging.getLogger(__name__)
 
-ROUNDING = 1e-3  # labels that were stored with a scale factor, or as float, are whole numbers but for this
+ROUNDING = 5e-3  # labels that were stored with a scale factor, or as float, are whole numbers but for this
 WRITABLE_PICTURES = (".png", ".tif", ".tiff", ".bmp")
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 
@@ -128,9 +128,11 @@ def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
     if len(columns_rows) == 2 and values.shape == (*columns_rows, 1):
         return values.reshape(image.grid.size)
     if values.shape != image.grid.size:
+        turned = image.orientation >= 5 and values.shape[1::-1] == image.grid.size[:2]
+        hint = "draw it on the pixels as they are stored, or save the image upright" if turned else ""
         raise StudyError(
             f"{label.path}: the label picture has {_by(values.shape)} pixels (columns x rows x pages), "
-            f"the image {image.path} {_by(image.grid.size)}; pair it with the image it was drawn on"
+            f"the image {image.path} {_by(image.grid.size)}; {hint or 'pair it with the image it was drawn on'}"
         )
     return values
 

@@ -15,7 +15,7 @@ from lib.studies.errors import StudyError
 from lib.studies.intensity import Bounds, IntensitySettings, normalise
 from lib.studies.label_files import read_label_map, write_label_on
 from lib.studies.label_map import LabelMap
-from lib.studies.orientation import Cut, cut
+from lib.studies.orientation import Cut, cut, upright
 from lib.studies.padding import without_padding
 from lib.studies.readers import Raster, read_raster
 
@@ -211,7 +211,7 @@ def _cut(raster: Raster, modality: str | None) -> Cut:
     if flat and not np.allclose(np.abs(raster.grid.direction), np.eye(3)):
         flat = False  # colour with real axes: turned as any other image
     if flat:
-        return Cut("image", cut(raster.grid, frames=True).alignment)
+        return upright(Cut("image", cut(raster.grid, frames=True).alignment), raster.orientation)
     return cut(raster.grid, frames=raster.frames)
 
 
