@@ -76,7 +76,9 @@ def test_padding_that_was_interpolated_is_padding_too(tmp_path):
 @pytest.mark.parametrize("value", [-1024, -2000, -3024, -8192, -32768])
 @pytest.mark.parametrize("modality", [None, "CT", "OT"])
 def test_ct_with_padding_is_still_ct(tmp_path, value, modality):
-    assert study_of(tmp_path / "a.nii", padded(CT, value, dtype=np.int16), modality).bounds == (-160, 240)
+    study = study_of(tmp_path / "a.nii", padded(CT, value, dtype=np.int16), modality)
+    assert study.bounds == (-160, 240) and not study.images(range(6))[:, 0, OUTSIDE].any()
+    assert not study.warnings  # a window does not mind what is below it
 
 
 @pytest.mark.parametrize("value", [-2000, -3024, -8192, -32768])

@@ -25,12 +25,13 @@ MOST = 4  # padding values of one study
 class Padded(NamedTuple):
     """voxels: with every padding value replaced by the smallest measured one. measured: (bool, same shape) where there
     was something to see, None for everywhere. smallest: the lowest number taken for padding, if any. notes: texts for
-    the user."""
+    the user; about: one more, on the padding."""
 
     voxels: np.ndarray
     measured: np.ndarray | None
     smallest: float | None
     notes: tuple[str, ...]
+    about: str = ""
 
 
 def without_padding(path: Path, voxels: np.ndarray) -> Padded:
@@ -46,7 +47,7 @@ def without_padding(path: Path, voxels: np.ndarray) -> Padded:
     Raises:
         StudyError: no voxel has a finite value.
     """
-    measured, smallest, notes = None, None, []
+    measured, smallest, notes, about = None, None, [], ""
     if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
         if not finite.any():
             raise StudyError(f"{path}: no voxel has a finite value (all NaN or infinite); export it again")
@@ -63,14 +64,14 @@ def without_padding(path: Path, voxels: np.ndarray) -> Padded:
             values = np.unique(voxels[far])
             smallest = float(values[0])
             shown = ", ".join(f"{v:g}" for v in values) if len(values) <= MOST else f"{values[0]:g} to {values[-1]:g}"
-            notes.append(
+            about = (
                 f"{count} of {voxels.size} voxels ({count / voxels.size:.2g}) hold {shown}, far off from all others: "
                 "taken for padding, shown black and left out of the gray scale"
             )
             measured = ~far if measured is None else measured & ~far
     if measured is None:
         return Padded(voxels, None, None, ())
-    return Padded(np.where(measured, voxels, voxels[measured].min()), measured, smallest, tuple(notes))
+    return Padded(np.where(measured, voxels, voxels[measured].min()), measured, smallest, tuple(notes), about)
 
 
 def _far(voxels: np.ndarray, measured: np.ndarray | None) -> np.ndarray | None:

@@ -69,15 +69,18 @@ class Study:
         self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
         self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
         self.pixel_spacing = tuple(pixels)
-        self._voxels, measured, padding, notes = without_padding(self.path, turned)
-        self.warnings = notes + raster.notes
-        for text in self.warnings:
-            logger.warning("%s: %s", self.path, text)
+        padded = without_padding(self.path, turned)
+        self._voxels, self.warnings = padded.voxels, padded.notes + raster.notes
+        values = self._voxels if padded.measured is None else self._voxels[padded.measured]
+        known_by = {"modality": known, "colour": raster.colour}
         try:
-            values = self._voxels if measured is None else self._voxels[measured]
-            self.bounds: Bounds = intensity.bounds(values, modality=known, colour=raster.colour, padding=padding)
+            self.bounds: Bounds = intensity.bounds(values, padding=padded.smallest, **known_by)
         except StudyError as e:
             raise StudyError(f"{self.path}: {e}") from None
+        if padded.about and (padded.notes or intensity.bounds(turned, **known_by) != self.bounds):
+            self.warnings = (padded.about, *self.warnings)  # a window of a CT does not mind what is far below it
+        for text in self.warnings:
+            logger.warning("%s: %s", self.path, text)
         self.modality = known or ("RGB" if raster.colour else "OT")
         self.intensity = intensity
 
