@@ -177,6 +177,8 @@ def _pairs(images: Path, labels: Path, channel: str = "") -> list[_Pair]:
     """By name. channel: nnU-Net's mark of the first channel, which the image may carry and the label does not."""
     known, pairs = _listed(images), []
     for id, label in _listed(labels).items():
+        if id + channel not in known and id not in known:
+            id = id.removesuffix(".seg")  # a.seg.nrrd, as 3D Slicer calls the segmentation of a.nrrd
         image = known.get(id + channel) or known.get(id)
         if image is None:
             raise StudyError(f"{label}: no image of this name in {images}; expected {id}{channel} with any suffix")
