@@ -219,6 +219,15 @@ def test_frames_of_another_orientation_are_refused(tmp_path):
         read_study(tmp_path / "e.dcm")
 
 
+def test_time_points_in_one_file_are_refused(tmp_path):
+    ds = functional_groups(dicom(VOLUME, sop=ENHANCED_MR, modality="MR", frames=6), [0, 1, 2, 0, 1, 2])
+    ds.save_as(tmp_path / "e.dcm")
+    with pytest.raises(
+        StudyError, match=r"6 images at 3 places.*frame 1 of e\.dcm and frame 4 of e\.dcm lie at one pl"
+    ):
+        read_study(tmp_path / "e.dcm")
+
+
 def test_several_clips_in_a_folder_are_refused_by_name(tmp_path):
     (tmp_path / "us").mkdir()
     for n in range(2):

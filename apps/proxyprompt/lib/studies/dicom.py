@@ -136,11 +136,12 @@ def _arrangement(path: Path, frames: Sequence[Frame], places: Sequence) -> tuple
     if not moved.all():
         at = int(np.flatnonzero(~moved)[0])
         pair = [int(order[at]), int(order[at + 1])]
-        one, other = (frames[i] for i in pair)
+        one, other = (frames[i].header for i in pair)
+        apart = f" and {difference(one, other)}" if one is not other else ""
         raise StudyError(
             f"{path}: holds {len(places)} images at {int(moved.sum()) + 1} places (a time series of volumes, or slices "
-            f"that are there twice): {_named(frames, pair[0])} and {_named(frames, pair[1])} lie at one place and "
-            f"{difference(one.header, other.header)}; expected one volume or one moving slice: export one time point, "
+            f"that are there twice): {_named(frames, pair[0])} and {_named(frames, pair[1])} lie at one place"
+            f"{apart}; expected one volume or one moving slice: export one time point, "
             "or take away what does not belong"
         )
     if not (np.diff(along) > 0).all() and not (np.diff(along) < 0).all():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from lib.studies.errors import StudyError
 from lib.studies.readers import DAMAGE, DICOM, has_dicom_magic, suffix_of
 
 logger = logging.getLogger(__name__)
+
+Values = tuple[float, ...] | None
 
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -234,52 +236,47 @@ def _refuse_clips(path: Path, images: Sequence[Image]) -> None:
 
 def _refuse_mixture(path: Path, images: Sequence[Image]) -> None:
     """A scout, a secondary capture or anything else that is no slice of the stack which the others make up."""
-
-    def axes(image: Image) -> Hashable:
-        given = image.header.get("ImageOrientationPatient")
-        return None if place_of(image.header) is None else tuple(float(v) for v in given)
-
-    def size(image: Image) -> Hashable:
-        header = image.header
-        return int(header.Rows), int(header.Columns), int(header.get("SamplesPerPixel", 1))
-
-    def spacing(image: Image) -> Hashable:
-        given = image.header.get("PixelSpacing")
-        return tuple(float(v) for v in given) if given else None
-
-    def near(tolerance: float, relative: bool = False) -> Callable[[Hashable, Hashable], bool]:
-        def same(a: Hashable, b: Hashable) -> bool:
-            if a is None or b is None:
-                return a is b
-            allowed = tolerance * np.abs(b) if relative else tolerance
-            return len(a) == len(b) and bool((np.abs(np.subtract(a, b)) <= allowed).all())
-
-        return same
-
-    for key, same, what in (
-        (axes, near(SAME_AXES), "orientation (ImageOrientationPatient)"),
-        (size, near(0), "size (rows, columns, channels)"),
-        (spacing, near(SAME_SPACING, relative=True), "pixel spacing"),
+    for what, value_of, tolerance in (
+        ("orientation (ImageOrientationPatient)", _axes, {"atol": SAME_AXES, "rtol": 0}),
+        ("size (rows, columns, channels)", _size, {"atol": 0, "rtol": 0}),
+        ("pixel spacing", _spacing, {"atol": 0, "rtol": SAME_SPACING}),
     ):
-        values = [key(image) for image in images]
-        groups: list[tuple[Hashable, list[Image]]] = []
-        for value, image in zip(values, images, strict=True):
-            group = next((members for first, members in groups if same(value, first)), None)
-            if group is None:
-                groups.append((value, [image]))
-            else:
-                group.append(image)
-        if len(groups) == 1:
-            continue
+        groups: list[tuple[Values, list[str]]] = []
+        for image in images:
+            value = value_of(image.header)
+            names = next((names for known, names in groups if _same(value, known, tolerance)), None)
+            if names is None:
+                groups.append((value, names := []))
+            names.append(image.file.name)
         (usual, most), *odd = sorted(groups, key=lambda group: -len(group[1]))
-        files = _listed([image.file.name for _, members in odd for image in members])
-        raise StudyError(
-            f"{path}: is no plain stack: {files} differs in {what} from the other {len(most)} images "
-            f"({_shown(odd[0][0])}, the others {_shown(usual)}); a scout or a capture? Put it in a folder of its own"
-        )
+        if odd:
+            files = _listed([name for _, names in odd for name in names])
+            raise StudyError(
+                f"{path}: is no plain stack: {files} differs in {what} from the other {len(most)} images "
+                f"({_shown(odd[0][0])}, the others {_shown(usual)}); a scout or a capture? Put it in a folder of its own"
+            )
 
 
-def _shown(value: Hashable) -> str:
+def _axes(header: Dataset) -> Values:
+    return None if place_of(header) is None else tuple(float(v) for v in header.ImageOrientationPatient)
+
+
+def _size(header: Dataset) -> Values:
+    return int(header.Rows), int(header.Columns), int(header.get("SamplesPerPixel", 1))
+
+
+def _spacing(header: Dataset) -> Values:
+    given = header.get("PixelSpacing")
+    return tuple(float(v) for v in given) if given else None
+
+
+def _same(a: Values, b: Values, tolerance: dict[str, float]) -> bool:
+    if a is None or b is None:
+        return a is b
+    return len(a) == len(b) and np.allclose(a, b, **tolerance)
+
+
+def _shown(value: Values) -> str:
     return "none" if value is None else "(" + ", ".join(f"{v:.4g}" for v in value) + ")"
 
 
