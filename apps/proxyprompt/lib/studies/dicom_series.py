@@ -253,7 +253,7 @@ def _refuse_mixture(path: Path, images: Sequence[Image]) -> None:
             files = _listed([name for _, names in odd for name in names])
             raise StudyError(
                 f"{path}: is no plain stack: {files} differs in {what} from the other {len(most)} images "
-                f"({_shown(odd[0][0])}, the others {_shown(usual)}); a scout or a capture? Put it in a folder of its own"
+                f"({_shown(odd[0][0])}, the others {_shown(usual)}); a scout, a capture? Put it in a folder of its own"
             )
 
 
