@@ -216,7 +216,9 @@ class ProxyPromptInfer(InferTask):
             said.append(
                 "a support is of the same patient or case as the target: do not judge the method by this result"
             )
+        labelled = self._library.catalogue.studies()
         for name in dict.fromkeys(used["id"] for used in supports):
+            said += [f"support {name}: {text}" for text in (labelled[name].notes if name in labelled else ())]
             if doubtful := self._library.doubtful(name):
                 said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
         if indexing := max((selection.indexing for selection in selections), default=0):
