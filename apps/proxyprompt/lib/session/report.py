@@ -64,7 +64,7 @@ def _is_usable(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is as :class:`lib.session.recorder.Recorder` writes it: the journal is a file, and may have been
     edited."""
     structures, clicks, supports = entry.get("structures"), entry.get("clicks", {}), entry.get("supports", [])
-    if not isinstance(structures, Mapping) or not isinstance(clicks, Mapping) or not isinstance(supports, list):
+    if not isinstance(structures, Mapping) or not isinstance(clicks, Mapping) or not isinstance(supports, list | tuple):
         return False
     if entry["event"] == LABEL and not (
         isinstance(entry.get("sha256"), str) and all(isinstance(found, Mapping) for found in structures.values())

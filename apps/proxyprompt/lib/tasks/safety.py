@@ -53,9 +53,10 @@ def check_id(value: object, what: str = "image id") -> str:
     return value
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, datastore: Datastore) -> None:
     """Only what the datastore lists as studies and labels may be stored: no settings, no list of studies, no code."""
-    name, patterns = os.path.basename(path), settings.MONAI_LABEL_DATASTORE_FILE_EXT
+    listed = (*settings.MONAI_LABEL_DATASTORE_FILE_EXT, *getattr(datastore, "_extensions", ()))
+    name, patterns = os.path.basename(path), dict.fromkeys(listed)
     if not any(fnmatch(name.lower(), pattern.lower()) for pattern in (*patterns, _SCRIBBLES)):
         valid = ", ".join(pattern.lstrip("*") for pattern in patterns)
         raise refuse(f"{name!r} is neither a study nor a label; valid files: {valid}")
@@ -72,7 +73,7 @@ def _checked(method: Callable) -> Callable:
         for name in given.keys() & _IDS:
             check_id(given[name], name.replace("_", " "))
         for name in given.keys() & _FILES:
-            _check_file(given[name])
+            _check_file(given[name], self)
         for name in given.keys() & _INFOS:
             check_info(given[name])
         return method(self, *args, **options)
