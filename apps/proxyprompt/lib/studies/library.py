@@ -29,7 +29,7 @@ from lib.studies.extents import Extent
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
-from lib.studies.readers import DAMAGE, is_dicom_path
+from lib.studies.readers import is_dicom_path
 from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
@@ -137,7 +137,7 @@ class Catalogue:
                     continue
                 try:
                     found = self._describe(study_id, image, label, info, named)
-                except (StudyError, *DAMAGE) as error:  # one label, or its info, must not stop all the others
+                except (ValueError, TypeError, KeyError, AttributeError) as error:  # its info may be edited by hand
                     found = str(error) if isinstance(error, StudyError) else f"{label.name} or its info: {error!r}"
                     logger.warning("labelled study %s cannot be used: %s", study_id, found)
                 self._known[study_id] = (stamp, found)

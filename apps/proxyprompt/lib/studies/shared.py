@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -29,21 +28,19 @@ from typing import Any
 
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
-from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
-from lib.files import keep_aside, stamp, write_json
+from lib.files import keep_aside, write_json
 from lib.studies.errors import StudyError, StudyExists
+from lib.studies.label_versions import LabelVersions, delete
 from lib.studies.names import split_suffix
 from lib.studies.same import same_bytes, same_image
 from lib.studies.study_list import parse_list
 
 logger = logging.getLogger(__name__)
 
-HISTORY = ".history"
 OVERWRITE = "overwrite"
 """In the info of an uploaded image: whether it may replace other pixels."""
-_SEG = ".seg"  # of 3D Slicer's segmentations, between name and suffix
 
 
 def _in_turn(method: Callable) -> Callable:
@@ -64,7 +61,7 @@ def _change(method: Callable) -> Callable:
     return call
 
 
-class SharedDatastore(LocalDatastore):
+class SharedDatastore(LabelVersions):
     """A :class:`LocalDatastore`, with the same arguments, for many at once.
 
     Every method here is about the folder on this machine, also in a class that has a remote datastore among its bases.
@@ -124,7 +121,7 @@ class SharedDatastore(LocalDatastore):
             for tag in list(study.labels):
                 self._delete_label(image_id, tag)
             path = Path(self._datastore.image_path()) / self._filename(image_id, study.image.ext)
-            _delete(path)
+            delete(path)
             self._reconcile_datastore()  # the base class waits for the folder's watcher
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -175,7 +172,7 @@ class SharedDatastore(LocalDatastore):
                 put()
                 study.image.ext = suffix
                 if target != there:
-                    _delete(there)
+                    delete(there)
             elif target == there and not same_bytes(there, Path(image_filename)):
                 put()  # the same pixels, but another header
             kept = study.image.info if same else {}
@@ -236,40 +233,6 @@ class SharedDatastore(LocalDatastore):
 
     def _to_id(self, file: str) -> tuple[str, str]:
         return split_suffix(file, [pattern.lower().lstrip("*") for pattern in self._extensions])
-
-    def _label_id(self, file: str) -> str:
-        """Whose label a file in a folder of labels is: the study of its name, or of what is before ``.seg`` in it."""
-        name = self._to_id(file)[0]
-        shorter = name.removesuffix(_SEG)
-        return shorter if name not in self._datastore.objects and shorter in self._datastore.objects else name
-
-    def _label_files(self, image_id: str, tag: str) -> list[Path]:
-        """Every file that is, or was, the label of a study."""
-        folder, known = Path(self._datastore.label_path(tag)), self._datastore.label(image_id, tag)
-        found = {path for path in _files_of(folder) if self._label_id(path.name) == image_id}
-        if known is not None:
-            found |= {folder / self._filename(image_id, known.ext)}
-        return sorted(path for path in found if os.path.lexists(path))
-
-    def _keep(self, path: Path, image_id: str, tag: str) -> None:
-        """Put a second name of a label's file into the history. Not of proposals: the model can make them again."""
-        if tag == DefaultLabelTag.ORIGINAL.value:
-            return
-        suffix = path.name.removeprefix(image_id)
-        kept = Path(self._datastore.label_path(None)) / HISTORY / tag / f"{image_id}.{stamp()}{suffix}"
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            kept.hardlink_to(path)
-        except OSError:  # not every file system has them
-            shutil.copy2(path, kept)
-
-    def _delete_label(self, image_id: str, tag: str) -> None:
-        for path in self._label_files(image_id, tag):
-            _delete(path)
-        of_this = re.compile(re.escape(image_id) + r"\.\d{8}T\d+Z\..*")
-        for path in _files_of(Path(self._datastore.label_path(None)) / HISTORY / tag):
-            if of_this.fullmatch(path.name):
-                _delete(path)
 
     # the list
 
@@ -347,22 +310,6 @@ def _seen(path: Path) -> tuple | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """Without the hidden ones, among which are those that are being written."""
-    try:
-        with os.scandir(folder) as entries:
-            return [Path(entry.path) for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager
