@@ -83,7 +83,8 @@ class ProxyPromptApp(MONAILabelApp):
     # what the base class asks for
 
     def init_datastore(self) -> Datastore:
-        datastore = guard(self._open_studies())
+        with starting(StudyError, OSError):
+            datastore = guard(self._open_studies())
         self._state = folder = self._state_folder(datastore)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
@@ -196,9 +197,10 @@ class ProxyPromptApp(MONAILabelApp):
         or a file that a session of this server holds.
         """
         store = datastore or self.datastore()
-        task = self._infers.get(request.get("model"))
+        model = request.get("model")
+        task = self._infers.get(model) if isinstance(model, str) else None
         if task is None:
-            raise refuse(f"there is no model {request.get('model')!r}; valid: {', '.join(self._infers)}")
+            raise refuse(f"there is no model {model!r}; valid: {', '.join(self._infers)}")
         image = request.get("image")
         session = request.get("session")
         if session is not None:
@@ -235,7 +237,7 @@ class ProxyPromptApp(MONAILabelApp):
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         strategy = request.get("strategy") or "random"
-        if strategy not in self._strategies:
+        if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
         return super().next_sample(request)
 

@@ -137,8 +137,8 @@ class Catalogue:
                     continue
                 try:
                     found = self._describe(study_id, image, label, info, named)
-                except StudyError as error:
-                    found = str(error)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:  # its info may be edited by hand
+                    found = str(error) if isinstance(error, StudyError) else f"{label.name} or its info: {error!r}"
                     logger.warning("labelled study %s cannot be used: %s", study_id, found)
                 self._known[study_id] = (stamp, found)
             for tag in before - self._tags():

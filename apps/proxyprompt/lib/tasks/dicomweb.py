@@ -91,6 +91,11 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         return {**self._listing().images.get(image_id, {}), **super().get_image_info(image_id)}
 
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Nothing: what is listed is what the archive holds, whatever lies beside the copies."""
+        return {}
+
     # copies
 
     def get_image_uri(self, image_id: str) -> str:
