@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -83,10 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    # On CPUs the fused attention's backward is many times slower than products and a softmax in bfloat16.
-    torch.backends.cuda.enable_flash_sdp(options.device != "cpu")
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     config, workers, writer = configure(options), [], None
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore otherwise
     try:
         train, back = split_tasks(task_folders(options.data), config.held_back)
         pool = GroupPool(options.runs / f"pool-{config.image_size}")

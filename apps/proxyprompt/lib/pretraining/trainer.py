@@ -19,6 +19,7 @@ from lib.foundation.atto import Atto, build_atto
 from lib.foundation.base import Decoded, Prompts
 from lib.foundation.checkpoints import load_safetensors, load_strictly
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+from lib.training.attention import trainable_attention
 from lib.training.losses import segmentation_loss
 
 from .config import PretrainConfig
@@ -107,6 +108,15 @@ class Pretrainer:
         data = self.pool.draw(groups, random, VIEWS if kind == "clip" else "*")
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
+        with trainable_attention(self.device):
+            figures, norm = self._descend(data, members, objects, kind)
+        self.average.update_parameters(self.model)
+        self.step += 1
+        return figures | {"norm": norm}
+
+    def _descend(self, data: list[Group], members: int, objects: int, kind: str) -> tuple[dict[str, float], float]:
+        """(figures, norm of the gradient) of one step of the optimiser."""
+        c = self.config
         with torch.autocast(self.device.type, torch.bfloat16):
             loss, figures = self._loss(self.model, data, members, objects, kind)
         if not torch.isfinite(loss):
@@ -115,9 +125,7 @@ class Pretrainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), c.clip)
         self.optimiser.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
-        return figures | {"loss": loss.item(), "norm": norm.item()}
+        return figures | {"loss": loss.item()}, norm.item()
 
     def _loss(
         self, model: Model, data: list[Group], members: int, objects: int, kind: str

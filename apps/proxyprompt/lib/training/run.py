@@ -14,6 +14,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from lib.training.attention import trainable_attention
 from lib.training.distributed import everywhere, rank, shared, wrapped
 from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
@@ -139,10 +140,11 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
         device = self._parameters[0].device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.in_bfloat16(device)):
-            loss: SegmentationLoss = self._loss(drawn)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        with trainable_attention(device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.in_bfloat16(device)):
+                loss: SegmentationLoss = self._loss(drawn)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
         if everywhere(not bool(torch.isfinite(loss.total) & torch.isfinite(norm))):
             return None
