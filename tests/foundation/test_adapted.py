@@ -71,7 +71,7 @@ def test_a_frozen_foundation_keeps_its_trainable_heads_only(fresh_sam, atto):
 def test_what_does_not_fit_is_refused(atto):
     config, state = adapted_state(atto, "whole")
     state.popitem()
-    with pytest.raises(CheckpointError, match="adapter-1 does not fit Sam2: 1 missing"):
+    with pytest.raises(CheckpointError, match="adapter-1 does not fit Atto: 1 missing"):
         adapt(atto, config, state, source="adapter-1")
     with pytest.raises(ValueError, match="unknown kind of adapter 'some'"):
         adapt(atto, {"kind": "some"}, {}, source="adapter-1")

@@ -142,7 +142,7 @@ def test_what_can_be_left_out_is_told():
         ablation(["csm"], "vit")
     with pytest.raises(ValueError, match="unknown context encoder 'mamba'; expected one of vim, vit"):
         ProxyPromptGenerator(GeneratorConfig(**TINY, context="mamba"))
-    assert set(WITHOUT) == {"csm", "ccm", "dense", "readout"}
+    assert set(WITHOUT) == {"csm", "ccm"}
 
 
 def test_at_the_papers_size_the_encoders_have_the_papers_parameters():
