@@ -236,7 +236,7 @@ class ProxyPromptApp(MONAILabelApp):
             raise
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        strategy = request.get("strategy") or "random"
+        strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
         if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
         return super().next_sample(request)

@@ -24,6 +24,7 @@ from monailabel.interfaces.exception import (
     MONAILabelError,
     MONAILabelException,
 )
+from pydantic import ValidationError
 
 from lib.studies.errors import StudyError, StudyExists
 
@@ -62,7 +63,7 @@ def install_answers(server: FastAPI) -> None:
     async def bad_json(request: Request, error: json.JSONDecodeError) -> JSONResponse:
         return _answer(request, 400, f"params is not valid JSON: {error}; send an object such as {{}}")
 
-    async def not_as_expected(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def not_as_expected(request: Request, error: RequestValidationError | ValidationError) -> JSONResponse:
         """What the web framework itself finds wrong with the parts of a request, each with what was expected."""
         return _answer(request, 400, "; ".join(map(_said, error.errors()[:_SAID])))
 
@@ -98,6 +99,7 @@ def install_answers(server: FastAPI) -> None:
     server.add_exception_handler(StudyError, unusable)
     server.add_exception_handler(json.JSONDecodeError, bad_json)
     server.add_exception_handler(RequestValidationError, not_as_expected)
+    server.add_exception_handler(ValidationError, not_as_expected)
     server.add_exception_handler(requests.RequestException, elsewhere)
     server.add_exception_handler(OSError, of_the_disk)
     server.add_exception_handler(Exception, failed)

@@ -36,12 +36,21 @@ _CHANGES = ("created", "modified", "moved", "deleted", "closed")
 class Arrivals(FileSystemEventHandler):
     """Watches a folder and all below it, but for hidden folders. Any number of threads may ask.
 
-    folder: of the studies. settled: called, in a thread of this object, whenever something has changed and nothing more
-    has come for a moment, and again as long as something is on its way.
+    folder: of the studies. settled: called, in a thread of this object, a moment after something has changed, and again
+    as long as something is on its way. listed: called when only the list of studies, the file ``list_name``, has
+    changed.
     """
 
-    def __init__(self, folder: str | Path, settled: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settled: Callable[[], object],
+        *,
+        list_name: str = "",
+        listed: Callable[[], object] = lambda: None,
+    ) -> None:
         self._folder, self._settled = Path(os.path.abspath(folder)), settled
+        self._list_name, self._listed = list_name, listed
         self._changed = threading.Condition()
         self._news = False
         self._touched: dict[str, float] = {}  # an entry directly in the folder -> when it had news
@@ -51,7 +60,7 @@ class Arrivals(FileSystemEventHandler):
 
     def start(self, observer: BaseObserver | None = None) -> None:
         """Begin to watch. observer: one that is not scheduled yet; the system's own by default, else polling."""
-        for candidate in [observer] if observer else [Observer(), PollingObserver()]:
+        for candidate in (observer or Observer(), PollingObserver()):
             try:
                 candidate.schedule(self, str(self._folder), recursive=True)
                 candidate.start()
@@ -90,6 +99,10 @@ class Arrivals(FileSystemEventHandler):
         paths = [os.fsdecode(path) for path in (event.src_path, getattr(event, "dest_path", "")) if path]
         inside = [path for path in paths if self._entry(path)]
         if not inside:
+            return
+        if all(self._entry(path) == self._list_name for path in inside):
+            if event.event_type in ("moved", "closed") or not self._tells_of_closing:  # it is whole
+                self._listed()
             return
         with self._changed:
             for path in inside:

@@ -101,7 +101,12 @@ class StudyFolder(SharedDatastore):
         if observer is not None:
             observer.unschedule_all()
             observer.stop()
-        self._arrivals = Arrivals(self._datastore_path, self.refresh)
+        self._arrivals = Arrivals(
+            self._datastore_path,
+            self.refresh,
+            list_name=os.path.basename(self._datastore_config_path),
+            listed=self._init_from_datastore_file,
+        )
         self._arrivals.start(type(observer)() if observer is not None else None)
 
     def _reconcile_datastore(self) -> None:
