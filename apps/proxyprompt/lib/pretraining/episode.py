@@ -126,7 +126,8 @@ def draw_supports(episode: Episode, self_support: float, random: torch.Generator
     first, and the target itself with a small chance."""
     groups, members = episode.groups, episode.members
     shows = episode.by_group(episode.masks.flatten(2).any(-1).float().mean(1)).cpu()  # (G, M), share of the objects
-    order = torch.rand(groups, members, members, generator=random) + (1 - shows)[:, None]
+    chance = torch.rand(groups, members, members, generator=random) / (episode.masks.shape[1] + 1)
+    order = chance + (1 - shows)[:, None]  # chance decides among those that show as many of the objects
     order.diagonal(dim1=1, dim2=2).fill_(3.0)
     count = torch.randint(1, members, (groups, members, 1), generator=random)
     chosen = order.argsort(-1).argsort(-1) < count

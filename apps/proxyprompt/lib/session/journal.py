@@ -33,8 +33,11 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered and appending: the line goes out in one piece, wherever the file's end is by then.
             with open(self.path, "a+b", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: a line that is being written is not cut off
-                file.write(f"{_line_end(file)}{line}\n".encode())
+                fcntl.flock(file, fcntl.LOCK_EX)  # a line that is being written is not cut off
+                try:
+                    file.write(f"{_line_end(file)}{line}\n".encode())
+                finally:
+                    fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has it open, too
         except OSError as error:
             logger.warning("%s could not be noted in %s: %s", event, self.path, error)
 

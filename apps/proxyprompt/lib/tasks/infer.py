@@ -26,6 +26,7 @@ from lib.tasks.latency import Latencies
 from lib.tasks.models import Models
 from lib.tasks.options import Choices, Options, drop_downs, parse_options
 from lib.tasks.pipeline import Masks, Pipeline
+from lib.tasks.safety import check_id
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class ProxyPromptInfer(InferTask):
         self._proposals, self._everywhere = proposals, everywhere
 
     def _options(self, request: Mapping[str, Any], *, agreement: bool = True) -> Options:
+        if request.get("label_tag") is not None:
+            check_id(request["label_tag"], "label tag")
         return parse_options(
             request,
             adapters=self._models.versions(),
