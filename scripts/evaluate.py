@@ -3,7 +3,7 @@
 
     python scripts/evaluate.py --data DIR --shots 0 --supports 4 --seeds 3 --json FILE
     python scripts/evaluate.py --data A --data B --supports 1 2 4 8 --json FILE --markdown FILE --overlays FOLDER
-    python scripts/evaluate.py --data DIR --weights runs/atto/atto-5.safetensors --limit-targets 8 --supports 4
+    python scripts/evaluate.py --data DIR --weights runs/pretrain/atto-6.safetensors --limit-targets 8 --supports 4
     python scripts/evaluate.py --data DIR --compare --train-minutes 5 --unet-minutes 5 --mixed-precision --json FILE
     python scripts/evaluate.py --data eyes --structures rim=1,cup=2,disc=1+2 --methods proxyprompt copy dynunet
 
@@ -12,6 +12,8 @@ Decathlon), or is a MONAI Label folder. Groups (patients) are split once into a 
 are drawn from the pool for every seed, and every method gets the same ones and the same targets:
 
   proxyprompt   the app's own way, exactly as the server answers a request
+  proxyprompt:p-only, :without-selection, :without-p   the same model with parts taken away: the proxy prompt and
+                nothing else; made of the mean support instead of the selective map's; not given at all
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
@@ -48,12 +50,10 @@ PAPER = {
     "supports": [1, 2, 4, 8],
     "seeds": 100,
     "methods": ["proxyprompt"],
-    "no_dense_proxy": True,
 }
 COMPARE = {
     "supports": [16],
     "methods": ["proxyprompt", "finetuned", "finetuned_paper", "dynunet", "dynunet_plateau"],
-    "other_foundation": ROOT / "apps" / "proxyprompt" / "model" / "atto-2-foundation.safetensors",
 }
 
 
@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument(
         "--paper",
         action="store_true",
-        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, no dense proxy",
+        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone",
     )
     data.add_argument(
         "--compare",
@@ -115,7 +115,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="an atto file whose foundation all methods but proxyprompt use, such as one without a generator",
     )
-    model.add_argument("--no-dense-proxy", action="store_true", help="proxyprompt without its dense proxy (ablation)")
     model.add_argument(
         "--mask-quality",
         type=float,
@@ -171,7 +170,6 @@ def method_options(options: argparse.Namespace, unrelated):
         adapter=options.adapter,
         peers=tuple(options.peers),
         image_size=options.image_size,
-        dense_proxy=not options.no_dense_proxy,
         other=options.other_foundation,
         mask_quality=tuple(options.mask_quality),
         inverted=options.inverted,

@@ -14,7 +14,7 @@ usage: scripts/serve.sh [--studies DIR_OR_URL] [--port N] [--host ADDRESS] [--co
 
   --studies DIR_OR_URL   a folder of studies or a DICOMweb server; default: samples/studies, drawn at first use
   --port N               default: $port
-  --host ADDRESS         default: $host, this machine only. Before opening it: README, "Many at one server"
+  --host ADDRESS         default: $host, this machine only. Before opening it: docs/how-to/many-users.md
   --conf KEY VALUE       an option of the app, any number of times:
 
 TEXT

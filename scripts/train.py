@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument(
         "--start-from", metavar="VERSION", help="in --out; default: the newest published, else as shipped"
     )
-    model.add_argument("--trainable", choices=TRAINABLE, help="default: a cascade after atto, lora for official models")
+    model.add_argument("--trainable", choices=TRAINABLE, help="default: lora")
     model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
     parts = parser.add_argument_group("ablations: the generator then starts untrained, the foundation as shipped")
     parts.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")
@@ -92,15 +92,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     how.add_argument("--patience", type=int, help="epochs without a better validation until it ends; 0: never")
     how.add_argument("--optimiser", choices=OPTIMISERS)
     how.add_argument("--learning-rate", type=float)
-    how.add_argument("--batch", type=int, help="samples of a step of the cascade")
-    how.add_argument("--members", type=int, help="images of a step of all else, each once target")
+    how.add_argument("--members", type=int, help="images of a step, each once target")
     how.add_argument("--views", type=int, help="so many variations of each slice, encoded once (frozen encoder)")
     how.add_argument("--no-augmentation", dest="augment", action="store_const", const=False)
     how.add_argument(
         "--mixed-precision",
         action="store_const",
         const=True,
-        help="bfloat16 (a cascade takes it where the machine computes in it)",
+        help="bfloat16 (default: where the machine computes in it)",
     )
     how.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="DIR", help="versions, checkpoint, log (default runs/train/<data>)")
@@ -142,8 +141,6 @@ def config_of(options: argparse.Namespace, cases: int):
     given = {name: value for name, value in vars(options).items() if name in known and value is not None}
     if options.peer:
         given = {"trainable": PEERS[options.peer], **given}
-    elif options.foundation.startswith("atto") and generator_of(options) is not None:
-        given = {"trainable": "all", **given}  # a generator that is not trained yet is not worth a cascade
     if options.paper:
         return FinetuneConfig.paper(**{"members": max(2, cases), **given})
     return FinetuneConfig.defaults(options.foundation, **given)
@@ -202,7 +199,6 @@ def train(options: argparse.Namespace, device: str) -> int:
             foundation=name,
             adapter=options.start_from,
             adapters=store,
-            dense_proxy=False if options.paper else None,
             generator=generator_of(options),
             device=device,
             merge=False,

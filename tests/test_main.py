@@ -54,6 +54,52 @@ def test_an_option_that_does_not_exist_stops_the_start(studies, weights, conf, w
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1, "structures": [{"id": "one", "name": "disc"}]}'])
+def test_a_damaged_registry_stops_the_start_with_its_path_and_stays(studies, weights, content):
+    path = studies / ".proxyprompt" / "structures.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(MONAILabelException) as caught:
+        build_app(studies, weights)
+    assert str(path) in str(caught.value) and "restore" in str(caught.value)
+    assert path.read_text() == content
+
+
+def test_a_damaged_list_of_studies_does_not_stop_the_start(studies, weights):
+    (studies / "datastore_v2.json").write_text('{"objects": {"a": {"im')
+    app = build_app(studies, weights)
+    assert sorted(app.datastore().list_images()) == ["a", "b", "c"]
+    assert app.info()["models"]["proxyprompt"]["config"]["support"] == ["auto", "a"]
+    assert len(list(studies.glob("datastore_v2.json.damaged-*"))) == 1
+
+
+def test_damaged_statistics_of_a_training_are_no_statistics(studies, weights):
+    app = build_app(studies, weights)
+    path = studies / ".proxyprompt" / "training" / "stats.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for content in ("", "[]", "null", "{", '{"status": "RUNNING"}'):
+        path.write_text(content)
+        assert isinstance(app.info()["train_stats"]["proxyprompt"], dict)
+
+
+@pytest.mark.parametrize("noted", [{"label_info": 5}, {"params": []}, {"label_names": "disc"}, {"label_info": [3]}])
+def test_one_label_whose_info_was_edited_stops_nobody(studies, weights, noted):
+    build_app(studies, weights)
+    path = studies / "datastore_v2.json"
+    content = json.loads(path.read_text())
+    content["objects"]["a"]["labels"]["final"]["info"] = noted
+    path.write_text(json.dumps(content))
+    app = build_app(studies, weights)
+    assert set(app.info()["models"]["proxyprompt"]["config"]["support"]) <= {"auto", "a"}
+
+
+def test_folders_that_are_none_stop_the_start(tmp_path, weights):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(MONAILabelException) as caught:
+        build_app(tmp_path / "file", weights)
+    assert "file" in str(caught.value)
+
+
 def test_missing_weights_stop_the_start_with_what_to_do(studies, tmp_path):
     app = build_app(studies, tmp_path, foundation="sam_vit_b")
     with pytest.raises(MONAILabelException) as caught:

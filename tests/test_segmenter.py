@@ -1,6 +1,7 @@
 """Foundation and generator together, for both families: what trains, what stays, what changes the result."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -8,28 +9,27 @@ from tiny_atto import write_tiny_atto
 from tiny_sam import build_tiny_sam
 from tiny_training import QUICK, make_bench
 
-from lib.cascade import Cascade, CascadeConfig
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Points
 from lib.foundation.lora import add_lora
 from lib.foundation.sam import Sam
-from lib.foundation.sam2 import build_atto
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.segmenter import Segmenter, available_versions, build_segmenter
 from lib.training.adapters import AdapterError, AdapterHeader
 from lib.training.losses import segmentation_loss
 from lib.training.trainable import kept_state, make_trainable
 
-SMALL = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+SMALL = {"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}
 
 
-def small_segmenter(family: str, *, dense: bool = True, readout: bool = False) -> Segmenter:
+def small_segmenter(family: str) -> Segmenter:
     torch.manual_seed(0)
     if family == "sam2":
         foundation = build_atto(SMALL, image_size=64)
     else:
         foundation = Sam(name="tiny", model=build_tiny_sam())
     size = {"dim": foundation.dim, "grid": foundation.grid, "width": 16, "depth": 1, "heads": 4}
-    config = GeneratorConfig(**size, dense_proxy=dense, readout=readout)
+    config = GeneratorConfig(**size)
     return Segmenter(foundation=foundation, generator=ProxyPromptGenerator(config)).eval()
 
 
@@ -46,7 +46,7 @@ def run(segmenter, images, masks, *, pairs=2, points=None, valid=None):
     features = segmenter.encode(images)
     contexts = segmenter.encode_pair(images[:pairs], masks[:pairs])
     valid = torch.ones(masks[:pairs].shape[:2], dtype=torch.bool) if valid is None else valid
-    memory = segmenter.remember(features[:pairs], contexts, valid, masks[:pairs])
+    memory = segmenter.encode_support(features[:pairs], contexts, valid)
     return segmenter.segment(features[pairs:], memory, points)
 
 
@@ -61,19 +61,20 @@ def test_masks_for_several_targets_and_objects():
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("targets", "objects"), [(1, 3), (3, 1), (3, 2)])
-def test_images_and_objects_side_by_side_are_those_of_one_batch(monkeypatch, targets, objects):
-    segmenter = small_segmenter("sam2", readout=True)
-    assert segmenter.side_by_side
+def test_each_image_and_object_of_a_batch_is_segmented_by_itself(targets, objects):
+    segmenter = small_segmenter("sam2")
     images, masks = draw(segmenter, pairs=3, objects=objects, targets=targets)
-    apart = run(segmenter, images, masks, pairs=3)
-    monkeypatch.setattr(Segmenter, "side_by_side", False)
-    together = run(segmenter, images, masks, pairs=3)
-    for name, value in vars(together).items():
-        torch.testing.assert_close(getattr(apart, name), value, rtol=1e-4, atol=1e-4)
+    features, valid = segmenter.encode(images), torch.ones(3, objects, dtype=torch.bool)
+    memory = segmenter.encode_support(features[:3], segmenter.encode_pair(images[:3], masks[:3]), valid)
+    together = segmenter.segment(features[3:], memory)
+    for b, n in product(range(targets), range(objects)):
+        alone = segmenter.segment(features[3 + b : 4 + b], memory.only(n))
+        for name, value in vars(together).items():
+            torch.testing.assert_close(getattr(alone, name)[0, 0], value[b, n], rtol=1e-4, atol=1e-4)
 
 
 def test_the_supports_mask_decides_what_is_segmented():
-    segmenter = small_segmenter("sam2", dense=False)
+    segmenter = small_segmenter("sam2")
     images, masks = draw(segmenter)
     a, b = run(segmenter, images, masks), run(segmenter, images, 1 - masks)
     assert (a.mask_logits - b.mask_logits).abs().max() > 1e-5
@@ -125,82 +126,23 @@ def test_untouched_adapters_change_nothing(family):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
 
 
-def remembered(segmenter, images, masks, **options):
-    """All but the last image and its masks as supports; and the last."""
-    features, valid = segmenter.encode(images), torch.ones(masks[:-1].shape[:2], dtype=torch.bool)
-    contexts = segmenter.encode_pair(images[:-1], masks[:-1])
-    return features[-1:], segmenter.remember(features[:-1], contexts, valid, masks[:-1], **options)
-
-
-@torch.no_grad()
-def test_one_support_is_half_the_decoders_and_half_the_readouts():
-    segmenter = small_segmenter("sam2", readout=True)
-    images, masks = draw(segmenter, pairs=1)
-    target, memory = remembered(segmenter, images, masks)
-    decoded, prior = segmenter._guesses(target, memory)
-    drawn = torch.nn.functional.interpolate(decoded.mask_logits, (64, 64), mode="bilinear").clamp(-10, 10)
-    torch.testing.assert_close(
-        segmenter.segment(target, memory).mask_logits, (drawn + prior.clamp(-10, 10)) / 2, rtol=1e-3, atol=1e-3
-    )
-    target, memory = remembered(segmenter, images, masks, solved=False)
-    torch.testing.assert_close(segmenter.segment(target, memory).mask_logits, decoded.mask_logits)
-
-
-@torch.no_grad()
-def test_a_set_remembers_its_solutions_and_not_what_they_were_made_of():
-    segmenter = small_segmenter("sam2", readout=True)
-    images, masks = draw(segmenter, pairs=3)
-    target, memory = remembered(segmenter, images, masks)
-    _, unsolved = remembered(segmenter, images, masks, solved=False)
-    assert memory.moments is None and memory.second.shape[:2] == (1, 2)
-    torch.testing.assert_close(segmenter._guesses(target, memory)[1], segmenter._guesses(target, unsolved)[1])
-    both = segmenter.segment(target, memory).mask_logits
-    for n in range(2):
-        torch.testing.assert_close(
-            segmenter.segment(target, memory.only(n)).mask_logits[:, 0], both[:, n], rtol=1e-3, atol=2e-2
-        )
-
-
-@torch.no_grad()
-def test_clicks_change_what_they_change_in_the_decoders_mask():
-    segmenter = small_segmenter("sam2", readout=True)
-    images, masks = draw(segmenter, pairs=2)
-    clicks = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
-    changes = []
-    for solved in (False, True):
-        target, memory = remembered(segmenter, images, masks, solved=solved)
-        clicked, unclicked = (segmenter.segment(target, memory, points).mask_logits for points in (clicks, None))
-        changes.append(clicked - unclicked)
-    assert changes[0].abs().max() > 1e-4
-    larger = torch.nn.functional.interpolate(changes[0], (64, 64), mode="bilinear")
-    torch.testing.assert_close(changes[1], larger, rtol=1e-3, atol=1e-4)
-
-
-def test_the_dense_proxy_starts_as_the_papers_model():
-    with_dense, without = small_segmenter("sam2", dense=True), small_segmenter("sam2", dense=False)
-    state = {k: v for k, v in with_dense.state_dict().items() if not k.startswith("generator.dense")}
-    without.load_state_dict(state)
-    images, masks = draw(with_dense)
-    torch.testing.assert_close(run(with_dense, images, masks).mask_logits, run(without, images, masks).mask_logits)
-
-
 def test_the_prompt_stays_in_front_of_the_memory_of_earlier_slices():
     from lib.foundation.base import MemoryBank
 
     segmenter = small_segmenter("sam2")
     images, masks = draw(segmenter, targets=3)
     features = segmenter.encode(images)
-    memory = segmenter.remember(
-        features[:2], segmenter.encode_pair(images[:2], masks[:2]), torch.ones(2, 2).bool(), masks[:2]
+    memory = segmenter.encode_support(
+        features[:2], segmenter.encode_pair(images[:2], masks[:2]), torch.ones(2, 2).bool()
     )
     first = segmenter.segment(features[2:3], memory)
     frame = segmenter.foundation.remember_frame(features[2:3], first.mask_logits, first)
-    assert frame.maps.shape == (1, 2, 16, 4, 4) and frame.pointer.shape == (1, 2, 32)
+    assert frame.maps.shape == (1, 2, 32, 4, 4) and frame.pointer.shape == (1, 2, 32)
     alone = segmenter.segment(features[3:4], memory)
     after = segmenter.segment(features[3:4], memory, bank=MemoryBank((frame,), (1,), (False,)))
     assert (alone.mask_logits - after.mask_logits).abs().max() > 1e-5
-    other = segmenter.remember(
-        features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool(), 1 - masks[:2]
+    other = segmenter.encode_support(
+        features[:2], segmenter.encode_pair(images[:2], 1 - masks[:2]), torch.ones(2, 2).bool()
     )
     changed = segmenter.segment(features[3:4], other, bank=MemoryBank((frame,), (1,), (False,)))
     assert (changed.mask_logits - after.mask_logits).abs().max() > 1e-6
@@ -265,56 +207,3 @@ def test_a_version_of_other_weights_is_refused(tmp_path):
 def test_unknown_names_list_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="unknown adapter version 'best' of sam_vit_b; there are: untrained"):
         build_segmenter(foundation="sam_vit_b", weights_dir=tmp_path, adapter="best")
-
-
-@pytest.fixture
-def cascaded():
-    """A segmenter with a cascade that is trained, as far as anybody can tell, and what it remembers of three pairs."""
-    segmenter = small_segmenter("sam2", readout=True)
-    segmenter.cascade = Cascade(CascadeConfig(size=96, width=4)).eval().requires_grad_(False)
-    segmenter.cascade.network.output_block.conv.conv.bias.fill_(0.1)
-    images, masks = draw(segmenter, pairs=3)
-    features = segmenter.encode(images)
-    contexts = segmenter.encode_pair(images[:3], masks[:3])
-    asked = features[:3], contexts, torch.ones(3, 2).bool(), masks[:3]
-    return segmenter, features[3:], asked
-
-
-@pytest.mark.parametrize("pairs", [1, 3], ids=["flattered", "left-out"])
-@torch.no_grad()
-def test_the_supports_say_which_objects_a_cascade_draws_again(cascaded, monkeypatch, pairs):
-    segmenter, target, (features, contexts, valid, masks) = cascaded
-    seen = {}
-
-    def helps(pictures, guesses, masks, *, compared, honest):
-        seen.update(guesses=guesses, compared=compared, honest=honest)
-        return torch.tensor([True, False])
-
-    monkeypatch.setattr(segmenter.cascade, "helps", helps)
-    memory = segmenter.remember(features[:pairs], contexts[:pairs], valid[:pairs], masks[:pairs])
-    assert memory.redrawn.tolist() == [[True, False]]
-    assert memory.only(1).redrawn.tolist() == [[False]] and memory.repeated(2).redrawn.shape == (2, 2)
-    assert seen["honest"].tolist() == [pairs == 3] * 2 and seen["compared"].all()
-    plain = segmenter.segment(features[:pairs], replace(memory, redrawn=None)).mask_logits
-    assert torch.equal(seen["guesses"], plain) == (pairs == 1), "left out, a support does not speak for itself"
-
-    mixed = segmenter.segment(target, memory).mask_logits
-    plain = segmenter.segment(target, replace(memory, redrawn=None)).mask_logits
-    redrawn = segmenter.cascade.redraw(target.picture, plain)
-    assert torch.equal(mixed[:, 1], plain[:, 1]) and torch.equal(mixed[:, 0], redrawn[:, 0])
-    assert not torch.equal(mixed[:, 0], plain[:, 0])
-
-
-@torch.no_grad()
-def test_clicks_change_as_much_after_a_cascade_as_without(cascaded):
-    segmenter, target, asked = cascaded
-    memory = segmenter.remember(*asked)
-    points = Points(torch.full((1, 2, 1, 2), 20.0), torch.ones(1, 2, 1, dtype=torch.int32))
-    changes = []
-    for redrawn in (None, torch.ones(1, 2).bool()):
-        some = replace(memory, redrawn=redrawn)
-        changes.append(
-            segmenter.segment(target, some, points).mask_logits - segmenter.segment(target, some).mask_logits
-        )
-    assert changes[0].abs().max() > 1e-5
-    torch.testing.assert_close(*changes, rtol=1e-3, atol=1e-4)

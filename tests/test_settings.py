@@ -44,7 +44,6 @@ def test_an_unknown_option_lists_the_valid_ones():
     [
         ("foundation", "sam3", FOUNDATIONS),
         ("foundation", "atto-x", ["atto"]),
-        ("dense_proxy", "maybe", ["auto", "on", "off"]),
         ("image_size", "500", ["multiple of 64"]),
         ("image_size", "big", ["whole number"]),
         ("supports", "0", ["1 to 64"]),
@@ -73,23 +72,9 @@ def test_a_given_atto_is_a_foundation():
     assert Settings.from_conf({"foundation": "atto-12"}).foundation == "atto-12"
 
 
-@pytest.mark.parametrize(
-    ("conf", "expected"),
-    [
-        ({}, None),
-        ({"dense_proxy": "on"}, True),
-        ({"dense_proxy": "off"}, False),
-        ({"paper": "true"}, False),
-        ({"paper": "true", "dense_proxy": "off"}, False),
-    ],
-)
-def test_the_paper_forces_the_dense_proxy_off(conf, expected):
-    assert Settings.from_conf(conf).use_dense_proxy() is expected
-
-
-def test_the_paper_with_the_dense_proxy_on_is_a_contradiction():
-    with pytest.raises(SettingsError, match="dense_proxy"):
-        Settings.from_conf({"paper": "true", "dense_proxy": "on"})
+def test_a_retired_option_is_accepted_with_a_warning(caplog):
+    assert Settings.from_conf({"dense_proxy": "on", "paper": "true"}).paper
+    assert "dense_proxy on' does nothing any more" in caplog.text
 
 
 def test_the_description_names_every_option_and_default():

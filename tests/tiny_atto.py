@@ -7,25 +7,23 @@ import torch
 from safetensors.torch import save_file
 
 from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
-from lib.foundation.sam2 import ATTO, build_atto
+from lib.foundation.atto import AttoConfig, build_atto
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 
 PIXELS = 128
 APP = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"
 
 
-def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0, readout: bool = True) -> Path:
-    """``folder/atto-<number>.safetensors``: 32 channels, every weight random, those that start at zero too.
-
-    readout: it solves drawn pictures without any training; without it something is left to learn.
-    """
-    foundation = {**ATTO, "dim": 32, "mem_dim": 16, "widths": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
-    foundation |= {"memory_layers": 1, "memory_feed_forward": 64, "refiner": 8}
-    config = GeneratorConfig(dim=32, grid=PIXELS // 16, width=48, depth=2, heads=4, dense_proxy=True, readout=readout)
+def write_tiny_atto(folder: Path, *, number: int = 1, seed: int = 0) -> Path:
+    """``folder/atto-<number>.safetensors``: 32 channels, every weight random, those that start at zero too."""
+    foundation = AttoConfig(dim=32, blocks=1, memory_layers=1, feed_forward=64).to_dict()
+    config = GeneratorConfig(
+        dim=32, grid=PIXELS // 16, width=48, depth=2, d_state=8, heads=4, halvings=2, norm_first=True
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = {
-            FOUNDATION_PREFIX: build_atto(foundation, PIXELS),
+            FOUNDATION_PREFIX: build_atto(foundation, image_size=PIXELS),
             GENERATOR_PREFIX: ProxyPromptGenerator(config),
         }
         state = {}

@@ -61,7 +61,7 @@ class Bench:
         Image.fromarray(labels.astype(np.uint8)).save(self.data / "masks" / f"{case}.png")
 
 
-def make_bench(folder: Path, *, groups: int = 12, readout: bool = True) -> Bench:
-    write_tiny_atto(folder, readout=readout)
+def make_bench(folder: Path, *, groups: int = 12) -> Bench:
+    write_tiny_atto(folder)
     write_pictures(folder / "data", groups=groups, size=(SIDE, SIDE))
     return Bench(folder)

@@ -83,7 +83,8 @@ class ProxyPromptApp(MONAILabelApp):
     # what the base class asks for
 
     def init_datastore(self) -> Datastore:
-        datastore = guard(self._open_studies())
+        with starting(StudyError, OSError):
+            datastore = guard(self._open_studies())
         self._state = folder = self._state_folder(datastore)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
@@ -115,6 +116,7 @@ class ProxyPromptApp(MONAILabelApp):
             "cache": self.cache,
             "proposals": self.proposals,
             "supports": self.options.supports,
+            "everywhere": self.options.paper,
         }
         return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 
@@ -195,9 +197,10 @@ class ProxyPromptApp(MONAILabelApp):
         or a file that a session of this server holds.
         """
         store = datastore or self.datastore()
-        task = self._infers.get(request.get("model"))
+        model = request.get("model")
+        task = self._infers.get(model) if isinstance(model, str) else None
         if task is None:
-            raise refuse(f"there is no model {request.get('model')!r}; valid: {', '.join(self._infers)}")
+            raise refuse(f"there is no model {model!r}; valid: {', '.join(self._infers)}")
         image = request.get("image")
         session = request.get("session")
         if session is not None:
@@ -233,8 +236,8 @@ class ProxyPromptApp(MONAILabelApp):
             raise
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        strategy = request.get("strategy") or "random"
-        if strategy not in self._strategies:
+        strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
+        if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
         return super().next_sample(request)
 
@@ -307,7 +310,6 @@ class ProxyPromptApp(MONAILabelApp):
             image_size=options.image_size,
             adapter=version,
             adapters=self.adapters,
-            dense_proxy=options.use_dense_proxy(),
             device=self._device,
             verify=not options.allow_unverified_weights,
             merge=merge,

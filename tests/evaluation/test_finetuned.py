@@ -20,7 +20,7 @@ SHORT = FinetuneConfig(
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    return write_tiny_atto(tmp_path_factory.mktemp("model"), readout=False)
+    return write_tiny_atto(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,6 @@ def test_it_learns_the_supports_and_leaves_the_start_as_it_was(weights, episode)
     assert np.array_equal(again, before)
 
 
-def test_a_cascade_learns_them_as_well(tmp_path, episode):
-    write_tiny_atto(tmp_path)
-    supports, slices, truth = episode
-    quick = SHORT.with_options(trainable="cascade", learning_rate=None, steps_per_epoch=8, batch=4)
-    method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=tmp_path, image_size=64, merge=False), quick)
-    learned = method.learn(supports, seed=0)
-    assert learned.notes["steps"] == 8 and learned.predict(slices).shape == truth.shape
-    assert max(learned.notes["training_dice"]) > 0
-
-
 def test_a_seed_repeats_it(weights, episode):
     supports, _, _ = episode
     quick = SHORT.with_options(steps_per_epoch=4)
@@ -66,9 +56,6 @@ def test_both_settings_by_name(weights):
     whole, paper = build_methods(MethodOptions(("finetuned", "finetuned_paper"), weights=weights, train_minutes=0.5))
     assert (whole.name, paper.name) == ("finetuned", "finetuned_paper")
     training = [method.settings["training"] for method in (whole, paper)]
-    assert [t["trainable"] for t in training] == ["cascade", "lora"] and [t["max_minutes"] for t in training] == [
-        0.5,
-        0.5,
-    ]
+    assert [(t["trainable"], t["max_minutes"]) for t in training] == [("lora", 0.5), ("lora", 0.5)]
     assert training[1]["optimiser"] == "sgd" and whole.identity != paper.identity
     assert [method._start().trained for method in (whole, paper)] == [True, False]  # from scratch, as the paper's

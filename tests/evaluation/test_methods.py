@@ -42,8 +42,8 @@ def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, ep
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
         laid = foundation.preprocess_masks(torch.from_numpy(np.stack(supports.masks)), geometry)
-        memory = segmenter.remember(
-            segmenter.encode(images), segmenter.encode_pair(images, laid), torch.from_numpy(supports.valid), laid
+        memory = segmenter.encode_support(
+            segmenter.encode(images), segmenter.encode_pair(images, laid), torch.from_numpy(supports.valid)
         )
         targets, geometry = foundation.preprocess(torch.from_numpy(slices.images(range(len(slices)))))
         decoded = segmenter.segment(segmenter.encode(targets), memory)

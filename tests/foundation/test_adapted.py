@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from lib.foundation.adapted import adapt, adapted_state
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Prompts
 from lib.foundation.checkpoints import CheckpointError
 from lib.foundation.lora import add_lora, has_lora
 from lib.foundation.sam import Sam
-from lib.foundation.sam2 import build_atto
 
 
 @pytest.fixture
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}, 64)
+        return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=64)
 
 
 def shake(foundation):
@@ -71,7 +71,7 @@ def test_a_frozen_foundation_keeps_its_trainable_heads_only(fresh_sam, atto):
 def test_what_does_not_fit_is_refused(atto):
     config, state = adapted_state(atto, "whole")
     state.popitem()
-    with pytest.raises(CheckpointError, match="adapter-1 does not fit Sam2: 1 missing"):
+    with pytest.raises(CheckpointError, match="adapter-1 does not fit Atto: 1 missing"):
         adapt(atto, config, state, source="adapter-1")
     with pytest.raises(ValueError, match="unknown kind of adapter 'some'"):
         adapt(atto, {"kind": "some"}, {}, source="adapter-1")

@@ -40,11 +40,9 @@ def test_maps_lie_position_by_position_however_they_were_kept():
     maps = {
         "embedding": torch.randn(2, 8, 4, 4),
         "high_res_0": torch.randn(2, 2, 8, 8),
-        "picture": torch.rand(2, 3, 8, 8),
     }
     other = {name: x.contiguous(memory_format=torch.channels_last) for name, x in maps.items()}
     for features in (Features.from_tensors(maps), Features.from_tensors(other)[:1]):
         for level in (features.embedding, *features.high_res):
             assert level.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(features.embedding, maps["embedding"][: len(features.embedding)])
-    assert Features.from_tensors(maps).picture is maps["picture"]

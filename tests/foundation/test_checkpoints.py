@@ -232,10 +232,10 @@ def test_atto_is_the_newest_by_number(tmp_path):
 
 
 def test_atto_is_built_from_its_file_at_any_size(tmp_path):
-    from lib.foundation.sam2 import build_atto
+    from lib.foundation.atto import build_atto
 
-    config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1}
-    made = build_atto(config, 128)
+    config = {"trunk": "tf_efficientnet_lite0", "dim": 32, "blocks": 1, "memory_layers": 1}
+    made = build_atto(config, image_size=128)
     state = {f"foundation.{key}": value.half().contiguous() for key, value in made.state_dict().items()}
     state["generator.weight"] = torch.zeros(2)
     path = tmp_path / "atto-3.safetensors"

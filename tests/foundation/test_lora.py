@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Features, Prompts
 from lib.foundation.lora import TARGETS, add_lora, has_lora, load_lora, lora_state_dict, merge_lora
 from lib.foundation.sam import MedSam, Sam
-from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
+from lib.foundation.sam2 import Sam2, build_sam2_model
 
 DIM, GRID = 32, 64
 
@@ -169,8 +170,7 @@ def test_wrong_use_is_refused(foundation, fresh_sam):
 
 
 def narrow_atto():
-    config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
-    return build_atto(config, 128)
+    return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=128)
 
 
 def official_tiny():
@@ -195,7 +195,7 @@ def run_sam2(foundation):
 @pytest.mark.parametrize(
     ("build", "encoder", "layers"),
     [
-        (narrow_atto, r"trunk\.stages\.\d\.\d+\.conv[12]$", 2 * 8),
+        (narrow_atto, r"neck\.body.*\.conv[12]$", 2 * 3),
         (official_tiny, r"trunk\.blocks\.\d+\.attn\.(qkv|proj)$", 2 * 12),
     ],
 )
@@ -210,7 +210,7 @@ def test_sam2_takes_adapters_from_identity_to_merged(build, encoder, layers):
     state = lora_state_dict(foundation)
     parents = {name.split(".lora_")[0] for name in state}
     assert all(re.search(rf"{encoder}|sam_mask_decoder\.transformer", name) for name in parents)
-    assert len([name for name in parents if "trunk" in name]) == layers
+    assert len([name for name in parents if "image_encoder" in name]) == layers
     shake(foundation)
     unmerged = run_sam2(foundation)
     travelled = lora_state_dict(foundation)

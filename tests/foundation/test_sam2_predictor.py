@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
+from tiny_sam2 import build_tiny_sam2
 
 from lib.foundation.base import MemoryBank, Points, Prompts
-from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
+from lib.foundation.sam2 import Sam2, build_sam2_model
 
 PROMPTS = {
     "point": ([[120, 80]], [1], None),
@@ -64,9 +65,7 @@ def small(image_size, *, stability):
     """A narrow SAM 2 of the package's classes, its decoder set up as the package's builder does or left plain."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = {"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_layers": 1, "memory_feed_forward": 32}
-        config["refiner"] = 0  # which SAM 2 does not have
-        foundation = build_atto(config, image_size).eval()
+        foundation = build_tiny_sam2(image_size)
     decoder = foundation.model.sam_mask_decoder
     decoder.dynamic_multimask_via_stability = stability
     decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh = 0.05, 0.98
@@ -114,9 +113,9 @@ def test_hiera_tiny_equals_predictor(photo, image_size):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [0, 2])
-def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
+def test_memory_attention_of_several_objects_is_the_packages_own(frames):
     torch.manual_seed(0)
-    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16], "memory_feed_forward": 32}, 64)
+    foundation = build_tiny_sam2(64, memory_layers=2)
     features, proxy = foundation.encode(torch.rand(2, 3, 64, 64)), torch.randn(2, 3, 5, 32)
     decoded = foundation.decode(features, Prompts(proxy=proxy))
     remembered = foundation.remember_frame(features, decoded.mask_logits, decoded)
@@ -126,7 +125,7 @@ def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
     hook = layer.cross_attn_image.register_forward_hook(
         lambda module, _, given, made: asked.append(given), with_kwargs=True
     )
-    found = foundation._attend(features, foundation.begin(features), 3, proxy, bank)
+    found = foundation._attend(features, 3, proxy, bank)
     hook.remove()
     position = foundation.model.image_encoder.neck.position_encoding(features.embedding)
     expected = attention(
@@ -138,15 +137,3 @@ def test_memory_attention_begun_beforehand_is_the_packages_own(frames):
     )
     assert asked[0]["num_k_exclude_rope"] == (5 + frames) * 2
     torch.testing.assert_close(found.flatten(2).permute(2, 0, 1), expected, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_what_was_begun_serves_any_prompt():
-    torch.manual_seed(0)
-    foundation = build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 8, 16, 16]}, 64)
-    torch.nn.init.normal_(foundation.refiner.leave.weight)
-    features = foundation.encode(torch.rand(1, 3, 64, 64))
-    begun = foundation.begin(features)
-    for prompts in (Prompts(proxy=torch.randn(1, 2, 4, 32)), Prompts(proxy=torch.randn(1, 1, 4, 32))):
-        found, expected = foundation.decode(features, prompts, begun=begun), foundation.decode(features, prompts)
-        torch.testing.assert_close(found.mask_logits, expected.mask_logits)

@@ -5,28 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportMemory, select_context, selective_map
-
-NEAR = {False: {"rtol": 1e-4, "atol": 1e-5}, True: {"rtol": 2**-7, "atol": 5e-3}}  # with float32, bfloat16 factors
+from lib.prompt.context import BridgeUnit, ObjectCBAM, SupportEncoding, select_context, selective_map
 
 
 def memory_of(sets=1, objects=2, dim=16, positions=40, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return SupportMemory(
+    return SupportEncoding(
         keys=torch.randn(sets, positions, dim, generator=g),
         values=torch.randn(sets, objects, positions, dim, generator=g),
         valid=torch.ones(sets, objects, positions, dtype=torch.bool),
     )
 
 
-def as_factors(x, halves):
-    """Features as compiled code multiplies them."""
-    return x.bfloat16().float() if halves else x
-
-
-def explicit(target, memory, halves=False):
+def explicit(target, memory):
     """Equations 6 and 7 in float64, position by position."""
-    target, memory = as_factors(target, halves), replace(memory, keys=as_factors(memory.keys, halves))
     target, keys, values = target.double().flatten(2), memory.keys.double(), memory.values.double()
     result = torch.zeros(len(target), values.shape[1], *target.shape[1:], dtype=torch.float64)
     for b in range(len(target)):
@@ -63,13 +55,13 @@ def test_undeclared_positions_have_no_say():
     torch.testing.assert_close(select_context(target, memory)[:, 0], before)
 
 
-def test_features_that_are_rounded_are_rounded_in_the_squares_too(halves):
-    """Else the logits of features far from zero, small differences of large squares, would be noise."""
+def test_logits_of_features_far_from_zero_are_no_noise():
+    """They are small differences of large squares."""
     memory, target = memory_of(objects=1), 100 + torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(1))
     memory = replace(memory, keys=memory.keys + 100)
     with torch.inference_mode():
         found = select_context(target, memory)
-    torch.testing.assert_close(found.flatten(3), explicit(target, memory, halves).float(), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), rtol=0.05, atol=0.05)
 
 
 def test_large_features_keep_float32_under_autocast():
@@ -112,7 +104,7 @@ def test_declared_objects_exchange_information_and_undeclared_ones_do_not():
 @pytest.mark.parametrize("sets", [1, 3])
 @pytest.mark.parametrize("objects", [1, 2])
 @pytest.mark.parametrize("left_out", ["padding", "undeclared"])
-def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_out, halves):
+def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_out):
     memory, target = memory_of(sets, objects), torch.randn(3, 16, 4, 4)
     if left_out == "padding":
         memory.valid[:, :, 7:12] = False
@@ -120,21 +112,20 @@ def test_without_gradients_too_what_is_not_valid_has_no_say(sets, objects, left_
         memory.valid[:, -1, :15] = False
     with torch.inference_mode():
         found = select_context(target, memory)
-    torch.testing.assert_close(found.flatten(3), explicit(target, memory, halves).float(), **NEAR[halves])
+    torch.testing.assert_close(found.flatten(3), explicit(target, memory).float(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("sets", "batch"), [(1, 1), (1, 2), (2, 2)])
 @pytest.mark.parametrize("left_out", [0, 701])
-def test_blocks_of_the_map_at_a_time_give_what_the_whole_map_gives(sets, batch, left_out, halves):
-    """Without gradients several objects share a map of which a block of rows is made at a time; here there are many,
-    and the last is not full."""
+def test_a_large_map_in_parts_gives_what_the_whole_map_gives(sets, batch, left_out):
+    """Without gradients the map is never whole in memory; here it has many parts, and the last is not full."""
     memory = memory_of(sets=sets, objects=3, positions=1300)
     memory.valid[..., 100 : 100 + left_out] = False
     memory.keys[:, -100:] *= 0.1  # far ahead of those before: the running maximum has to change
     target = torch.randn(batch, 16, 24, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found = select_context(target, memory)
-    keys, valid = (x.expand(batch, *x.shape[1:]) for x in (as_factors(memory.keys, halves), memory.valid[:, 0]))
-    whole = selective_map(as_factors(target, halves).flatten(2).double(), keys.double(), valid)
+    keys, valid = (x.expand(batch, *x.shape[1:]) for x in (memory.keys, memory.valid[:, 0]))
+    whole = selective_map(target.flatten(2).double(), keys.double(), valid)
     expected = (memory.values.expand(batch, -1, -1, -1).mT.double() @ whole[:, None]).unflatten(3, (24, 24))
-    torch.testing.assert_close(found, expected.float(), **NEAR[halves])
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-5)

@@ -10,7 +10,7 @@ from lib.prompt.generator import WITHOUT, GeneratorConfig, ProxyPromptGenerator,
 @pytest.fixture(scope="module")
 def generator():
     torch.manual_seed(0)
-    return ProxyPromptGenerator(GeneratorConfig(dim=32, grid=4, width=16, depth=2, heads=4, dense_proxy=True)).eval()
+    return ProxyPromptGenerator(GeneratorConfig(dim=32, grid=4, width=16, depth=2, heads=4)).eval()
 
 
 def draw(pairs, objects, targets, size=64, seed=1):
@@ -24,7 +24,7 @@ def draw(pairs, objects, targets, size=64, seed=1):
 def prompt(generator, images, masks, features, target, valid=None, padding=None):
     contexts = generator.encode_pair(images, masks)
     valid = torch.ones(masks.shape[:2], dtype=torch.bool) if valid is None else valid
-    memory = generator.remember(features[None], contexts[None], valid[None], padding=padding)
+    memory = generator.encode_support(features[None], contexts[None], valid[None], padding=padding)
     return generator(target, memory)
 
 
@@ -35,7 +35,6 @@ def test_any_number_of_supports_objects_targets_and_pixels(generator, pairs, obj
     found = prompt(generator, *draw(pairs, objects, targets, size))
     grid = size // 16
     assert found.tokens.shape == (targets, objects, grid * grid // 16, 32)
-    assert found.dense.shape == (targets, objects, 32, grid, grid)
     assert found.tokens.isfinite().all()
 
 
@@ -76,14 +75,10 @@ def test_padded_positions_have_no_say(generator):
     padding[..., 3] = True
     contexts = generator.encode_pair(images, masks)[None]
     valid = torch.ones(1, 2, 1, dtype=torch.bool)
-    memory = generator.remember(features[None], contexts, valid, padding=padding)
+    memory = generator.encode_support(features[None], contexts, valid, padding=padding)
     assert not memory.valid.unflatten(2, (2, 4, 4))[..., 3].any()
     memory.values.unflatten(2, (2, 4, 4))[..., 3, :] = 1e6
     assert generator(target, memory).tokens.abs().max() < 1e4
-
-
-def test_the_dense_proxy_is_zero_at_first(generator):
-    assert prompt(generator, *draw(2, 2, 1)).dense.abs().max() == 0
 
 
 def test_an_object_without_any_support_is_refused(generator):
@@ -105,11 +100,11 @@ TINY = {"dim": 32, "grid": 4, "width": 16, "depth": 1, "heads": 4}
 @pytest.mark.parametrize("without", [(), ("ccm",)])
 def test_ablations_give_prompts_of_the_same_shape_and_learn(context, without):
     torch.manual_seed(0)
-    options = ablation(without, context) | {"dense_proxy": True}
+    options = ablation(without, context)
     variant = ProxyPromptGenerator(GeneratorConfig(**TINY, **options)).eval()
     found = prompt(variant, *draw(2, 2, 3))
-    assert found.tokens.shape == (3, 2, 1, 32) and found.dense.shape == (3, 2, 32, 4, 4)
-    (found.tokens.square().mean() + (found.dense - 1).square().mean()).backward()
+    assert found.tokens.shape == (3, 2, 1, 32)
+    found.tokens.square().mean().backward()
     missing = [name for name, p in variant.named_parameters() if p.grad is None]
     assert not missing
 
@@ -133,21 +128,21 @@ def test_without_selection_every_position_gets_the_same():
     assert torch.allclose(found.context[0], found.context[1])  # and every target, since nothing looks at it
     images, masks, features, target = draw(3, 2, 1)
     valid = torch.tensor([[True, True], [True, False], [False, True]])
-    memory = variant.remember(features[None], variant.encode_pair(images, masks)[None], valid[None])
+    memory = variant.encode_support(features[None], variant.encode_pair(images, masks)[None], valid[None])
     mean = memory.values[0, 0, :32].mean(0)  # 16 positions of each of the first two supports
     assert torch.allclose(variant(target, memory).context[0, 0, :, 0, 0], mean, atol=1e-5)
 
 
 def test_what_can_be_left_out_is_told():
-    assert ablation(["csm", "dense"]) == {"context": "none", "selection": False, "dense_proxy": False}
+    assert ablation(["csm", "ccm"]) == {"context": "none", "selection": False, "colorization": False}
     assert ablation((), "vit", full_size=True) == {"context": "vit", "width": 768, "depth": 12}
-    with pytest.raises(ValueError, match="unknown part vim; expected some of csm, ccm, dense, readout"):
+    with pytest.raises(ValueError, match="unknown part vim; expected some of csm, ccm"):
         ablation(["vim"])
     with pytest.raises(ValueError, match="part of the csm"):
         ablation(["csm"], "vit")
     with pytest.raises(ValueError, match="unknown context encoder 'mamba'; expected one of vim, vit"):
         ProxyPromptGenerator(GeneratorConfig(**TINY, context="mamba"))
-    assert set(WITHOUT) == {"csm", "ccm", "dense", "readout"}
+    assert set(WITHOUT) == {"csm", "ccm"}
 
 
 def test_at_the_papers_size_the_encoders_have_the_papers_parameters():

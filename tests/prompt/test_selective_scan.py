@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.prompt.cpu_lanes import compiled
+from lib.prompt.cpu_vision_mamba import compiled
 from lib.prompt.selective_scan import selective_scan
 from lib.prompt.selective_scan_mamba import why_not_mamba
 

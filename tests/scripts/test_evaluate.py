@@ -76,7 +76,7 @@ def test_other_weights_measure_only_what_uses_them(folders, weights, tmp_path):
 
 def test_worse_supports_beside_the_true_ones(folders, weights, tmp_path):
     record = tmp_path / "r.json"
-    command = ["--data", str(folders[0]), "--seeds", "1", "--supports", "1", "--json", str(record), "--no-dense-proxy"]
+    command = ["--data", str(folders[0]), "--seeds", "1", "--supports", "1", "--json", str(record)]
     command += ["--weights", str(weights), "--methods", "proxyprompt", "--mask-quality", "0.6", "0", "--inverted"]
     command += ["--unrelated", str(folders[1])]
     assert evaluate.main(command) == 0
@@ -107,7 +107,7 @@ def test_structures_from_a_file(folders, tmp_path):
         (["--data", "{rings}", "--structures", "disc"], "expected name=value"),
         (["--data", "{rings}", "--structures", "missing.json"], "missing.json"),
         (["--data", "{rings}", "--weights", "{rings}"], "no atto-N.safetensors"),
-        (["--data", "{rings}", "--methods", "unet"], "unknown method unet; valid: proxyprompt, copy"),
+        (["--data", "{rings}", "--methods", "unet"], "unknown method unet; valid: proxyprompt, "),
         (["--data", "{rings}", "--foundation", "sam_vit_x"], "unknown"),
         (["--data", "{rings}", "--data", "{rings}"], "same name"),
         (["--data", "{rings}", "--methods", "copy", "--supports", "50"], "nothing could be measured"),
@@ -130,11 +130,10 @@ def test_help_teaches(capsys):
 
 def test_the_papers_protocol_and_options_on_top_of_it():
     paper = evaluate.parse(["--data", "x", "--paper", "--seeds", "5"])
-    assert (paper.shots, paper.supports, paper.seeds, paper.no_dense_proxy) == (16, [1, 2, 4, 8], 5, True)
+    assert (paper.shots, paper.supports, paper.seeds) == (16, [1, 2, 4, 8], 5)
     assert paper.methods == ["proxyprompt"]
     assert evaluate.parse(["--data", "x", "--paper", "--methods", "box"]).methods == ["box"]
     trained = evaluate.parse(["--data", "x", "--compare", "--supports", "10"])
     assert trained.supports == [10] and set(evaluate.COMPARE["methods"]) == set(trained.methods) <= set(METHODS)
-    assert trained.other_foundation.is_file()
     plain = evaluate.parse(["--data", "x"])
-    assert (plain.shots, plain.supports, plain.seeds, plain.no_dense_proxy) == (0, [4], 3, False)
+    assert (plain.shots, plain.supports, plain.seeds) == (0, [4], 3)

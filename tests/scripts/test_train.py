@@ -131,13 +131,13 @@ def test_a_peer_starts_anew_and_has_a_folder_of_its_own(bench, tmp_path, capsys)
 
 
 def test_an_ablation_starts_untrained_and_comes_back_as_it_was_trained(bench, tmp_path):
-    given = arguments(bench, tmp_path / "out", "--without", "ccm", "dense", "--context-encoder", "vit")
+    given = arguments(bench, tmp_path / "out", "--without", "ccm", "--context-encoder", "vit")
     assert train.main(given) in (0, 1)
     (version,) = (tmp_path / "out").glob("*.safetensors")
     name, sha256 = weights_identity("atto", bench.folder)
     store = AdapterStore(tmp_path / "out", foundation=name, foundation_sha256=sha256)
     generator = store.header(version.stem).config["generator"]
-    assert (generator["context"], generator["colorization"], generator["dense_proxy"]) == ("vit", False, False)
+    assert (generator["context"], generator["colorization"]) == ("vit", False)
     served = build_segmenter(weights_dir=bench.folder, adapters=store, adapter=version.stem)
     assert served.generator.colorization is None and served.trained
     whole = build_segmenter(weights_dir=bench.folder, generator={})

@@ -50,6 +50,15 @@ def test_what_viewers_send_passes(app, method, request_):
         ("batch_infer", {"model": "proxyprompt", "images": "some"}, "labeled"),
         ("batch_infer", {"model": "proxyprompt", "label_tag": ".."}, "path"),
         ("batch_infer", {"model": "proxyprompt", "label_tag": ".final"}, "label tag"),
+        ("batch_infer", {"model": "proxyprompt", "max_workers": "two"}, "max_workers"),
+        ("batch_infer", {"model": "proxyprompt", "max_workers": True}, "max_workers"),
+        ("batch_infer", {"model": "proxyprompt", "max_batch_size": -1}, "max_batch_size"),
+        ("batch_infer", {"model": "proxyprompt", "max_batch_size": 1.5}, "max_batch_size"),
+        ("batch_infer", {"model": "proxyprompt", "device": {"a": 1}}, "device"),
+        ("batch_infer", {"model": "proxyprompt", "device": [3]}, "device"),
+        ("batch_infer", {"model": "proxyprompt", "multi_gpu": []}, "multi_gpu"),
+        ("train", {"model": "proxyprompt", "max_epochs": float("nan")}, "number"),
+        ("scoring", {"method": "spread", "note": "\ud800"}, "Unicode"),
     ],
 )
 def test_what_is_refused_at_once(app, method, request_, word):

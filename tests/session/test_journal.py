@@ -45,3 +45,29 @@ def test_a_disk_that_takes_no_more_is_no_error(tmp_path, caplog):
     (tmp_path / "state").write_text("a file where the folder should be")
     Journal(tmp_path / "state" / "journal.jsonl").write(LABEL, image="one")
     assert "one" not in caplog.text and "journal.jsonl" in caplog.text
+
+
+def test_a_line_that_was_cut_off_at_the_end_does_not_take_the_next_one_with_it(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write(PROPOSAL, image="one")
+    journal.path.write_bytes(journal.path.read_bytes()[:-9])  # the disk was full
+    journal.write(LABEL, image="two")
+    journal.write(LABEL, image="three")
+    assert [entry["image"] for entry in journal] == ["two", "three"]
+
+
+def test_an_empty_journal_and_an_edited_one(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert list(journal) == []
+    edited = [
+        b"",
+        b"null",
+        b"3",
+        b'{"time": 3}',
+        b'{"time": "2026-01-01", "event": "label", "image": "one"}',
+        b"[" * 9999,
+    ]
+    edited.append(b'{"time": "2026-01-01T00:00:00+00:00", "event": "label", "image": ["one"]}')
+    journal.path.write_bytes(b"\n".join(edited))
+    journal.write(PROPOSAL, image="two")
+    assert [entry["image"] for entry in journal] == ["two"]

@@ -100,3 +100,19 @@ def test_the_plot_is_a_picture(tmp_path, studies):
     events = [e for n in range(studies) for e in (proposal(f"s{n:02d}", 5 * n), label(f"s{n:02d}", 5 * n + 1))]
     draw(session_rows(events), str(tmp_path / "report.png"))
     assert Image.open(tmp_path / "report.png").size[0] > 500
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"structures": None},
+        {"structures": ["disc"]},
+        {"structures": {"disc": 3}},
+        {"structures": {}, "sha256": 3},
+        {"structures": {}, "clicks": []},
+        {"structures": {}, "supports": "one"},
+    ],
+)
+def test_an_entry_that_was_edited_costs_only_itself(edited):
+    good = [proposal("one", 0), label("one", 2)]
+    assert session_rows([*good, {**label("one", 3), **edited}]) == session_rows(good)

@@ -3,6 +3,7 @@
 import json
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pydicom
 import pytest
@@ -116,6 +117,32 @@ def test_monai_label_names_each_label_on_its_own(tmp_path):
     _, labels = collection.open(two)
     assert np.array_equal(collection.mask(two, labels, "head"), labels == 7)
     assert not collection.mask(two, labels, "neck").any()
+
+
+@pytest.mark.parametrize("layout", [("images", "masks"), (".", "labels/final")])
+def test_segmentations_of_slicer_are_joined_by_name(tmp_path, layout):
+    images, labels = (tmp_path / "set" / name for name in layout)
+    labels.mkdir(parents=True)
+    kidney = np.zeros((6, 7, 4), np.uint8)
+    kidney[1:5, 1:6] = 1
+    tumour = np.zeros_like(kidney)
+    tumour[2:4, 2:4] = 1
+    for case, order in (("a", ("kidney", "tumour")), ("b", ("tumour", "kidney"))):
+        volume(images / f"{case}.nii.gz")
+        layers = [kidney if name == "kidney" else tumour for name in order]
+        directions = np.array([[np.nan] * 3, [-1, 0, 0], [0, -1, 0], [0, 0, 3]])
+        header = {"space": "left-posterior-superior", "space directions": directions, "space origin": [0, 0, 0]}
+        header |= {"kinds": ["list"] + ["domain"] * 3}
+        for n, name in enumerate(order):
+            header |= {f"Segment{n}_Name": name, f"Segment{n}_Layer": str(n), f"Segment{n}_LabelValue": "1"}
+        nrrd.write(str(labels / f"{case}.seg.nrrd"), np.stack(layers), header)
+    collection = read_collection(tmp_path / "set")
+    assert [case.id for case in collection.cases] == ["a", "b"]
+    for case in collection.cases:
+        study, found = collection.open(case)
+        for name, wanted in (("kidney", kidney), ("tumour", tumour)):
+            mask = collection.mask(case, found, name)
+            assert np.array_equal(study.to_grid(mask).astype(bool), wanted > 0), (case.id, name)
 
 
 def test_the_samples_are_such_a_folder(tmp_path):

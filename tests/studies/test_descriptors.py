@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Features, Foundation, Geometry
-from lib.foundation.sam2 import build_atto
 from lib.studies.cache import ContentCache
 from lib.studies.descriptors import DescriptorIndex, describe
 from lib.studies.study import read_study
@@ -44,7 +44,7 @@ class Tiles(Foundation):
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 16, 16, 16]}, 64).eval()
+        return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=64)
 
 
 @pytest.fixture

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from dicom_files import CORONAL, SAGITTAL, save_series, seg
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from lib.studies.dicom_seg import segment_names
 from lib.studies.study import StudyError, read_study
@@ -139,3 +142,97 @@ def test_what_dcmqi_writes_comes_back(tmp_path):
     subprocess.run([tool, *arguments], check=True, capture_output=True, timeout=120)
     assert segment_names(tmp_path / "seg.dcm") == NAMES
     assert np.array_equal(study.read_label(tmp_path / "seg.dcm"), labels)
+
+
+def labelmap(frames, places, names, dtype=np.uint8):
+    """A SEG of the kind LABELMAP. frames: (n, rows, columns) of segment numbers."""
+    ds = seg(frames > 0, places, [1] * len(frames), names)
+    for groups in ds.PerFrameFunctionalGroupsSequence:
+        del groups.SegmentIdentificationSequence
+    ds.SegmentationType = "LABELMAP"
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7"
+    ds.BitsAllocated = ds.BitsStored = 8 * dtype().itemsize
+    ds.HighBit = ds.BitsStored - 1
+    ds.PixelData = frames.astype(dtype).tobytes()
+    return ds
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_label_maps(tmp_path, dtype, compress):
+    study = series(tmp_path)
+    frames = RNG.integers(0, 3, (2, 8, 9))
+    ds = labelmap(frames, [3, 1], {0: "Background", **NAMES}, dtype)
+    if compress:
+        ds.compress(RLELossless)
+    ds.save_as(tmp_path / "seg.dcm")
+    found = study.read_label_map(tmp_path / "seg.dcm")
+    assert np.array_equal(found.values[[3, 1]], frames) and not found.values[[0, 2, 4]].any()
+    assert found.names == {"liver": {1}, "spleen": {2}}
+
+
+def test_numbers_beyond_a_byte_are_counted_anew(tmp_path):
+    study = series(tmp_path)
+    frames = np.zeros((1, 8, 9), int)
+    frames[0, 2], frames[0, 4] = 700, 20
+    labelmap(frames, [2], {20: "liver", 700: "spleen"}, np.uint16).save_as(tmp_path / "seg.dcm")
+    found = study.read_label_map(tmp_path / "seg.dcm")
+    for name, row in (("spleen", 2), ("liver", 4)):
+        assert np.array_equal(np.isin(found.values[2], list(found.names[name])), frames[0] == frames[0, row, 0])
+
+
+@pytest.mark.parametrize("syntax", ["rle", "jpeg-ls", "jpeg 2000", "deflated"])
+def test_compressed_segmentations(tmp_path, syntax):
+    study = series(tmp_path)
+    frames = RNG.random((2, 8, 9)) > 0.5
+    ds = seg(frames, [3, 1], [1, 1], NAMES, fractional=True)
+    if syntax == "rle":
+        ds.compress(RLELossless)
+    elif syntax == "deflated":
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    else:
+        encode, uid = {
+            "jpeg-ls": (imagecodecs.jpegls_encode, JPEGLSLossless),
+            "jpeg 2000": (lambda frame: imagecodecs.jpeg2k_encode(frame, reversible=True), JPEG2000Lossless),
+        }[syntax]
+        ds.PixelData = encapsulate([encode(frame) for frame in (frames * 200).astype(np.uint8)])
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = uid
+    ds.save_as(tmp_path / "seg.dcm", write_like_original=False)
+    found = study.read_label_map(tmp_path / "seg.dcm")
+    assert np.array_equal(found.values[[3, 1]], frames)
+    assert found.notes == ("this DICOM SEG holds fractions; from one half on a voxel counts as inside",)
+
+
+def test_a_segment_within_another_stays_a_part_of_it(tmp_path):
+    study = series(tmp_path)
+    frames = np.zeros((3, 8, 9), bool)
+    frames[0, 1:7, 1:8], frames[1, 2:4, 2:4], frames[2, 3:4, 2:3] = True, True, True
+    names = {1: "kidney", 2: "tumour", 3: "necrosis"}
+    seg(frames, [1, 1, 1], [1, 2, 3], names).save_as(tmp_path / "seg.dcm")
+    found = study.read_label_map(tmp_path / "seg.dcm")
+    assert not found.notes and found.names == {"kidney": {1, 2, 3}, "tumour": {2, 3}, "necrosis": {3}}
+    for frame, name in zip(frames, names.values(), strict=True):
+        assert np.array_equal(np.isin(found.values[1], list(found.names[name])), frame)
+
+
+def test_segments_that_cross_are_said(tmp_path):
+    study = series(tmp_path)
+    frames = np.zeros((2, 8, 9), bool)
+    frames[0, :5], frames[1, 4:6] = True, True
+    seg(frames, [1, 1], [1, 2], NAMES).save_as(tmp_path / "seg.dcm")
+    found = study.read_label_map(tmp_path / "seg.dcm")
+    assert found.names == {"liver": {1}, "spleen": {2}} and (found.values[1, 4:6] == 2).all()
+    assert found.notes == (
+        "segments 'liver' and 'spleen' overlap in 9 voxels; they count for 'spleen', the smaller one",
+    )
+
+
+def test_contours_are_refused_with_a_way_out(tmp_path):
+    study = series(tmp_path)
+    ds = seg(np.ones((1, 8, 9), bool), [1], [1], NAMES)
+    ds.Modality = "RTSTRUCT"
+    del ds.PixelData
+    ds.save_as(tmp_path / "rt.dcm")
+    with pytest.raises(StudyError, match=r"rt\.dcm: is an RTSTRUCT, .*convert it to a DICOM SEG or a \.seg\.nrrd"):
+        study.read_label(tmp_path / "rt.dcm")

@@ -39,7 +39,17 @@ def test_percentile_and_numbers_are_for_every_gray_study():
 def test_colour_stays_as_it_is(window):
     colour = RNG.integers(20, 90, (1, 9, 9, 3))
     assert bounds(window, colour.astype(np.uint8), "US", colour=True) == (0, 255)
-    assert bounds(window, colour.astype(np.uint16), None, colour=True) == (0, 65535)
+
+
+@pytest.mark.parametrize("window", ["auto", "lung"])
+@pytest.mark.parametrize(
+    ("brightest", "white"),
+    [(90, 255), (255, 255), (256, 1023), (1023, 1023), (1024, 4095), (4000, 4095), (9000, 16383), (16384, 65535)],
+)
+def test_deep_colour_goes_by_the_bits_that_it_uses(window, brightest, white):
+    colour = RNG.integers(0, brightest, (1, 9, 9, 3)).astype(np.uint16)
+    colour[0, 0, 0, 0] = brightest
+    assert bounds(window, colour, None, colour=True) == (0, white)
 
 
 def test_few_bright_pixels_fall_back_to_the_whole_range():

@@ -215,6 +215,42 @@ def test_whole_numbers_stored_as_float_are_labels(tmp_path):
     assert np.array_equal(study.to_grid(study.read_label(tmp_path / "label.nii.gz")), labels)
 
 
+@pytest.mark.parametrize("off", [1e-7, -1e-7, 4e-4])
+def test_labels_within_rounding_are_labels(tmp_path, off):
+    study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6)))
+    affine = nib.load(tmp_path / "image.nii.gz").affine
+    labels = RNG.integers(0, 4, (6, 5, 4))
+    nib.save(nib.Nifti1Image((labels + off).astype(np.float32), affine), tmp_path / "label.nii.gz")
+    assert np.array_equal(study.to_grid(study.read_label(tmp_path / "label.nii.gz")), labels)
+
+
+@pytest.mark.parametrize("largest", [1, 7, 255])
+def test_labels_stored_with_a_scale_factor_are_labels(tmp_path, largest):
+    study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6)))
+    labels = RNG.integers(0, largest + 1, (6, 5, 4))
+    label = nib.Nifti1Image(np.round(labels * (30000 / largest)).astype(np.int16), nib.load(study.path).affine)
+    label.header.set_slope_inter(largest / 30000, 0)
+    nib.save(label, tmp_path / "label.nii")
+    raw = bytearray((tmp_path / "label.nii").read_bytes())
+    raw[112:116] = np.float32(largest / 30000).tobytes()  # scl_slope, which nibabel leaves to the array
+    raw[352:] = np.round(labels * (30000 / largest)).astype("<i2").tobytes(order="F")
+    (tmp_path / "label.nii").write_bytes(raw)
+    stored = np.asanyarray(nib.load(tmp_path / "label.nii").dataobj)
+    assert stored.dtype.kind == "f" and np.allclose(stored, labels, atol=5e-3) and (stored != labels).any()
+    assert np.array_equal(study.to_grid(study.read_label(tmp_path / "label.nii")), labels)
+
+
+@pytest.mark.parametrize(
+    "probabilities", [np.linspace(0, 1, 120), np.array([0, 1, 0.98] * 40), np.array([0, 0.01] * 60)]
+)
+def test_probabilities_are_refused(tmp_path, probabilities):
+    study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6)))
+    values = probabilities.reshape(6, 5, 4).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, nib.load(study.path).affine), tmp_path / "label.nii.gz")
+    with pytest.raises(StudyError, match="expected a label map, not probabilities: save it after choosing a threshold"):
+        study.read_label(tmp_path / "label.nii.gz")
+
+
 @pytest.mark.parametrize(
     ("value", "message"), [(0.5, "not whole numbers"), (300.0, "0 to 300"), (-1.0, "-1 to 0"), (np.nan, "nan")]
 )

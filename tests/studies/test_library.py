@@ -3,6 +3,8 @@
 import shutil
 import threading
 
+import nrrd
+import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 from squares import write_squares
@@ -45,3 +47,23 @@ def test_one_look_lasts_for_its_thread_and_no_longer(catalogue):
         assert list(catalogue.studies()) == ["s0", "s1"]
         assert seen_by_another_thread(catalogue) == ["s0", "s1", "s3"]
     assert list(catalogue.studies()) == ["s0", "s1", "s3"]
+
+
+def test_segments_are_joined_by_name_and_what_there_is_to_say_is_kept(catalogue):
+    path = f"{catalogue.datastore._datastore_path}/labels/final/s0"
+    (rows, columns) = catalogue.open("s0").slice_shape
+    layers = np.zeros((2, columns, rows), np.uint8)
+    layers[0, :4], layers[1, 3:9] = 1, 1
+    header = {"Segment0_Name": "hole", "Segment0_Layer": "0", "Segment0_LabelValue": "1"}
+    header |= {"Segment1_Name": "blob", "Segment1_Layer": "1", "Segment1_LabelValue": "1"}
+    header |= {"kinds": ["list", "domain", "domain"], "space dimension": 2, "space origin": [0, 0]}
+    header["space directions"] = np.array([[np.nan, np.nan], [1, 0], [0, 1]])
+    nrrd.write(f"{path}.nrrd", layers, header)
+    image = catalogue.datastore._datastore.objects["s0"]
+    image.labels["final"].ext = ".nrrd"
+    study = catalogue.studies()["s0"]
+    assert set(study.structures) == {"hole", "blob"} and study.area("hole").sum() == 4 * rows
+    assert study.area("blob").sum() == 5 * rows
+    assert study.notes == (
+        f"segments 'blob' and 'hole' overlap in {rows} voxels; they count for 'hole', the smaller one",
+    )

@@ -13,7 +13,7 @@ from monailabel.datastore.local import LocalDatastore
 from PIL import Image
 
 import lib.studies.library as library_module
-from lib.foundation.sam2 import build_atto
+from lib.foundation.atto import build_atto
 from lib.studies.cache import ContentCache
 from lib.studies.candidates import choose_slices
 from lib.studies.descriptors import DescriptorIndex, describe
@@ -29,7 +29,7 @@ BLOB, BAR = 1, 2
 def atto():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 16, 16, 16]}, 64).eval()
+        return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=64)
 
 
 class Bench:

@@ -59,7 +59,7 @@ def by_hand(segmenter, study, index, selection):
         masks.append(foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry))
         contexts.append(segmenter.encode_pair(prepared, masks[-1])[0])
     valid = torch.from_numpy(selection.valid)
-    memory = segmenter.remember(Features.join(features), torch.stack(contexts), valid, torch.cat(masks))
+    memory = segmenter.encode_support(Features.join(features), torch.stack(contexts), valid)
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([index])))
     decoded = segmenter.segment(segmenter.encode(prepared), memory)
     return foundation.postprocess(decoded.mask_logits, geometry)[0].numpy(), decoded.presence_logit[0].sigmoid().numpy()
@@ -118,11 +118,11 @@ def test_agreement_compares_those_that_hold_the_structure(segmenter, cache, samp
 def test_absence_takes_the_mask_away_only_at_the_end():
     logits = np.ones((3, 2, 2, 2), np.float16)
     presence = np.array([[0.9, 0.1], [0.5, 0.6], [0.2, 0.2]], np.float32)
-    masks = Masks(logits, presence, np.ones_like(presence), (None, None), (False, False))
+    masks = Masks(logits, presence, np.ones_like(presence), (None, None))
     assert (masks.gated(0) > 0).any(axis=(1, 2)).tolist() == [True, True, False]
     assert (masks.gated(1) > 0).any(axis=(1, 2)).tolist() == [False, True, False]
     assert most_shown(masks) == 1
-    nowhere = Masks(logits, presence * 0.5, np.ones_like(presence), (None, None), (False, False))
+    nowhere = Masks(logits, presence * 0.5, np.ones_like(presence), (None, None))
     assert most_shown(nowhere) == 0
 
 

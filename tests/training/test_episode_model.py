@@ -30,12 +30,10 @@ def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
     for target, picture in enumerate(episodes.pictures):
         chosen = [episodes.pictures[int(i)] for i in episodes.supports[target].nonzero()]
         images, masks = torch.stack([p.image for p in chosen]), torch.stack([p.masks for p in chosen])
-        memory = segmenter.remember(
+        memory = segmenter.encode_support(
             segmenter.encode(images),
             segmenter.encode_pair(images, masks),
             torch.ones(masks.shape[:2], dtype=torch.bool),
-            masks,
-            solved=False,
         )
         alone = segmenter.segment(segmenter.encode(picture.image[None]), memory)
         torch.testing.assert_close(together.mask_logits[target], alone.mask_logits[0], rtol=1e-3, atol=1e-3)
@@ -46,7 +44,7 @@ def test_saving_memory_changes_no_gradient(bench, episodes):
     for save_memory in (False, True):
         segmenter = bench.segmenter().requires_grad_(True)
         EpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
-        gradients.append(segmenter.foundation.model.image_encoder.trunk.stem[0].weight.grad)
+        gradients.append(segmenter.foundation.model.image_encoder.neck.lateral16.weight.grad)
     torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-3)
 
 

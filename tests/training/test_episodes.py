@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.foundation.sam2 import build_atto
+from lib.foundation.atto import build_atto
 from lib.studies.cache import content_key
 from lib.training.cases import Case, LabelledSlice
 from lib.training.episodes import EpisodeSource
@@ -15,7 +15,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def foundation():
-    return build_atto({"dim": 32, "mem_dim": 16, "widths": [8, 16, 16, 16]}, SIDE)
+    return build_atto({"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}, image_size=SIDE)
 
 
 def slice_of(group, *painted, study=None, index=0, declared=(True, True)):

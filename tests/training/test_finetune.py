@@ -23,7 +23,7 @@ from lib.training.run import CHECKPOINT
 
 @pytest.fixture
 def bench(tmp_path):
-    return make_bench(tmp_path, readout=False)
+    return make_bench(tmp_path)
 
 
 def train(bench, config=QUICK, *, run=None, **options):

@@ -39,7 +39,7 @@ class Oracle(nn.Module):
     def encode_pair(self, images, masks):
         return masks.mean((-2, -1), keepdim=True)[:, :, None]
 
-    def remember(self, features, contexts, valid, masks):
+    def encode_support(self, features, contexts, valid):
         self.supported.append((len(valid), contexts.shape[1], bool((contexts > 0).any())))
         return valid
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, **options: Any) -> None:
     """As :func:`write_text`. options: of json.dumps."""
     write_text(path, json.dumps(content, **options) + "\n")
+
+
+def keep_aside(path: Path) -> Path:
+    """Copy a file that cannot be understood, before it is written anew.
+
+    Args:
+        path: the file, which stays.
+
+    Returns:
+        The copy beside it, whose name says when it was made.
+    """
+    kept = path.with_name(f"{path.name}.damaged-{stamp()}")
+    shutil.copy2(path, kept)
+    return kept
+
+
+def stamp() -> str:
+    """Now, in UTC, as a part of a file's name; later ones sort behind."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")

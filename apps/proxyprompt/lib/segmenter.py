@@ -1,4 +1,4 @@
-"""Foundation and Proxy Prompt Generator as one model: remember a support set, segment by it.
+"""Foundation and Proxy Prompt Generator as one model: encode a support set, segment by it.
 
 The arrows end here: what lies above (studies, training, tasks) knows a :class:`Segmenter`; what lies below knows
 nothing of files, servers or training.
@@ -9,20 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.cascade import Cascade, CascadeConfig
-from lib.cpu_threads import beside, in_shares, one_thread_each
 from lib.foundation import (
-    CASCADE_PREFIX,
-    FOUNDATION_ALONE,
     FOUNDATION_PREFIX,
     GENERATOR_PREFIX,
     atto_file,
@@ -31,12 +25,10 @@ from lib.foundation import (
     part_of,
 )
 from lib.foundation.adapted import adapt
-from lib.foundation.base import Begun, Decoded, Features, Foundation, MemoryBank, Points, Prompts
+from lib.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
-from lib.prompt.context import SupportMemory
-from lib.prompt.generator import GeneratorConfig, ProxyPrompt, ProxyPromptGenerator
-from lib.prompt.readout import Pyramid
-from lib.second_look import FIRST, Learned, enlarged, learn, look_again, read_guess
+from lib.prompt.context import SupportEncoding
+from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 
 if TYPE_CHECKING:
     from lib.training.adapters import AdapterStore
@@ -44,7 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"
-_SMALL = 1024  # positions of the grid: on no more, spreading an operation over threads costs more than it brings
 _SEED = 20260101  # an untrained generator is the same one everywhere
 
 
@@ -52,9 +43,7 @@ class Segmenter(nn.Module):
     """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
 
     version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
-    features, contexts and memories are bound to it. trained: False for a generator with random weights. tuned: whether
-    labels like the supports trained it, see :func:`lib.second_look.learn`. cascade: a network that draws masks again,
-    of versions that were trained with one.
+    features, contexts and memories are bound to it. trained: False for a generator with random weights.
     """
 
     def __init__(
@@ -65,27 +54,14 @@ class Segmenter(nn.Module):
         version: str = UNTRAINED,
         weights_sha256: str = "",
         trained: bool = False,
-        tuned: bool = False,
-        cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
-        self.foundation, self.generator, self.cascade = foundation, generator, cascade
+        self.foundation, self.generator = foundation, generator
         self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
-        self.tuned = tuned
-
-    @property
-    def dense_proxy(self) -> bool:
-        return self.generator.dense is not None
-
-    @property
-    def side_by_side(self) -> bool:
-        """Whether images, or objects, are segmented on a thread each, and not each operation on all threads."""
-        parameter = next(self.parameters())
-        return parameter.device.type == "cpu" and self.foundation.grid**2 <= _SMALL
 
     def options(self) -> dict[str, object]:
         """What the generator must be built with again."""
-        return self.generator.config.to_dict() | {"dense_proxy": self.dense_proxy}
+        return self.generator.config.to_dict()
 
     def encode(self, images: Tensor) -> Features:
         """images: (B, 3, S, S), from ``foundation.preprocess``."""
@@ -95,181 +71,51 @@ class Segmenter(nn.Module):
         """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
         return self.generator.encode_pair(images, masks)
 
-    def remember(
-        self,
-        features: Features,
-        contexts: Tensor,
-        valid: Tensor,
-        masks: Tensor,
-        *,
-        solved: bool = True,
-        thin: int = 1,
-    ) -> SupportMemory:
-        """One support set. features: of its K images. contexts: (K, N, D, H, W). valid: (K, N) bool. masks:
-        (K, N, S, S) in [0, 1], those that the contexts were made of. solved: False keeps what the solution for any
-        choice of the supports can be made of, as training asks for; there is no second look then. thin: see
-        ``FineReadout.moments``.
+    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> SupportEncoding:
+        """One support set, as :meth:`segment` takes it.
 
-        Raises ValueError when an object is declared by no support.
+        Args:
+            features: of its K images.
+            contexts: (K, N, D, H, W), from :meth:`encode_pair`.
+            valid: (K, N) bool, which support declares which object.
+
+        Returns:
+            The encoding of N objects.
+
+        Raises:
+            ValueError: when an object is declared by no support.
         """
-        if self.generator.readout is None or not solved:
-            return self._summed(features, contexts, valid, masks, thin)
-        memory, learned = self.remember_without_cascade(features, contexts, valid, masks)
-        return self.with_cascade(memory, learned, features, valid, masks)
-
-    def remember_without_cascade(
-        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor
-    ) -> tuple[SupportMemory, Learned]:
-        """As :meth:`remember`, for a generator with a fine readout, up to what a cascade in training cannot change."""
-        readout, maps = self.generator.readout, pyramid(features)
-        sample = readout.sample(maps)
-        memory = self._summed(features, contexts, valid, masks, sample=sample)
-        learned = learn(self._guesses, readout, maps, features, memory, valid, masks, tuned=self.tuned, sample=sample)
-        solution = readout.solve(memory.declared_moments())
-        return replace(memory, moments=None, solution=solution, second=learned.solution), learned
-
-    def with_cascade(
-        self, memory: SupportMemory, learned: Learned, features: Features, valid: Tensor, masks: Tensor
-    ) -> SupportMemory:
-        """What :meth:`remember_without_cascade` gave, and which objects the cascade draws again."""
-        if self.cascade is None:
-            return memory
-        return replace(memory, redrawn=self._redrawn(features, memory, learned, valid, masks)[None])
-
-    def _summed(
-        self,
-        features: Features,
-        contexts: Tensor,
-        valid: Tensor,
-        masks: Tensor,
-        thin: int = 1,
-        sample: Tensor | None = None,
-    ) -> SupportMemory:
-        moments, readout = None, self.generator.readout
-        if readout is not None:
-            moments = readout.moments(pyramid(features), masks, features.padding, thin=thin, sample=sample)[None]
         padding = None if features.padding is None else features.padding[None]
-        return self.generator.remember(
-            features.embedding[None], contexts[None], valid[None], padding=padding, moments=moments
-        )
-
-    def _redrawn(
-        self, features: Features, memory: SupportMemory, learned: Learned, valid: Tensor, masks: Tensor
-    ) -> Tensor:
-        """(N,) bool, which objects the cascade draws again: what is made of each support without it, from the others
-        where there are enough, is compared with what it makes of that."""
-        shown = valid & (masks > 0.5).flatten(2).any(-1)
-        honest = learned.known.any(0)
-        guesses = None
-        if not honest.all():
-            guesses = self.segment(features, memory).mask_logits
-        if honest.any():
-            readout = self.generator.readout
-            of_image = readout(pyramid(features), learned.solution[..., : readout.width])
-            left_out = look_again(readout, learned.first, learned.drawn, of_image, learned.solution)
-            guesses = left_out if guesses is None else torch.where(honest[:, None, None], left_out, guesses)
-        compared = torch.where(honest, learned.known, shown)
-        return self.cascade.helps(features.picture, guesses, masks, compared=compared, honest=honest)
-
-    def _guesses(self, features: Features, memory: SupportMemory) -> tuple[Decoded, Tensor]:
-        """What the decoder draws, and what the fine readout does."""
-        proxy, begun = self._proxy(features, memory)
-        return self.foundation.decode(features, as_prompts(proxy), begun=begun), proxy.prior
-
-    def _proxy(self, features: Features, memory: SupportMemory) -> tuple[ProxyPrompt, Begun | None]:
-        """The prompt, and what was made meanwhile, by a thread that has nothing else to do, for the decoder."""
-        maps = None if self.generator.readout is None else pyramid(features)
-        begun = self.foundation.begin(features)
-        if begun is not None:  # decoding begins with this
-            begun = begun._replace(attended=beside(begun.attended))
-        context = self.generator.select(features.embedding, memory)
-        read = beside(lambda: self.generator.read(memory, maps))
-        alone = context.shape[1] == 1  # several objects are coloured by both threads
-        if begun is not None and alone:
-            begun = begun._replace(entered=beside(begun.entered))
-        proxy = self.generator.colour(features.embedding, context, read)
-        if begun is not None and not alone:  # decoding comes to this late
-            begun = begun._replace(entered=beside(begun.entered))
-        return proxy, begun
+        return self.generator.encode_support(features.embedding[None], contexts[None], valid[None], padding=padding)
 
     def segment(
         self,
         features: Features,
-        memory: SupportMemory | None,
+        support: SupportEncoding | None,
         points: Points | None = None,
         *,
         bank: MemoryBank | None = None,
     ) -> Decoded:
-        """Masks of the N remembered objects in B images. points: clicks beside the proxy. bank: earlier slices.
+        """Select what the supports say of each position, colorize it, decode.
 
-        memory: None where there is no support: then the foundation segments by the clicks alone.
+        Args:
+            features: of B images.
+            support: of N objects; None where there is no support: then the foundation segments by the clicks alone.
+            points: clicks beside the proxy.
+            bank: earlier slices.
+
+        Returns:
+            The N objects in the B images.
         """
-        if memory is None:
-            return self.foundation.decode(features, Prompts(points=points), memory=bank)
-        if torch.is_grad_enabled() or not self.side_by_side:
-            return self._segment(features, memory, points, bank)
-        with one_thread_each():
-            if points is not None or bank is not None or len(memory.valid) > 1:
-                return self._segment(features, memory, points, bank)
-            parts = in_shares(lambda some: self._segment(features[some], memory), len(features.embedding))
-            return Decoded.join(parts, 0)
-
-    def _segment(
-        self,
-        features: Features,
-        memory: SupportMemory,
-        points: Points | None = None,
-        bank: MemoryBank | None = None,
-    ) -> Decoded:
-        (proxy, begun), readout, second = self._proxy(features, memory), self.generator.readout, memory.second
-        prompts = as_prompts(proxy, points)
-
-        def decode(own: Prompts) -> Decoded:
-            return self.foundation.decode(features, own, bank, begun)
-
-        if second is None:
-            return self._by_objects(lambda some: decode(prompts.of_objects(some)), prompts, bank)
-        of_first = beside(lambda: read_guess(readout, proxy.prior, second, FIRST))
-
-        def draw(some: slice) -> Decoded:
-            own, first = prompts.of_objects(some), proxy.prior[:, some]
-            decoded = decode(own)
-            unclicked = decoded if points is None else decode(replace(own, points=None))
-            drawn, known = enlarged(unclicked.mask_logits, first), tuple(x[:, some] for x in of_first())
-            mask_logits = look_again(readout, first, drawn, proxy.second[:, some], second[:, some], known)
-            if memory.redrawn is not None and memory.redrawn[:, some].any():
-                redrawn = self.cascade.redraw(features.picture, mask_logits)
-                mask_logits = torch.where(memory.redrawn[:, some, None, None], redrawn, mask_logits)
-            if points is not None:  # clicks change what they change in the decoder's mask
-                change = decoded.mask_logits - unclicked.mask_logits
-                mask_logits = mask_logits + F.interpolate(
-                    change, mask_logits.shape[-2:], mode="bilinear", align_corners=False
-                )
-            return replace(decoded, mask_logits=mask_logits)
-
-        return self._by_objects(draw, prompts, bank)
-
-    @staticmethod
-    def _by_objects(draw: Callable[[slice], Decoded], prompts: Prompts, bank: MemoryBank | None) -> Decoded:
-        """Objects side by side, where there are threads for that and no earlier slices, which know all of them."""
-        objects = prompts.batch()[1]
-        return draw(slice(0, objects)) if bank is not None else Decoded.join(in_shares(draw, objects), 1)
-
-
-def pyramid(features: Features) -> Pyramid:
-    """What the fine readout looks at."""
-    return Pyramid(features.picture, *features.high_res, features.embedding)
-
-
-def as_prompts(proxy: ProxyPrompt, points: Points | None = None) -> Prompts:
-    """A proxy prompt in the foundation's terms, with clicks beside it."""
-    return Prompts(proxy=proxy.tokens, dense=proxy.dense, prior=proxy.prior, points=points)
+        if support is None:
+            return self.foundation.decode(features, Prompts(points=points), bank)
+        proxy = self.generator(features.embedding, support)
+        return self.foundation.decode(features, Prompts(proxy=proxy.tokens, points=points), bank)
 
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
     """Versions that fit ``foundation``, the default first: published adapters (newest first), then what is shipped."""
-    shipped = foundation.startswith("atto") and not foundation.endswith(FOUNDATION_ALONE)
-    own = atto_file(foundation, weights_dir).stem if shipped else UNTRAINED
+    own = atto_file(foundation, weights_dir).stem if foundation.startswith("atto") else UNTRAINED
     return [*(adapters.versions() if adapters is not None else ()), own]
 
 
@@ -280,7 +126,6 @@ def build_segmenter(
     image_size: int | None = None,
     adapter: str | None = None,
     adapters: AdapterStore | None = None,
-    dense_proxy: bool | None = None,
     generator: Mapping[str, object] | None = None,
     device: torch.device | str = "cpu",
     verify: bool = True,
@@ -290,9 +135,8 @@ def build_segmenter(
 
     foundation: one of :data:`lib.foundation.FOUNDATIONS`. image_size: None for what the weights were made for.
     adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
-    dense_proxy: None for what the weights were trained with (official foundations: off). generator: other options of
-    GeneratorConfig; the foundation is then as shipped and its generator untrained. merge: False leaves low-rank
-    adapters in place, to train them on.
+    generator: other options of GeneratorConfig; the foundation is then as shipped and its generator untrained. merge:
+    False leaves low-rank adapters in place, to train them on.
 
     Raises ValueError for unknown names, CheckpointError for missing or unfit weights, AdapterError for a version that
     is damaged or belongs to other weights.
@@ -304,19 +148,15 @@ def build_segmenter(
         raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
     if versions[-1] == UNTRAINED:
         model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
-        options, state = GeneratorConfig(dim=model.dim, grid=model.grid, dense_proxy=bool(dense_proxy)).to_dict(), None
+        options, state = GeneratorConfig(dim=model.dim, grid=model.grid).to_dict(), None
     else:
         model, state, config = load_atto(versions[-1], image_size=image_size, weights_dir=weights_dir)
         options = config["generator"]
-    sha256, tuned, cascade = "", False, None
+    sha256 = ""
     if stored:
         header, tensors = adapters.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
-        tuned = header.config.get("tuned", True)
-        if header.config.get("cascade"):
-            cascade = Cascade(CascadeConfig(**header.config["cascade"]))
-            load_strictly(cascade, part_of(tensors, CASCADE_PREFIX), source=version)
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     if generator is not None:
@@ -335,16 +175,12 @@ def build_segmenter(
         )
     else:
         load_strictly(made, state, source=version)
-    if dense_proxy is False:
-        made.dense = None
-    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{made.dense is not None}|{_SEED}"
+    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{_SEED}"
     segmenter = Segmenter(
         foundation=model,
         generator=made,
         version=version,
         weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
         trained=state is not None,
-        tuned=tuned,
-        cascade=cascade,
     )
     return segmenter.to(device).eval().requires_grad_(False)

@@ -7,6 +7,7 @@ Here an unknown key or value is an error that lists the valid ones. Nothing heav
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -15,9 +16,13 @@ from typing import Any
 
 from lib.foundation import FOUNDATIONS
 
+logger = logging.getLogger(__name__)
+
 SUPPORT_COUNTS = (1, 2, 4, 8, 16)
 # Read by MONAI Label itself or written by its sample apps' command lines; they are no options of ours.
 FOREIGN_KEYS = ("server_mode",)
+RETIRED_KEYS = {"dense_proxy": "the proxy prompt alone carries the mask now"}
+"""Options of an earlier version -> why they are gone; accepted for one version, with a warning."""
 
 
 class SettingsError(ValueError):
@@ -117,14 +122,10 @@ class Settings:
     adapter: str | None = field(
         default=None, metadata=about("adapter version to serve; default: the one shipped with the foundation")
     )
-    dense_proxy: str = field(
-        default="auto",
-        metadata=about(
-            "the dense proxy prompt: auto (what the weights were trained with), on or off",
-            _choice("auto", "on", "off"),
-        ),
+    paper: bool = field(
+        default=False,
+        metadata=about("the paper's model and nothing else: volumes are searched everywhere by default", _flag),
     )
-    paper: bool = field(default=False, metadata=about("the paper's model to the letter: forces dense_proxy off", _flag))
     window: str = field(
         default="auto",
         metadata=about(
@@ -186,6 +187,9 @@ class Settings:
         for key, given in (conf or {}).items():
             if key in FOREIGN_KEYS:
                 continue
+            if key in RETIRED_KEYS:
+                logger.warning("'--conf %s %s' does nothing any more: %s", key, given, RETIRED_KEYS[key])
+                continue
             if key not in known:
                 raise SettingsError(
                     f"unknown option '--conf {key} {given}'; the options of this app are: {', '.join(known)}"
@@ -194,10 +198,7 @@ class Settings:
                 values[key] = known[key].metadata["parse"](str(given).strip())
             except ValueError as error:
                 raise SettingsError(f"'--conf {key} {given}' does not fit: {error}") from None
-        settings = cls(**values)
-        if settings.paper and settings.dense_proxy == "on":
-            raise SettingsError("'--conf paper true' forces the dense proxy off: leave out '--conf dense_proxy on'")
-        return settings
+        return cls(**values)
 
     @classmethod
     def describe(cls) -> str:
@@ -207,12 +208,6 @@ class Settings:
             default = "" if f.default in (None, MISSING) else f" (default: {str(f.default).lower()})"
             lines.append(f"  --conf {f.name:<25} {f.metadata['help']}{default}")
         return "\n".join(lines)
-
-    def use_dense_proxy(self) -> bool | None:
-        """True or False where the operator decided; None leaves it to the weights."""
-        if self.paper:
-            return False
-        return {"auto": None, "on": True, "off": False}[self.dense_proxy]
 
     def torch_device(self) -> str:
         """The device to serve on. SettingsError when CUDA was asked for and there is none."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.benchmark.measure import Row, compare, peak_bytes
-from lib.prompt.context import SupportMemory, select_context, selective_map
+from lib.prompt.context import SupportEncoding, select_context, selective_map
 from lib.prompt.selective_scan import selective_scan
 from lib.prompt.selective_scan_mamba import why_not_mamba
 from lib.prompt.vision_mamba import VisionMamba
@@ -75,7 +75,7 @@ def selective_map_rows(device: torch.device, *, grid: int, counts: tuple[int, ..
     for count in counts:
         keys = torch.randn(1, count * positions, dim, generator=g).to(device)
         values = torch.randn(1, 1, count * positions, dim, generator=g).to(device)
-        memory = SupportMemory(keys, values, torch.ones(1, 1, count * positions, dtype=torch.bool, device=device))
+        memory = SupportEncoding(keys, values, torch.ones(1, 1, count * positions, dtype=torch.bool, device=device))
 
         def explicit(keys=keys, values=values) -> Tensor:
             return values[0].mT @ selective_map(target.flatten(2), keys)

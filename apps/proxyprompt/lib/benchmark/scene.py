@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lib.foundation.atto import build_atto
 from lib.foundation.base import Foundation, Prompts
-from lib.foundation.sam2 import Sam2, build_atto, build_sam2_model
+from lib.foundation.sam2 import Sam2, build_sam2_model
+from lib.pretraining.config import PretrainConfig
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache
@@ -19,16 +21,16 @@ from lib.studies.study import Study, read_study
 from lib.tasks.latency import Latencies
 from lib.tasks.pipeline import Masks, Pipeline
 from lib.training.losses import segmentation_loss
-from lib.training.pretraining import PretrainConfig, build_model
 
 
 def random_segmenter(name: str, image_size: int | None, device: torch.device) -> Segmenter:
     """Random weights suffice for speed. image_size: None for the model's own (SAM has no other)."""
     torch.manual_seed(0)
     if name == "atto":
-        segmenter = build_model(PretrainConfig())
-        if image_size is not None:
-            segmenter.foundation = build_atto(image_size=image_size)
+        config = PretrainConfig()
+        foundation = build_atto(config.foundation, image_size=image_size or config.image_size)
+        generator = ProxyPromptGenerator(GeneratorConfig(dim=foundation.dim, **config.generator))
+        segmenter = Segmenter(foundation=foundation, generator=generator)
     else:
         foundation = _official(name, image_size or 1024)
         config = GeneratorConfig(dim=foundation.dim, grid=foundation.grid)
@@ -122,7 +124,7 @@ class Scene:
             masks = self.foundation.preprocess_masks(masks, geometry)
             contexts = self.segmenter.encode_pair(prepared, masks)
             valid = torch.ones(pairs, self.objects, dtype=torch.bool, device=self.device)
-            memory = self.segmenter.remember(features, contexts, valid, masks)
+            memory = self.segmenter.encode_support(features, contexts, valid)
             decoded = self.segmenter.segment(features[:1], memory)
             segmentation_loss(decoded, masks[:1, :, :size, :size]).total.backward()
         finally:

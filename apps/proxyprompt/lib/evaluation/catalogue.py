@@ -10,6 +10,7 @@ from lib.evaluation.episodes import Episodes
 from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
 from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
 from lib.evaluation.quality import with_inverted_masks, with_masks_of, with_supports_of
+from lib.evaluation.removal import REMOVALS, Removal
 from lib.foundation import build_foundation, weights_identity
 from lib.foundation.base import Foundation
 from lib.segmenter import Segmenter, build_segmenter
@@ -21,7 +22,7 @@ from lib.training.groups import GroupSplit
 
 FINETUNED = ("finetuned", "finetuned_paper")
 UNETS = ("dynunet", "dynunet_plateau")
-METHODS = ("proxyprompt", "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
+METHODS = ("proxyprompt", *REMOVALS, "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class MethodOptions:
     """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version;
     peers: those of its rivals, which become methods of their own.
 
-    image_size: None for what the weights are for. dense_proxy: False takes it away. other: an atto file whose
+    image_size: None for what the weights are for. other: an atto file whose
     foundation the methods without a generator use, whose names then tell it, and finetuned_paper. mask_quality,
     inverted: proxyprompt once more with each of these support masks, see :mod:`lib.evaluation.quality`; unrelated: and
     with supports from there. train_minutes: for each draw of a fine-tuned method. unet_*: see
@@ -44,7 +45,6 @@ class MethodOptions:
     adapter: Path | None = None
     peers: tuple[Path, ...] = ()
     image_size: int | None = None
-    dense_proxy: bool = True
     other: Path | None = None
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
@@ -73,17 +73,21 @@ def build_methods(options: MethodOptions) -> list[Method]:
     cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)
     methods: list[Method] = []
     foundation: Foundation | None = None
-    if "proxyprompt" in options.names:
+    removals = [name for name in REMOVALS if name in options.names]
+    if "proxyprompt" in options.names or removals:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
         ours = ProxyPrompt(segmenter, seen=seen)
         if header is not None:
             ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
-        methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
-        methods += [with_inverted_masks(ours)] * options.inverted
-        methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
-    others = [name for name in METHODS if name in options.names and name != "proxyprompt" and name not in UNETS]
+        if "proxyprompt" in options.names:
+            methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
+            methods += [with_inverted_masks(ours)] * options.inverted
+            methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
+        methods += [Removal(name, segmenter) for name in removals]
+    apart = ("proxyprompt", *REMOVALS, *UNETS)
+    others = [name for name in METHODS if name in options.names and name not in apart]
     if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)
         built = build_foundation(name, weights_dir=weights, image_size=options.image_size)
@@ -139,7 +143,6 @@ def _segmenter(options: MethodOptions) -> tuple[Segmenter, Callable[[str], bool]
         image_size=options.image_size,
         adapter=options.adapter and options.adapter.stem,
         adapters=store,
-        dense_proxy=None if options.dense_proxy else False,
         device=options.device,
     )
     return segmenter, seen, header

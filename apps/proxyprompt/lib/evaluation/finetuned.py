@@ -20,7 +20,7 @@ from lib.training.cases import Case, LabelledSlice
 from lib.training.episodes import EpisodeSource
 from lib.training.finetune import trained_model
 from lib.training.finetune_config import FinetuneConfig
-from lib.training.material import Material, cascade_for
+from lib.training.material import Material
 from lib.training.run import Run
 from lib.training.trainable import make_trainable
 from lib.training.validation import Validation
@@ -39,7 +39,7 @@ class FineTuned(Method):
         """Raises TrainingError where the supports give nothing to train on."""
         segmenter, config = self._start(), self._config.with_options(seed=seed)
         material = _material(supports, config)
-        make_trainable(segmenter, config, None, cascade=material.cascade)
+        make_trainable(segmenter, config, None)
         model = trained_model(segmenter, config)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(model, material, config, Path(folder), fingerprint="")
@@ -68,7 +68,7 @@ def _material(supports: Selection, config: FinetuneConfig) -> Material:
         )
     source = EpisodeSource.configured(slices, supports.structures, config)
     nothing_held_out = Validation([], slices, supports.structures, source.structures, supports=1, hash_of=str)
-    return Material(source, nothing_held_out, supports.structures, (), (), cascade_for(source))
+    return Material(source, nothing_held_out, supports.structures, (), ())
 
 
 def _never_opened():

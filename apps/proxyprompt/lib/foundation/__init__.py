@@ -43,18 +43,17 @@ FOUNDATIONS: tuple[str, ...] = ("atto", *CHECKPOINTS)
 SAM_IMAGE_SIZE = 1024
 
 # Weights files of the app hold the foundation and the generator side by side, told apart by the first part of the key.
-FOUNDATION_PREFIX, GENERATOR_PREFIX, CASCADE_PREFIX = "foundation.", "generator.", "cascade."
-FOUNDATION_ALONE = "-foundation"  # ends the name of a file of the first pretraining stage: it has no generator
+FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
 
 
 def _known(name: str) -> str:
-    if name in FOUNDATIONS or re.fullmatch(rf"atto-\d+({FOUNDATION_ALONE})?", name):
+    if name in FOUNDATIONS or re.fullmatch(r"atto-\d+", name):
         return name
-    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-2, ... for a given one)")
+    raise ValueError(f"unknown foundation {name!r}; valid: {', '.join(FOUNDATIONS)} (or atto-6, ... for a given one)")
 
 
 def atto_file(name: str, weights_dir: str | Path) -> Path:
-    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-2``.
+    """The embedded file of ``atto`` (the highest number there is) or of a given one, such as ``atto-6``.
 
     weights_dir: the folder that holds it, or any one such file, whatever its name.
     """
@@ -126,13 +125,15 @@ def load_atto(
 
     Arguments and errors as for :func:`build_foundation`.
     """
-    from lib.foundation.sam2 import build_atto
+    from lib.foundation.atto import build_atto
 
     path = atto_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
     if absent := {"foundation", "image_size"} - config.keys():
         raise CheckpointError(f"{path}: `config` has no {' and no '.join(sorted(absent))}; restore the file with git")
-    foundation = build_atto(config["foundation"], config["image_size"] if image_size is None else image_size)
+    if "trunk" not in config["foundation"]:
+        raise CheckpointError(f"{path} was made by an older version of the app; use atto-6 or later")
+    foundation = build_atto(config["foundation"], image_size=image_size or config["image_size"])
     load_strictly(foundation, part_of(state, FOUNDATION_PREFIX), source=path.name)
     foundation.name = path.stem
     foundation.weights_sha256 = sha256

@@ -8,8 +8,8 @@ so that no caller ever asks which family of model it talks to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -36,14 +36,12 @@ class Features:
 
     embedding: (B, C, H, W). high_res: empty, or SAM 2's projected maps at stride 4 and 8,
     ((B, C/8, 4H, 4W), (B, C/4, 2H, 2W)). padding: None, or (B, H, W) bool, True where a position holds nothing but
-    padding: such positions leave the selective map's softmax and the pooling. picture: None, or (B, 3, h, w), the
-    prepared images themselves, 256 pixels or a little more on a side, for what looks at pixels.
+    padding: such positions leave the selective map's softmax and the pooling.
     """
 
     embedding: Tensor
     high_res: tuple[Tensor, ...] = ()
     padding: Tensor | None = None
-    picture: Tensor | None = None
 
     def __getitem__(self, index) -> Features:
         """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
@@ -51,7 +49,7 @@ class Features:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """By name, to be kept; :meth:`from_tensors` takes them back."""
-        tensors = {"embedding": self.embedding, "padding": self.padding, "picture": self.picture}
+        tensors = {"embedding": self.embedding, "padding": self.padding}
         tensors |= {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
@@ -62,7 +60,7 @@ class Features:
         embedding, *high_res = (
             x.contiguous(memory_format=torch.channels_last) for x in (tensors["embedding"], *levels)
         )
-        return cls(embedding, tuple(high_res), tensors.get("padding"), tensors.get("picture"))
+        return cls(embedding, tuple(high_res), tensors.get("padding"))
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
@@ -75,12 +73,10 @@ class Features:
             whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
             padding = [w if p.padding is None else p.padding for p, w in zip(parts, whole, strict=True)]
             padding = torch.cat([p.to(device) for p in padding])
-        pictures = [p.picture for p in parts]
         return cls(
             torch.cat([p.embedding.to(device) for p in parts]),
             tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
             padding,
-            None if pictures[0] is None else torch.cat([picture.to(device) for picture in pictures]),
         )
 
 
@@ -95,10 +91,9 @@ class Points(NamedTuple):
 class Prompts:
     """Everything a request can say about N objects in B images; all fields may stand together.
 
-    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding.
-    points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits, resized to the S/4 that
-    decoders take. prior: (B, N, h, w) logits, a fine first guess for a foundation with a mask refiner; others take
-    none.
+    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding, for
+    comparison models. points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits,
+    resized to the S/4 that decoders take.
     """
 
     proxy: Tensor | None = None
@@ -106,14 +101,6 @@ class Prompts:
     points: Points | None = None
     boxes: Tensor | None = None
     masks: Tensor | None = None
-    prior: Tensor | None = None
-
-    def of_objects(self, some: slice) -> Prompts:
-        """Those of some of the N objects, which know nothing of the others."""
-        points = None if self.points is None else Points(*(x[:, some] for x in self.points))
-        rest = (self.proxy, self.dense, self.boxes, self.masks, self.prior)
-        proxy, dense, boxes, masks, prior = (None if x is None else x[:, some] for x in rest)
-        return Prompts(proxy, dense, points, boxes, masks, prior)
 
     def batch(self) -> tuple[int, int]:
         """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
@@ -123,7 +110,6 @@ class Prompts:
             "points": None if self.points is None else self.points.coords,
             "boxes": self.boxes,
             "masks": self.masks,
-            "prior": self.prior,
         }
         shapes = {name: tuple(t.shape[:2]) for name, t in given.items() if t is not None}
         if not shapes:
@@ -137,8 +123,7 @@ class Prompts:
 class Decoded:
     """What the mask decoder says of N objects in B images.
 
-    mask_logits: (B, N, s, s), never gated by presence; s is S/4, with a mask refiner S/2, or the side of the picture
-    where a fine readout has a say. presence_logit, iou: (B, N).
+    mask_logits: (B, N, s, s), never gated by presence; s is S/4, ``atto``'s S/2. presence_logit, iou: (B, N).
     object_pointer: (B, N, C).
     """
 
@@ -146,13 +131,6 @@ class Decoded:
     presence_logit: Tensor
     iou: Tensor
     object_pointer: Tensor
-
-    @classmethod
-    def join(cls, parts: Sequence[Decoded], axis: int) -> Decoded:
-        """Of all images (axis 0) or objects (axis 1) of the parts together."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts], axis) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -178,18 +156,6 @@ class MemoryBank:
     frames: tuple[FrameMemory, ...] = field(default=())
     distances: tuple[int, ...] = field(default=())
     conditioning: tuple[bool, ...] = field(default=())
-
-
-class Begun(NamedTuple):
-    """What SAM 2's decoding makes of the features of B images alone, each computed when it is asked for: who decodes
-    several times, or has a thread to spare, asks once and puts the answer in its place.
-
-    attended: (B, HW, C), after memory attention's first self-attention. entered: what a mask refiner sees of the image,
-    (B, W, S/4, S/4), None without one.
-    """
-
-    attended: Callable[[], Tensor]
-    entered: Callable[[], Tensor | None]
 
 
 class Foundation(nn.Module):
@@ -241,18 +207,8 @@ class Foundation(nn.Module):
         """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
         raise NotImplementedError
 
-    def begin(self, features: Features) -> Begun | None:
-        """What decodings make of the features whatever the prompts are, for :meth:`decode` to take. None where there is
-        nothing."""
-        return None
-
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
-    ) -> Decoded:
-        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback.
-
-        begun: from :meth:`begin`, which may be asked before the prompts are known, and once for several decodings.
-        """
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback."""
         raise NotImplementedError
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:

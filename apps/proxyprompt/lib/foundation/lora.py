@@ -1,11 +1,11 @@
 """Low-rank adapters on a frozen foundation, by ``peft``.
 
 Adapted are the encoder's attention (the fused ``qkv`` as a whole, and ``proj``; in ``atto``, which has none there, the
-3 x 3 convolutions) and the mask decoder's attention projections. The pattern is anchored on these parents: a bare
-``proj`` would also catch the patch embedding and Hiera's shortcuts, and SAM 2's memory attention has projections of the
-same names as the decoder's. Everything else of the foundation stays frozen, except the heads that a foundation lists in
-``trainable_heads`` (SAM's presence head): they are no part of the published weights, so they train, are saved and are
-loaded together with the adapters.
+3 x 3 convolutions of its pyramid) and the mask decoder's attention projections. The pattern is anchored on these
+parents: a bare ``proj`` would also catch the patch embedding and Hiera's shortcuts, and SAM 2's memory attention has
+projections of the same names as the decoder's. Everything else of the foundation stays frozen, except the heads that a
+foundation lists in ``trainable_heads`` (SAM's presence head): they are no part of the published weights, so they
+train, are saved and are loaded together with the adapters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from lib.foundation.base import Foundation
 
 ENCODER = r"(.*\.)?image_encoder\..*\.attn\.(qkv|proj)"
-CONVOLUTIONS = r"(.*\.)?image_encoder\.trunk\.stages\..*\.conv[12]"
+CONVOLUTIONS = r"(.*\.)?image_encoder\.neck\.body.*\.conv[12]"
 DECODER = r"(.*\.)?(sam_)?mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)"
 TARGETS = f"({ENCODER})|({CONVOLUTIONS})|({DECODER})"
 

@@ -120,9 +120,7 @@ class Sam(Foundation):
             )
         return Features(self.model.image_encoder(images))
 
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: None = None
-    ) -> Decoded:
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         """One mask for each of N objects in B images: SAM's first mask, also for a single click.
 
         The tokens of the proxy and SAM's own prompts stand side by side; a mask prompt replaces the no-mask embedding,
@@ -171,11 +169,11 @@ class Sam(Foundation):
 
     def _check(self, prompts: Prompts, images: int, objects: int) -> None:
         """ValueError for a prompt whose shape the decoder would only stumble over later, or silently broadcast."""
-        grid, quarter = self.grid, 4 * self.grid
+        quarter = 4 * self.grid
         coords, labels = (None, None) if prompts.points is None else prompts.points
         expected = {
             "proxy": (prompts.proxy, ("T", self.dim)),
-            "dense": (prompts.dense, (self.dim, grid, grid)),
+            "dense": (prompts.dense, (self.dim, self.grid, self.grid)),
             "boxes": (prompts.boxes, (4,)),
             "masks": (prompts.masks, (quarter, quarter)),
             "points.coords": (coords, ("P", 2)),

@@ -1,4 +1,4 @@
-"""SAM 2, and ``atto``, a smaller one with a convolutional trunk, behind :class:`lib.foundation.base.Foundation`.
+"""SAM 2 behind :class:`lib.foundation.base.Foundation`.
 
 The published package's own modules do the work. Its predictors are not used: they run without gradients, hold state,
 and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3).
@@ -6,27 +6,20 @@ and skip memory attention on the first frame, where the proxy prompt must enter 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import partial
 from importlib.resources import files
 
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from lib.cpu_threads import all_threads_again
-from lib.foundation.base import Begun, Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
-from lib.foundation.refiner import CELLS, MaskRefiner, draw_marks
-from lib.foundation.trunk import ConvolutionalTrunk
+from lib.foundation.base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
-_SPREAD = 32  # side of the grid from which on memory attention is large enough for all threads
-PICTURE = 256  # pixels along each side of what is kept of an image, at least
 
 CONFIGS = {
     "sam2.1_hiera_tiny": "sam2.1_hiera_t.yaml",
@@ -35,28 +28,17 @@ CONFIGS = {
     "sam2.1_hiera_large": "sam2.1_hiera_l.yaml",
 }
 
-ATTO = {
-    "dim": 128,
-    "mem_dim": 64,
-    "widths": [48, 96, 192, 256],
-    "depths": [2, 2, 3, 1],
-    "top_down_levels": [0, 1, 2, 3],  # SAM 2 has [2, 3]: here the fine maps see the coarse ones too
-    "memory_layers": 2,
-    "memory_feed_forward": 256,
-    "refiner": 32,  # channels of the mask refiner; 0 for none
-}
-
 
 class Sam2(Foundation):
     """A :class:`SAM2Base`; square images whose side is a multiple of 64. Clicks, boxes, masks, proxy and memory."""
 
     remembers = True
 
-    def __init__(self, *, name: str, model: SAM2Base, image_size: int, refiner: MaskRefiner | None = None) -> None:
+    def __init__(self, *, name: str, model: SAM2Base, image_size: int) -> None:
         super().__init__()
         if image_size < STEP or image_size % STEP:
             raise ValueError(f"{name}: image_size {image_size}; expected a positive multiple of {STEP}")
-        self.name, self.image_size, self.model, self.refiner = name, image_size, model, refiner
+        self.name, self.image_size, self.model = name, image_size, model
         self.dim, self.mem_dim = model.hidden_dim, model.mem_dim
         self.stride = model.backbone_stride
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -84,32 +66,19 @@ class Sam2(Foundation):
 
     def encode(self, images: Tensor) -> Features:
         maps = self.model.forward_image(images)["backbone_fpn"]
-        picture = None
-        if self.refiner is not None:
-            finer = self.image_size // PICTURE
-            picture = F.avg_pool2d(images, finer) if finer > 1 else images
-        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]), picture=picture)
+        return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
 
-    def begin(self, features: Features) -> Begun:
-        return Begun(partial(self._attended, features), partial(self._entered, features))
-
-    def decode(
-        self, features: Features, prompts: Prompts, memory: MemoryBank | None = None, begun: Begun | None = None
-    ) -> Decoded:
-        begun = begun or self.begin(features)
+    def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
         batch, objects = prompts.batch()
         if prompts.proxy is None and (memory is None or not memory.frames):
             embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
         else:
-            with all_threads_again() if self.grid >= _SPREAD else nullcontext():
-                embedding = self._attend(features, begun, objects, prompts.proxy, memory)
+            embedding = self._attend(features, objects, prompts.proxy, memory)
         coords, labels = _clicks_and_corners(prompts, embedding)
         sparse, dense = self._embed_prompts(prompts, coords, labels, embedding)
         high_res = [_per_object(x, objects) for x in features.high_res]
-        decoder, marks = self.model.sam_mask_decoder, None
-        if self.refiner is not None:
-            marks = draw_marks(coords, labels, self.image_size)
-            dense = dense + self.refiner.dense(marks)
+        decoder = self.model.sam_mask_decoder
+        dense = self._dense_prompt(coords, labels, prompts, dense)
         masks, iou, tokens, presence = decoder.predict_masks(
             image_embeddings=embedding,
             image_pe=self.model.sam_prompt_encoder.pe_layer(tuple(embedding.shape[-2:]))[None].to(embedding.dtype),
@@ -118,17 +87,8 @@ class Sam2(Foundation):
             repeat_image=False,
             high_res_features=high_res,
         )
-        if self.refiner is not None:
-            prior = None
-            if prompts.prior is not None:
-                size = [CELLS * side for side in masks.shape[-2:]]
-                prior = F.adaptive_avg_pool2d(prompts.prior.flatten(0, 1)[:, None], size)
-            with all_threads_again():  # the finest maps of the decoder
-                entered = _per_object(begun.entered(), objects)
-                masks, evidence = self.refiner(masks, entered, marks, prior)
-            presence = presence + evidence
-        learned = self.refiner is not None or prompts.proxy is not None or prompts.dense is not None
-        if decoder.dynamic_multimask_via_stability and not learned:
+        masks = self._masks(masks)
+        if decoder.dynamic_multimask_via_stability and prompts.proxy is None and prompts.dense is None:
             masks, iou = decoder._dynamic_multimask_via_stability(masks, iou)
         pointer = self._point_to_object(tokens[:, 0], presence)
         return Decoded(
@@ -157,26 +117,10 @@ class Sam2(Foundation):
             pointer=decoded.object_pointer,
         )
 
-    def _attended(self, features: Features) -> Tensor:
-        """Memory attention as far as it sees nothing but the image: (B, HW, C)."""
-        attention, position = self.model.memory_attention, self._position(features)
-        tokens = features.embedding.flatten(2).mT
-        if attention.pos_enc_at_input:
-            tokens = tokens + 0.1 * position
-        return attention.layers[0]._forward_sa(tokens, position)
-
-    def _entered(self, features: Features) -> Tensor | None:
-        return None if self.refiner is None else self.refiner.enter_maps(*features.high_res)
-
-    def _position(self, features: Features) -> Tensor:
-        """(1, HW, C), of the grid's positions."""
-        return self.model.image_encoder.neck.position_encoding(features.embedding[:1]).flatten(2).mT
-
-    def _attend(
-        self, features: Features, begun: Begun, objects: int, proxy: Tensor | None, bank: MemoryBank | None
-    ) -> Tensor:
+    def _attend(self, features: Features, objects: int, proxy: Tensor | None, bank: MemoryBank | None) -> Tensor:
         """Memory attention over remembered frames, then object pointers, then the proxy tokens, in this order.
 
+        The first self-attention sees nothing but the image, so all its objects share it.
         Pointers and proxy are counted in ``num_obj_ptr_tokens``: they have no place on the grid, so RoPE must leave
         them alone. proxy: (B, N, T, C). Returns (B * N, C, H, W).
         """
@@ -197,19 +141,36 @@ class Sam2(Foundation):
             token_positions.append(times.repeat_interleave(dim // self.mem_dim, 0))
         if proxy is not None:
             tokens.append(self._split(proxy.flatten(0, 1).transpose(0, 1)))
-            token_positions.append(torch.zeros_like(tokens[-1]))
+            places, position = torch.zeros_like(tokens[-1]), self._proxy_position(proxy.shape[2])
+            token_positions.append(places if position is None else places + position.to(places)[:, None])
         memory, memory_position = (
             torch.cat(x).transpose(0, 1) for x in (maps + tokens, map_positions + token_positions)
         )
-        without_place = sum(len(t) for t in tokens)
-        attention, position = model.memory_attention, self._position(features)
+        attention, x = model.memory_attention, embedding.flatten(2).mT
+        position = model.image_encoder.neck.position_encoding(embedding[:1]).flatten(2).mT  # (1, HW, C)
+        rotary = isinstance(attention.layers[0].cross_attn_image, RoPEAttention)
+        without_place = sum(len(t) for t in tokens) if rotary else 0
+        if attention.pos_enc_at_input:
+            x = x + 0.1 * position
         first, *others = attention.layers
-        x = _per_object(begun.attended(), objects)
+        x = _per_object(first._forward_sa(x, position), objects)
         x = first._forward_ca(x, memory, position, memory_position, without_place)
         x = x + first.linear2(first.activation(first.linear1(first.norm3(x))))
         for layer in others:
             x = layer(x, memory, memory_position, position, without_place)
         return attention.norm(x).mT.unflatten(2, embedding.shape[-2:])
+
+    def _proxy_position(self, tokens: int) -> Tensor | None:
+        """(tokens, mem_dim), the places of the proxy prompt's tokens; None where they have none, as in the paper."""
+        return None
+
+    def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
+        """What else a foundation makes of clicks, boxes and masks, on top of SAM's dense prompt (B*N, C, H, W)."""
+        return dense
+
+    def _masks(self, masks: Tensor) -> Tensor:
+        """The decoder's mask logits (B*N, 4, 4H, 4W), of which the first is taken."""
+        return masks
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(T, B*N, C) -> (T * C / mem_dim, B*N, mem_dim), as SAM 2 does with its object pointers."""
@@ -223,10 +184,10 @@ class Sam2(Foundation):
         encoder = self.model.sam_prompt_encoder
         built_for = torch.tensor(encoder.input_image_size[::-1], device=coords.device, dtype=coords.dtype)
         coords = (coords + 0.5) * (built_for / self.image_size) - 0.5
-        masks = prompts.prior if prompts.masks is None else prompts.masks
+        masks = prompts.masks
         if masks is not None:
             quarter = self.image_size // 4
-            masks = self._resize(masks.flatten(0, 1)[:, None].to(embedding.dtype), (quarter, quarter))
+            masks = self._resize(masks.flatten(0, 1)[:, None].float(), (quarter, quarter))
         sparse, dense = encoder(points=(coords, labels), boxes=None, masks=masks)
         if masks is None:  # of this request's size, not the one the encoder was built for
             dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(embedding)
@@ -285,54 +246,6 @@ def build_sam2_model(name: str, image_size: int = 1024) -> SAM2Base:
         "dynamic_multimask_stability_thresh": 0.98,
     }
     return _instantiate(config)
-
-
-def build_atto(config: Mapping[str, object] | None = None, image_size: int = 256) -> Sam2:
-    """``atto``: SAM 2's configuration cut down, on its own trunk. config: see :data:`ATTO`; stored with the weights."""
-    given = dict(config or {})
-    unknown = sorted(set(given) - set(ATTO))
-    if unknown:
-        raise ValueError(f"unknown atto options {unknown}; expected some of {', '.join(ATTO)}")
-    c = {**ATTO, **given}
-    base = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS["sam2.1_hiera_tiny"])).model
-    grid, dim = image_size // 16, c["dim"]
-    layer = {"d_model": dim, "dim_feedforward": c["memory_feed_forward"]}
-    attention = {"embedding_dim": dim, "feat_sizes": [grid, grid]}
-    changes = {
-        "image_size": image_size,
-        "image_encoder": {
-            "neck": {
-                "d_model": dim,
-                "backbone_channel_list": list(c["widths"])[::-1],
-                "fpn_top_down_levels": c["top_down_levels"],
-                "position_encoding": {"num_pos_feats": dim},
-            },
-        },
-        "memory_attention": {
-            "d_model": dim,
-            "num_layers": c["memory_layers"],
-            "layer": {
-                **layer,
-                "self_attention": attention,
-                "cross_attention": {**attention, "kv_in_dim": c["mem_dim"]},
-            },
-        },
-        "memory_encoder": {
-            "in_dim": dim,
-            "out_dim": c["mem_dim"],
-            "position_encoding": {"num_pos_feats": c["mem_dim"]},
-            "mask_downsampler": {"embed_dim": dim},
-            "fuser": {"layer": {"dim": dim}},
-        },
-    }
-    config = OmegaConf.merge(base, changes)
-    trunk = f"{ConvolutionalTrunk.__module__}.{ConvolutionalTrunk.__qualname__}"
-    config.image_encoder.trunk = {"_target_": trunk, "widths": list(c["widths"]), "depths": list(c["depths"])}
-    model, refiner = _instantiate(config), None
-    if c["refiner"]:
-        masks, fine, middle = model.sam_mask_decoder.num_mask_tokens, dim // 8, dim // 4
-        refiner = MaskRefiner(masks=masks, fine=fine, middle=middle, dim=dim, width=c["refiner"])
-    return Sam2(name="atto", model=model, image_size=image_size, refiner=refiner)
 
 
 def _instantiate(config) -> SAM2Base:

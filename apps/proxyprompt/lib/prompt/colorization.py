@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from lib.prompt import cpu_colorization, cpu_sums, cpu_tiles
 
 
 @cache
@@ -31,13 +28,6 @@ def sine_position(height: int, width: int, dim: int, *, device: torch.device | s
     rows = encode(height)[:, None].expand(-1, width, -1)
     columns = encode(width)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], 2).flatten(0, 1)
-
-
-@cache
-def _places(height: int, width: int, dim: int, blocks: int) -> tuple[Tensor, ...]:
-    """The position encoding of each block's grid, as compiled code takes it."""
-    grids = [(height >> (i + 2) // 2, width >> (i + 1) // 2) for i in range(blocks)]
-    return tuple(cpu_tiles.tiled(sine_position(*grid, dim).mT[None]) for grid in grids)
 
 
 class CrossAttention(nn.Module):
@@ -67,48 +57,52 @@ class CrossAttention(nn.Module):
 
 
 class ReadAndRefine(nn.Module):
-    """Add & Norm of a cross-attention, then Add & Norm of a feed-forward layer: one direction of a block."""
+    """A cross-attention and a feed-forward layer, each added to what comes in: one direction of a block.
 
-    def __init__(self, dim: int, *, heads: int) -> None:
+    Args:
+        dim: channels C.
+        heads: of the cross-attention.
+        norm_first: normalise what each of the two reads and leave the sum alone, so that what comes in also comes out;
+            False is the paper's Add & Norm (eqs. 8 to 11), in which a sum of many blocks is easily forgotten.
+    """
+
+    def __init__(self, dim: int, *, heads: int, norm_first: bool = False) -> None:
         super().__init__()
         self.attention = CrossAttention(dim, heads=heads)
         self.norm1 = nn.LayerNorm(dim)
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.norm2 = nn.LayerNorm(dim)
-
-    def weights(self) -> list[Tensor]:
-        """In the order in which they are used."""
-        wide, _, narrow = self.feed_forward
-        parts = (self.attention.out_proj, self.norm1, wide, narrow, self.norm2)
-        own = [self.attention.in_proj_weight, self.attention.in_proj_bias]
-        return own + [parameter for part in parts for parameter in (part.weight, part.bias)]
+        self.norm_source = nn.LayerNorm(dim) if norm_first else None
 
     def forward(self, x: Tensor, source: Tensor, position: Tensor) -> Tensor:
         """x reads from source; both (batch, positions, C), position (positions, C) on queries and keys."""
-        x = self.norm1(x + self.attention(x + position, source + position, source))
-        return self.norm2(x + self.feed_forward(x))
+        if self.norm_source is None:
+            x = self.norm1(x + self.attention(x + position, source + position, source))
+            return self.norm2(x + self.feed_forward(x))
+        source = self.norm_source(source)
+        x = x + self.attention(self.norm1(x) + position, source + position, source)
+        return x + self.feed_forward(self.norm2(x))
 
 
 class ColorizationBlock(nn.Module):
-    """Halve the positions of both, let the target read the context, then the context read the coloured target.
+    """Project both, let the target read the context, then the context read the colorized target.
 
     The projection is a strided convolution over rows or over columns: it keeps the grid and fits any resolution.
+
+    Args:
+        dim: channels C.
+        stride: of the projection over rows and columns; (2, 1) and (1, 2) halve the positions, (1, 1) leaves them.
+        heads: of the cross-attentions.
+        norm_first: see :class:`ReadAndRefine`.
     """
 
-    def __init__(self, dim: int, *, over_rows: bool, heads: int) -> None:
+    def __init__(self, dim: int, *, stride: tuple[int, int], heads: int, norm_first: bool = False) -> None:
         super().__init__()
-        self.stride = stride = (2, 1) if over_rows else (1, 2)
+        self.stride = stride
         self.project_target = nn.Conv2d(dim, dim, stride, stride)
         self.project_context = nn.Conv2d(dim, dim, stride, stride)
-        self.colour = ReadAndRefine(dim, heads=heads)
-        self.reverse = ReadAndRefine(dim, heads=heads)
-
-    def weights(self) -> list[Tensor]:
-        """In the order in which they are used."""
-        own = [
-            parameter for part in (self.project_target, self.project_context) for parameter in (part.weight, part.bias)
-        ]
-        return own + self.colour.weights() + self.reverse.weights()
+        self.colour = ReadAndRefine(dim, heads=heads, norm_first=norm_first)
+        self.reverse = ReadAndRefine(dim, heads=heads, norm_first=norm_first)
 
     def forward(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """target: (B, C, h, w). context: (B * N, C, h, w). Returns both, (B * N, C, h/2, w) or (B * N, C, h, w/2)."""
@@ -133,34 +127,34 @@ def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tens
 
 
 class ContextualColorization(nn.Module):
-    """Four blocks: the context embedding becomes the proxy prompt, a sixteenth of the positions."""
+    """Four blocks: the context embedding becomes the proxy prompt.
 
-    def __init__(self, dim: int, *, heads: int = 8) -> None:
+    Args:
+        dim: channels C.
+        heads: of the cross-attentions.
+        halvings: how many of the blocks, the first ones, halve the positions; the paper's four leave a sixteenth.
+        norm_first: see :class:`ReadAndRefine`; the sum is then normalised once, at the end.
+    """
+
+    def __init__(self, dim: int, *, heads: int = 8, halvings: int = 4, norm_first: bool = False) -> None:
         super().__init__()
-        self.heads = heads
-        self.blocks = nn.ModuleList(ColorizationBlock(dim, over_rows=i % 2 == 0, heads=heads) for i in range(4))
-        self._known_words: tuple[object, tuple] = (None, ())
+        if halvings not in (0, 2, 4):
+            raise ValueError(f"{halvings} halvings of the positions: expected 0, 2 or 4, rows and columns alike")
+        self.halvings = halvings
+        strides = [((2, 1), (1, 2))[i % 2] if i < halvings else (1, 1) for i in range(4)]
+        self.blocks = nn.ModuleList(
+            ColorizationBlock(dim, stride=stride, heads=heads, norm_first=norm_first) for stride in strides
+        )
+        self.norm = nn.LayerNorm(dim) if norm_first else None
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
-        """target: (B, C, H, W). context: (B, N, C, H, W). Returns P: (B, N, H*W/16, C). H and W: multiples of 4."""
+        """target: (B, C, H, W). context: (B, N, C, H, W). Returns P: (B, N, H*W/2**halvings, C). H and W: multiples of
+        4."""
         batch, objects, _, height, width = context.shape
         if height % 4 or width % 4:
             raise ValueError(f"embedding grid {height} x {width}: expected multiples of 4 (image sides in steps of 64)")
         context = context.flatten(0, 1)
-        if cpu_tiles.usable(target, context) and target.shape[1] // self.heads % cpu_sums.SUMS == 0:
-            places = _places(height, width, target.shape[1], len(self.blocks))
-            made = cpu_colorization.colour(target, context, self._in_words(), places, self.heads)
-            return made.unflatten(0, (batch, objects))
         for block in self.blocks:
             target, context = block(target, context)
-        return context.flatten(2).transpose(1, 2).unflatten(0, (batch, objects))
-
-    def _in_words(self) -> tuple[tuple[np.ndarray, ...], ...]:
-        """The blocks' weights as compiled code takes them, made again when they change."""
-        weights = [block.weights() for block in self.blocks]
-        state = [(id(w), w.data_ptr(), 0 if w.is_inference() else w._version) for block in weights for w in block]
-        known, words = self._known_words
-        if known != state:
-            words = tuple(cpu_colorization.in_words(block) for block in weights)
-            self._known_words = state, words
-        return words
+        tokens = context.flatten(2).transpose(1, 2)
+        return (tokens if self.norm is None else self.norm(tokens)).unflatten(0, (batch, objects))

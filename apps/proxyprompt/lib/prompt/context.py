@@ -8,57 +8,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt import cpu_lanes, cpu_selection, cpu_tiles
-
 
 @dataclass(frozen=True)
-class SupportMemory:
+class SupportEncoding:
     """What is kept of a support set; depends on nothing of the target.
 
     keys: (E, M, C), the support features. values: (E, N, M, C), A_agg. valid: (E, N, M) bool, False where a position
     is padding or its support does not declare the object.
-
-    Of the fine readout, where there is one: moments: (E, K, N, D + 1, D), what is known of each pair; solution:
-    (E, N, D), if it is known already; second: (E, N, R), of :mod:`lib.second_look`. redrawn: (E, N) bool, which objects
-    the version's :mod:`lib.cascade` draws again; None without one.
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
-    moments: Tensor | None = None
-    solution: Tensor | None = None
-    second: Tensor | None = None
-    redrawn: Tensor | None = None
 
-    def only(self, index: int) -> SupportMemory:
-        """What is kept for one of the N objects; from here on, objects know nothing of each other."""
+    def only(self, index: int) -> SupportEncoding:
+        """That of one of the N objects; from here on, objects know nothing of each other."""
         one = slice(index, index + 1)
-        moments = None if self.moments is None else self.moments[:, :, one]
-        rest = (None if x is None else x[:, one] for x in (self.solution, self.second, self.redrawn))
-        return SupportMemory(self.keys, self.values[:, one], self.valid[:, one], moments, *rest)
+        return SupportEncoding(self.keys, self.values[:, one], self.valid[:, one])
 
-    def repeated(self, times: int) -> SupportMemory:
+    def repeated(self, times: int) -> SupportEncoding:
         """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
 
-        def repeat(x: Tensor | None) -> Tensor | None:
-            if x is None:
-                return None
+        def repeat(x: Tensor) -> Tensor:
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
 
-        return SupportMemory(*(repeat(getattr(self, part.name)) for part in fields(self)))
-
-    def declared_moments(self) -> Tensor:
-        """(E, N, D + 1, D), the moments added over the pairs whose support declares the object."""
-        pairs = self.moments.shape[1]
-        declared = self.valid.unflatten(2, (pairs, -1)).any(-1)  # (E, N, K)
-        return torch.einsum("enk,eknrd->enrd", declared.to(self.moments.dtype), self.moments)
+        return SupportEncoding(*(repeat(getattr(self, part.name)) for part in fields(self)))
 
 
 class ResBlock(nn.Module):
@@ -130,29 +109,39 @@ def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> 
     return scores.softmax(1)
 
 
-def select_context(target: Tensor, memory: SupportMemory) -> Tensor:
+def select_context(target: Tensor, memory: SupportEncoding) -> Tensor:
     """E_ctx = A_agg softmax(S) (eq. 7) as attention, without ever holding the map.
 
-    target: (B, C, H, W). Returns (B, N, C, H, W). Computed in float32 whatever autocast says: the logits are
-    differences of large squares. Without gradients on a CPU, features and values may be rounded to bfloat16 before, and
-    weights, see :mod:`lib.prompt.cpu_selection`.
+    The squares of the keys are a bias of the logits, and so is what no object may be read from. All is computed in
+    float32 whatever autocast says: the logits are differences of large squares.
+
+    Args:
+        target: (B, C, H, W).
+        memory: One support set, or one for each target.
+
+    Returns:
+        (B, N, C, H, W).
+
+    Raises:
+        ValueError: There are neither one support set nor as many as targets.
     """
     batch, dim, height, width = target.shape
-    episodes = len(memory.valid)
+    episodes, objects = memory.valid.shape[:2]
     if episodes not in (1, batch):
         raise ValueError(f"{batch} targets and {episodes} support sets: expected one set, or one for each target")
     with torch.autocast(target.device.type, enabled=False):
-        keys, values, valid = memory.keys.float(), memory.values.float(), memory.valid
-        query = target.float().flatten(2).mT  # (B, HW, C)
+        keys, values, scale = memory.keys.float(), memory.values.float(), 1 / math.sqrt(dim)
+        query = (target.float() * (2 * scale)).flatten(2).mT.contiguous()  # (B, HW, C)
         if episodes == 1:  # one support set for all targets: their positions are just more queries
             query = query.flatten(0, 1)[None]
-        compiled = cpu_tiles.usable(query) and dim % cpu_lanes.LANES == 0
-        context = (_attend_where_valid if compiled else _attend_at_once)(query, keys, values, valid)
+        bias = (keys.square().sum(2) * -scale)[:, None, None].masked_fill(~memory.valid[:, :, None], -torch.inf)
+        query, keys = (x[:, None].expand(-1, objects, -1, -1) for x in (query, keys))  # an object is a head
+        context = F.scaled_dot_product_attention(query, keys, values, bias, scale=1.0)
     context = context.unflatten(2, (-1, height, width)).transpose(1, 2)  # (1, B, N, H, W, C) or (B, 1, N, H, W, C)
     return context.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
 
-def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
+def mean_context(target: Tensor, memory: SupportEncoding) -> Tensor:
     """E_ctx without a selection: the mean of A_agg over the valid positions, the same everywhere.
 
     target: (B, C, H, W). Returns (B, N, C, H, W).
@@ -160,45 +149,3 @@ def mean_context(target: Tensor, memory: SupportMemory) -> Tensor:
     weight = memory.valid[..., None].to(memory.values.dtype)  # (E, N, M, 1)
     mean = (memory.values * weight).sum(2) / weight.sum(2)
     return mean[..., None, None].expand(len(target), -1, -1, *target.shape[-2:])
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """query: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). bias: (E, N or 1, 1, M). Returns (E, N, Q, C)."""
-    query, keys = (x[:, None].expand(-1, values.shape[1], -1, -1) for x in (query, keys))
-    return F.scaled_dot_product_attention(query, keys, values, bias, scale=1.0)
-
-
-def _share_a_map(valid: Tensor) -> bool:
-    """Whether the same supports declare all objects, of which there are several. valid: (E, N, M) bool."""
-    return valid.shape[1] > 1 and bool((valid == valid[:, :1]).all())
-
-
-def _attend_at_once(target: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
-    """As :func:`_attend_where_valid`, on any device and with gradients, which keep one map for all objects if they can.
-
-    target: (E, Q, C). keys: (E, M, C). values: (E, N, M, C). valid: (E, N, M) bool. Returns (E, N, Q, C).
-    """
-    scale = 1 / math.sqrt(keys.shape[2])
-    bias = keys.square().sum(2) * -scale  # (E, M)
-    mask = bias[:, None, None].masked_fill(~valid[:, :, None], -torch.inf)
-    query = (target * (2 * scale)).contiguous()
-    if not (torch.is_grad_enabled() and _share_a_map(valid)):
-        return _attend(query, keys, values, mask)
-    side_by_side = values.transpose(1, 2).flatten(2)[:, None]
-    found = _attend(query, keys, side_by_side, mask[:, :1])[:, 0]
-    return found.unflatten(2, (-1, values.shape[3])).transpose(1, 2)
-
-
-def _attend_where_valid(target: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
-    """As :func:`_attend_at_once`, on a CPU and without gradients: positions that are not valid (padding, supports that
-    do not declare an object) cost nothing."""
-    sets, objects = valid.shape[:2]
-    context = target.new_empty(sets, objects, *target.shape[1:])
-    together = objects if _share_a_map(valid) else 1
-    for e, first in product(range(sets), range(0, objects, together)):
-        some, counts = slice(first, first + together), valid[e, first]
-        parts = keys[e], values[e, some]
-        if not counts.all():
-            parts = (x[..., counts, :] for x in parts)
-        context[e, some] = cpu_selection.attend(target[e], *parts)
-    return context

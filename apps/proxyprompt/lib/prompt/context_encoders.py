@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.prompt.vision_mamba import VisionMamba
+from lib.prompt.vision_mamba import VisionMamba, embed_patches
 
 VIM, VIT, RESNET, NONE = "vim", "vit", "resnet50", "none"
 CONTEXTS = (VIM, VIT, RESNET, NONE)
@@ -35,7 +35,7 @@ class ContextViT(nn.Module):
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """images: (batch, 3, S, S), normalised. masks: (batch, S, S) in [0, 1]. Returns (batch, width, H, W)."""
-        x = self.patch_embed(_together(images, masks))
+        x = embed_patches(_together(images, masks), self.patch_embed)
         position = F.interpolate(self.pos_embed, x.shape[-2:], mode="bicubic", align_corners=False)
         return self.blocks((x + position).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[-2:])
 
@@ -74,10 +74,11 @@ class MaskAlone(nn.Module):
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 
-def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int) -> nn.Module:
-    """One of CONTEXTS; its ``width`` says how many channels it gives. ValueError for another name."""
+def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16) -> nn.Module:
+    """One of CONTEXTS; its ``width`` says how many channels it gives. d_state: of Vision Mamba. ValueError for another
+    name."""
     if name == VIM:
-        return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4)
+        return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4, d_state=d_state)
     if name == VIT:
         return ContextViT(width=width, depth=depth, patch=patch, grid=grid)
     if name == RESNET:

@@ -6,33 +6,29 @@ Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support set
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.prompt.colorization import ContextualColorization
-from lib.prompt.context import BridgeUnit, SupportMemory, mean_context, select_context
+from lib.prompt.context import BridgeUnit, SupportEncoding, mean_context, select_context
 from lib.prompt.context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
-from lib.prompt.readout import FineReadout, Pyramid
-
-_TOKEN = 4  # positions along each side of what becomes one token without colorization
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
 
-    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. dense_proxy adds a projection
-    of the selected context as a dense prompt (not in the paper; zero at initialisation). readout: with the fine readout
-    (not in the paper; for foundations with maps at strides 4 and 8 whose decoder takes a prior).
+    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder.
 
     For ablations: context, the encoder of support pairs, see :mod:`lib.prompt.context_encoders`; selection: False takes
     the mean of all support positions in the place of the selective map; colorization: False makes the prompt of the
     selected context alone, each token the mean of 4 x 4 positions. :data:`WITHOUT` names the paper's.
+
+    d_state: of Vision Mamba. halvings, norm_first: see :class:`ContextualColorization`; 4 and False are the paper's.
     """
 
     dim: int = 256
@@ -41,11 +37,12 @@ class GeneratorConfig:
     width: int = 192
     depth: int = 24
     heads: int = 8
-    dense_proxy: bool = False
-    readout: bool = False
     context: str = VIM
     selection: bool = True
     colorization: bool = True
+    d_state: int = 16
+    halvings: int = 4
+    norm_first: bool = False
 
     def to_dict(self) -> dict[str, int | bool | str]:
         return asdict(self)
@@ -54,8 +51,6 @@ class GeneratorConfig:
 WITHOUT: Mapping[str, Mapping[str, object]] = {
     "csm": {"context": NONE, "selection": False},
     "ccm": {"colorization": False},
-    "dense": {"dense_proxy": False},
-    "readout": {"readout": False},
 }
 """Part that is left out in an ablation -> options of :class:`GeneratorConfig`."""
 
@@ -78,17 +73,15 @@ def ablation(without: Iterable[str] = (), context: str | None = None, *, full_si
 
 
 class ProxyPrompt(NamedTuple):
-    """tokens: (B, N, H*W/16, C), the paper's P. dense: (B, N, C, H, W), or None without the dense proxy.
+    """What the foundation is prompted with.
 
-    context: (B, N, C, H, W), the selected context E_ctx that both are made of. prior: (B, N, h, w), logits of the fine
-    readout on the picture, or None without one. second: as prior, what the second look reads of the image itself.
+    Attributes:
+        tokens: (B, N, T, C), the paper's P; T is H*W/16 with four halvings.
+        context: (B, N, C, H, W), the selected context E_ctx that they are made of.
     """
 
     tokens: Tensor
-    dense: Tensor | None
     context: Tensor
-    prior: Tensor | None = None
-    second: Tensor | None = None
 
 
 class ProxyPromptGenerator(nn.Module):
@@ -98,17 +91,20 @@ class ProxyPromptGenerator(nn.Module):
         super().__init__()
         self.config = config
         encoder = build_context_encoder(
-            config.context, width=config.width, depth=config.depth, patch=config.patch, grid=config.grid
+            config.context,
+            width=config.width,
+            depth=config.depth,
+            patch=config.patch,
+            grid=config.grid,
+            d_state=config.d_state,
         )
         self.vision_mamba, self.context_width = encoder, encoder.width  # whichever it is: weights files call it so
         self.bridge = BridgeUnit(dim=config.dim, context_dim=encoder.width)
-        self.colorization = ContextualColorization(config.dim, heads=config.heads) if config.colorization else None
-        self.dense = None
-        if config.dense_proxy:
-            self.dense = nn.Conv2d(config.dim, config.dim, 1)
-            nn.init.zeros_(self.dense.weight)
-            nn.init.zeros_(self.dense.bias)
-        self.readout = FineReadout(config.dim) if config.readout else None
+        self.colorization = None
+        if config.colorization:
+            self.colorization = ContextualColorization(
+                config.dim, heads=config.heads, halvings=config.halvings, norm_first=config.norm_first
+            )
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
         """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
@@ -116,20 +112,22 @@ class ProxyPromptGenerator(nn.Module):
         repeated = images[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
         return self.vision_mamba(repeated, masks.flatten(0, 1)).unflatten(0, (pairs, objects))
 
-    def remember(
-        self,
-        features: Tensor,
-        contexts: Tensor,
-        valid: Tensor,
-        *,
-        padding: Tensor | None = None,
-        moments: Tensor | None = None,
-    ) -> SupportMemory:
-        """Everything that depends only on the support.
+    def encode_support(
+        self, features: Tensor, contexts: Tensor, valid: Tensor, *, padding: Tensor | None = None
+    ) -> SupportEncoding:
+        """Everything that depends only on the support: keys of the selective map, and A_agg (eqs. 4 and 5).
 
-        features: (E, K, C, H, W). contexts: (E, K, N, D, H, W), from :meth:`encode_pair`. valid: (E, K, N) bool, which
-        support declares which object. padding: (E, K, H, W) bool, or None. moments: (E, K, N, R, D), those of the fine
-        readout where there is one. Raises ValueError when a set declares some object in none of its supports.
+        Args:
+            features: (E, K, C, H, W), F_sup.
+            contexts: (E, K, N, D, H, W), V, from :meth:`encode_pair`.
+            valid: (E, K, N) bool, which support declares which object.
+            padding: (E, K, H, W) bool, or None.
+
+        Returns:
+            The encoding of E support sets.
+
+        Raises:
+            ValueError: when a set declares some object in none of its supports.
         """
         sets, pairs, objects = valid.shape
         expected = (sets, pairs, objects, self.context_width, *features.shape[-2:])
@@ -143,50 +141,35 @@ class ProxyPromptGenerator(nn.Module):
             raise ValueError(f"no support declares (set, object) {missing}; every object needs at least one support")
         values = self.bridge(features.flatten(0, 1), contexts.flatten(0, 1), counts.flatten(0, 1))
         values = values.unflatten(0, (sets, pairs))  # (E, K, N, C, H, W)
-        return SupportMemory(
+        return SupportEncoding(
             keys=features.permute(0, 1, 3, 4, 2).flatten(1, 3),
             values=values.permute(0, 2, 1, 4, 5, 3).flatten(2, 4),
             valid=counts.transpose(1, 2).flatten(2),
-            moments=moments,
         )
 
-    def forward(self, target: Tensor, memory: SupportMemory, maps: Pyramid | None = None) -> ProxyPrompt:
-        """target: (B, C, H, W), the foundation's embedding. memory: one support set, or one for each target.
+    def forward(self, target: Tensor, support: SupportEncoding) -> ProxyPrompt:
+        """Select what the supports say of each position (CSM), then colorize it (CCM).
 
-        maps: for the fine readout.
+        Args:
+            target: (B, C, H, W), F_x, the foundation's embedding.
+            support: one set for all targets, or one for each.
+
+        Returns:
+            The proxy prompt.
         """
-        return self.colour(target, self.select(target, memory), lambda: self.read(memory, maps))
+        context = self.select(target, support)
+        return ProxyPrompt(self.colorize(target, context), context)
 
-    def select(self, target: Tensor, memory: SupportMemory) -> Tensor:
+    def select(self, target: Tensor, support: SupportEncoding) -> Tensor:
         """E_ctx (eqs. 6 and 7), (B, N, C, H, W), as :func:`select_context`; the rest of what :meth:`forward` says."""
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
-        return select_context(target, memory) if self.config.selection else mean_context(target, memory)
+        return select_context(target, support) if self.config.selection else mean_context(target, support)
 
-    def colour(
-        self, target: Tensor, context: Tensor, read: Callable[[], tuple[Tensor | None, Tensor | None]]
-    ) -> ProxyPrompt:
-        """The prompt, of what :meth:`select` found and of what :meth:`read` will have."""
-        batch, objects = context.shape[:2]
+    def colorize(self, target: Tensor, context: Tensor) -> Tensor:
+        """P (eqs. 8 to 11) of what :meth:`select` found: (B, N, T, C)."""
+        context = context.to(target.dtype)
         if self.colorization is not None:
-            tokens = self.colorization(target, context.to(target.dtype))
-        else:
-            pooled = F.avg_pool2d(context.flatten(0, 1).to(target.dtype), _TOKEN)
-            tokens = pooled.flatten(2).transpose(1, 2).unflatten(0, (batch, objects))
-        dense = None
-        if self.dense is not None:
-            dense = self.dense(context.flatten(0, 1).to(target.dtype)).unflatten(0, (batch, objects))
-        prior, second = read()
-        return ProxyPrompt(tokens, dense, context, prior, second)
-
-    def read(self, memory: SupportMemory, maps: Pyramid | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the fine readout says, and what it does for the second look, (B, N, h, w) each; None without one."""
-        if self.readout is None:
-            return None, None
-        solution = memory.solution
-        if solution is None:
-            solution = self.readout.solve(memory.declared_moments())
-        if memory.second is None:
-            return self.readout(maps, solution), None
-        of_image = memory.second[..., : self.readout.width]
-        return self.readout(maps, torch.cat([solution, of_image], 1)).chunk(2, 1)
+            return self.colorization(target, context)
+        pooled = F.avg_pool2d(context.flatten(0, 1), 2 ** (self.config.halvings // 2))
+        return pooled.flatten(2).transpose(1, 2).unflatten(0, context.shape[:2])

@@ -4,8 +4,9 @@
 
 Every channel runs its own recurrence of ``state`` numbers; dt, B and C depend on the input, which is what makes the
 scan selective. ``reference`` is the plain loop that every other backend is tested against; ``numba`` is a compiled CPU
-kernel with its own backward (:mod:`lib.prompt.selective_scan_cpu`); ``chunked`` is plain torch with few sequential
-steps, for CUDA (:mod:`lib.prompt.selective_scan_chunked`); ``mamba_ssm`` is the package's kernel, where it works.
+kernel with its own backward, one torch operator (:mod:`lib.prompt.selective_scan_cpu`); ``chunked`` is plain torch with
+few sequential steps, for CUDA (:mod:`lib.prompt.selective_scan_chunked`); ``mamba_ssm`` is the package's kernel, where
+it works.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def selective_scan(
     if backend == "numba":
         if not fits_numba:
             raise ValueError("the numba backend takes float32 tensors on the CPU; use backend='auto' or 'reference'")
-        from lib.prompt.selective_scan_cpu import SelectiveScanCPU
+        from lib.prompt.selective_scan_cpu import scan_cpu  # numba is slow to import
 
-        return SelectiveScanCPU.apply(*tensors, reverse)
+        return scan_cpu(*tensors, reverse)
     if backend == "mamba_ssm" and (reason := why_not_mamba(device)):
         raise ValueError(f"the mamba_ssm backend does not work on {device}: {reason}; use backend='auto'")
     scan = {"reference": reference_scan, "chunked": SelectiveScanChunked.apply, "mamba_ssm": mamba_scan}[backend]

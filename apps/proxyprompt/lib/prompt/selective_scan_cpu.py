@@ -1,53 +1,82 @@
-"""The selective scan on the CPU, forward and backward, by a compiled kernel."""
+"""The selective scan on the CPU as one torch operator, ``proxyprompt::selective_scan``, with its gradients."""
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lib.cpu_threads import flat, run_blocks
+from lib.cpu_threads import run_blocks
 from lib.prompt.cpu_vision_mamba import BLOCK, CHUNK, scan, scan_backward
 
 
-class SelectiveScanCPU(torch.autograd.Function):
-    """Arguments and result as :func:`lib.prompt.selective_scan.selective_scan`; float32, on the CPU."""
+def scan_cpu(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, reverse: bool = False) -> Tensor:
+    """Runs the compiled kernel.
 
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, reverse: bool = False
-    ) -> Tensor:
-        channels = x.shape[2]
-        spare = -channels % BLOCK  # whole vectors only: channels of zeros, where the number is odd
-        if spare:
-            x, dt, D, A = (*(F.pad(t, (0, spare)) for t in (x, dt, D)), F.pad(A, (0, 0, 0, spare)))
-        x, dt, D = x.contiguous(), dt.contiguous(), D.contiguous()
-        scaled = (A.t() * (1 / math.log(2))).contiguous()
-        B, C = B.contiguous(), C.contiguous()
-        batch, length, padded = x.shape
-        state = len(scaled)
-        chunks = (length + CHUNK - 1) // CHUNK if any(ctx.needs_input_grad) else 0
-        y = torch.empty_like(x)
-        starts = x.new_empty(batch, chunks, state, padded)
-        arrays = flat(x, dt, scaled, B, C, D, y, starts)
-        run_blocks(scan, (*arrays, length, padded, state, reverse), batch, padded, BLOCK)
-        ctx.save_for_backward(x, dt, scaled, B, C, D, starts)
-        ctx.channels, ctx.reverse = channels, reverse
-        return y[..., :channels] if spare else y
+    Args:
+        x: (batch, length, channels), float32 on the CPU as all others, which are as in
+            :func:`lib.prompt.selective_scan.selective_scan`.
+        dt: As x.
+        A: (channels, state).
+        B: (batch, length, state).
+        C: As B.
+        D: (channels,).
+        reverse: From the end to the start.
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gy: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, scaled, B, C, D, starts = ctx.saved_tensors
-        batch, length, padded = x.shape
-        state, channels = len(scaled), ctx.channels
-        gy = (F.pad(gy, (0, padded - channels)) if padded > channels else gy).contiguous()
-        gx, gdt = torch.empty_like(x), torch.empty_like(x)
-        gA, gD = x.new_empty(batch, state, padded), x.new_empty(batch, padded)
-        gB, gC = (x.new_empty(padded // BLOCK, batch, length, state) for _ in range(2))
-        arrays = flat(gy, x, dt, scaled, B, C, D, starts, gx, gdt, gA, gB, gC, gD)
-        run_blocks(scan_backward, (*arrays, length, padded, state, batch, ctx.reverse), batch, padded, BLOCK)
-        gx, gdt, gA, gD = (t[..., :channels] for t in (gx, gdt, gA.sum(0), gD.sum(0)))
-        return gx, gdt, gA.t(), gB.sum(0), gC.sum(0), gD, None
+    Returns:
+        y, as x.
+    """
+    tensors = [x, dt, A, B, C, D]
+    trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return _scan(*tensors, reverse, trains)[0]
+
+
+@torch.library.custom_op("proxyprompt::selective_scan", mutates_args=(), device_types="cpu")
+def _scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, reverse: bool, trains: bool
+) -> tuple[Tensor, Tensor]:
+    """y, and the states that the backward pass starts from, (batch, chunks, state, channels); none unless it trains."""
+    x, dt, A, B, C, D = _laid(x, dt, A, B, C, D)
+    batch, length, channels = x.shape
+    y, starts = torch.empty_like(x), x.new_empty(batch, -(-length // CHUNK) if trains else 0, len(A), channels)
+    run_blocks(scan, (*_arrays(x, dt, A, B, C, D, y, starts), reverse), _blocks(batch, channels))
+    return y, starts
+
+
+@torch.library.custom_op("proxyprompt::selective_scan_backward", mutates_args=(), device_types="cpu")
+def _scan_backward(
+    gy: Tensor, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, starts: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C and D."""
+    x, dt, A, B, C, D = _laid(x, dt, A, B, C, D)
+    (batch, length, channels), state, blocks = x.shape, len(A), _blocks(*x.shape[::2])
+    gx, gdt, gA, gD = torch.empty_like(x), torch.empty_like(x), x.new_zeros(batch, *A.shape), x.new_zeros(x.shape[::2])
+    gB, gC = (x.new_empty(-(-channels // BLOCK), batch, length, state) for _ in range(2))
+    arrays = _arrays(gy.contiguous(), x, dt, A, B, C, D, starts, gx, gdt, gA, gB, gC, gD)
+    run_blocks(scan_backward, (*arrays, reverse), blocks)
+    return gx, gdt, gA.sum(0).T.contiguous(), gB.sum(0), gC.sum(0), gD.sum(0)
+
+
+def _keep(ctx, inputs, output) -> None:
+    *tensors, ctx.reverse, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _differentiate(ctx, gy: Tensor, _) -> tuple[Tensor | None, ...]:
+    return *_scan_backward(gy, *ctx.saved_tensors, ctx.reverse), None, None
+
+
+_scan.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _laid(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> list[Tensor]:
+    """As the kernels take them."""
+    return [t.contiguous() for t in (x, dt, A.T, B, C, D)]
+
+
+def _arrays(*tensors: Tensor) -> list[object]:
+    return [t.detach().numpy() for t in tensors]
+
+
+def _blocks(batch: int, channels: int) -> list[tuple[int, int, int]]:
+    """The sequences, and of each the channels that are one thread's work."""
+    return [(b, d, min(d + BLOCK, channels)) for b in range(batch) for d in range(0, channels, BLOCK)]

@@ -64,6 +64,25 @@ class VisionMambaBlock(nn.Module):
         return tokens + self.out_proj(0.5 * both * F.silu(gate))
 
 
+def embed_patches(images: Tensor, projection: nn.Conv2d) -> Tensor:
+    """A convolution whose stride is its kernel, as one matrix product.
+
+    oneDNN's bfloat16 convolution of 4 channels with a 16 x 16 kernel and stride gives other numbers on processors with
+    AMX (seen with PyTorch 2.11); the product is right everywhere.
+
+    Args:
+        images: (batch, channels, S, S).
+        projection: with equal kernel and stride, without padding.
+
+    Returns:
+        (batch, width, S / stride, S / stride).
+    """
+    rows, columns = projection.kernel_size
+    x = images.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (batch, channels, H, rows, W, columns)
+    x = x.permute(0, 2, 4, 1, 3, 5).flatten(3)
+    return F.linear(x, projection.weight.flatten(1), projection.bias).movedim(3, 1)
+
+
 class VisionMamba(nn.Module):
     """Image and mask to a dense map on the foundation's grid.
 
@@ -103,7 +122,7 @@ class VisionMamba(nn.Module):
             raise ValueError(
                 f"images {tuple(images.shape)} and masks {tuple(masks.shape)}: expected one mask of its size an image"
             )
-        x = self.patch_embed(torch.cat([images, 2 * masks[:, None].to(images.dtype) - 1], 1))
+        x = embed_patches(torch.cat([images, 2 * masks[:, None].to(images.dtype) - 1], 1), self.patch_embed)
         height, width = x.shape[-2:]
         position = self.pos_embed
         if position.shape[-2:] != (height, width):

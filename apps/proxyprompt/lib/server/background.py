@@ -15,6 +15,8 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.tasks.errors import refuse
+from lib.tasks.noted import check_json
+from lib.tasks.options import flag
 from lib.tasks.safety import check_id, image_path
 from lib.tasks.train import ProxyPromptTrain
 
@@ -31,7 +33,10 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
         raise refuse("unknown option 'bundle_path': this app runs no bundles")
     if not _GPUS.fullmatch(str(request.get("gpus") or "all")):
         raise refuse(f"gpus {request['gpus']!r} is neither all nor numbers with commas between them")
+    check_json(request)
     _no_paths(request)
+    if method == "batch_infer":
+        _check_batch(request)
     if isinstance(task := tasks.get(wanted), ProxyPromptTrain):
         task.parse(request)
     if request.get("label_tag"):
@@ -42,6 +47,18 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
             image_path(app.datastore(), image)
     elif images is not None and images not in [kind.value for kind in BatchInferImageType]:
         raise refuse(f"images {images!r} is none of all, labeled, unlabeled, nor a list of ids")
+
+
+def _check_batch(request: Mapping[str, Any]) -> None:
+    """The options of MONAI Label's batch inference, which it computes with as they come."""
+    for name in ("max_workers", "max_batch_size"):
+        value = request.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise refuse(f"{name} {value!r} is not a whole number from 0")
+    devices = request.get("device")
+    if not all(isinstance(each, str) for each in (devices if isinstance(devices, list) else [devices or ""])):
+        raise refuse(f"device {devices!r} is not a name such as cpu or cuda:0")
+    flag("multi_gpu", request.get("multi_gpu"), True)
 
 
 def _no_paths(value: Any) -> None:

@@ -12,8 +12,10 @@ from monailabel.interfaces.app import MONAILabelApp
 from lib.server.answers import install_answers
 from lib.server.auth import install_auth
 from lib.server.background import install_checks
+from lib.server.forms import install_forms
 from lib.server.gate import Gate, started_without_host
 from lib.server.report import report_router
+from lib.server.studies import hide_replaced, study_router
 from lib.server.threads import INFERENCES, RequestThreads
 from lib.server.uploads import upload_router
 from lib.session.journal import Journal
@@ -38,6 +40,9 @@ def install(
     install_auth()
     install_checks(app)
     install_answers(server)
+    install_forms(app)
+    hide_replaced()
+    include_first(server, study_router(app), prefix=settings.MONAI_LABEL_API_STR)
     server.include_router(report_router(journal))
     if model_upload:
         include_first(server, upload_router(adapters))
@@ -48,7 +53,13 @@ def install(
     return True
 
 
-def include_first(server: FastAPI, router: APIRouter) -> None:
-    """Add routes that are asked before those that the server has."""
-    server.include_router(router)
+def include_first(server: FastAPI, router: APIRouter, *, prefix: str = "") -> None:
+    """Add routes that are asked before those that the server has.
+
+    Args:
+        server: the web server.
+        router: of the routes.
+        prefix: of their addresses.
+    """
+    server.include_router(router, prefix=prefix)
     server.router.routes.insert(0, server.router.routes.pop())

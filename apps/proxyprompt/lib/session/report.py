@@ -44,7 +44,7 @@ class Row:
 def session_rows(journal: Iterable[Mapping[str, Any]]) -> list[Row]:
     """The rows, studies in the order of their newest labels, those without a label last."""
     by_study: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in journal:
+    for entry in filter(_is_usable, journal):
         by_study.setdefault(entry["image"], []).append(entry)
     studies = [_study_rows(study, events) for study, events in by_study.items()]
     ordered = sorted((rows for rows in studies if rows), key=lambda rows: rows[0].labelled or "9999")
@@ -58,6 +58,20 @@ def write_csv(rows: Iterable[Row]) -> str:
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     return out.getvalue()
+
+
+def _is_usable(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is as :class:`lib.session.recorder.Recorder` writes it: the journal is a file, and may have been
+    edited."""
+    structures, clicks, supports = entry.get("structures"), entry.get("clicks", {}), entry.get("supports", [])
+    if not isinstance(structures, Mapping) or not isinstance(clicks, Mapping) or not isinstance(supports, list | tuple):
+        return False
+    if entry["event"] == LABEL and not (
+        isinstance(entry.get("sha256"), str) and all(isinstance(found, Mapping) for found in structures.values())
+    ):
+        return False
+    counts = all(isinstance(count, int) for count in clicks.values())
+    return counts and all(isinstance(name, str) for name in supports)
 
 
 def _study_rows(study: str, events: list[Mapping[str, Any]]) -> list[Row]:

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
-from lib.studies.label_files import as_labels
+from lib.studies.label_files import as_labels, names_itself, read_label_map
 from lib.studies.labels import declared_structures, parse_labels
 from lib.studies.readers import DICOM, ITK, NIFTI, PICTURES, has_dicom_magic, read_raster, suffix_of
 from lib.studies.study import Study, read_study
@@ -178,6 +177,8 @@ def _pairs(images: Path, labels: Path, channel: str = "") -> list[_Pair]:
     """By name. channel: nnU-Net's mark of the first channel, which the image may carry and the label does not."""
     known, pairs = _listed(images), []
     for id, label in _listed(labels).items():
+        if id + channel not in known and id not in known:
+            id = id.removesuffix(".seg")  # a.seg.nrrd, as 3D Slicer calls the segmentation of a.nrrd
         image = known.get(id + channel) or known.get(id)
         if image is None:
             raise StudyError(f"{label}: no image of this name in {images}; expected {id}{channel} with any suffix")
@@ -222,12 +223,13 @@ def _declare(folder: Path, pairs: Sequence[_Pair], given: Mapping | str | None) 
     """Case id -> structure -> values, from the first source that names any; see :func:`read_collection`."""
     named = folder / "dataset.json"
     named = named if named.is_file() else None
-    known_each = any(p.info or p.label.is_dir() or suffix_of(p.label) in DICOM for p in pairs)
+    known_each = any(p.info or names_itself(p.label) for p in pairs)
     if (given and parse_labels(given)[0]) or (named and not known_each):
         named = None if given and parse_labels(given)[0] else named  # values given by hand: nothing else counts
         names = _sorted(declared_structures(folder, dataset_json=named, conf_labels=given, values=()))
         return dict.fromkeys((p.id for p in pairs), names)
-    values = {p.id: _label_values(p.label) for p in pairs}
+    own = {p.id: read_label_map(read_raster(p.image), p.label).names for p in pairs if names_itself(p.label)}
+    values = {p.id: _label_values(p.label) if p.id not in own else set() for p in pairs}
     if not known_each:
         names = {f"label_{value}": (value,) for value in sorted(set().union(*values.values()))}
         return dict.fromkeys((p.id for p in pairs), names)
@@ -236,7 +238,7 @@ def _declare(folder: Path, pairs: Sequence[_Pair], given: Mapping | str | None) 
             declared_structures(
                 p.label,
                 label_info=p.info,
-                segment_names=segment_names(p.label) if p.label.is_dir() or suffix_of(p.label) in DICOM else None,
+                segment_names=own.get(p.id),
                 dataset_json=named,
                 conf_labels=given,
                 values=values[p.id],
@@ -251,8 +253,6 @@ def _sorted(names: Mapping[str, set[int]]) -> dict[str, Values]:
 
 
 def _label_values(label: Path) -> set[int]:
-    if label.is_dir() or suffix_of(label) in DICOM:
-        return set(segment_names(label))
     return {int(v) for v in np.unique(as_labels(label, read_raster(label, indices=True).voxels))} - {0}
 
 

@@ -6,21 +6,34 @@ up, palettes and YBR as RGB); what the frames of a file are to each other is rea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
-import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
+from lib.studies.dicom_pixels import read_image
+from lib.studies.dicom_series import (
+    NOT_IMAGES,
+    POSITION_TOLERANCE,
+    SAME_AXES,
+    Image,
+    difference,
+    place_of,
+    read_series,
+)
 from lib.studies.errors import StudyError
-from lib.studies.readers import Raster, from_itk, has_dicom_magic
+from lib.studies.readers import Raster, from_itk
+
+__all__ = ["NOT_IMAGES", "Frame", "read_dicom", "read_frames"]
 
 TAGS = ("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription")
-NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
-POSITION_TOLERANCE = 1e-3  # mm: slices nearer than this lie at the same place
+GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+GROUPS += ("PixelValueTransformationSequence",)
+"""Functional groups of a frame that say where it lies and what its values mean."""
 UNEVEN = 0.05  # of the usual step between slices
+TILTED = 1.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -42,105 +55,60 @@ class Frame:
 
 def read_frames(path: Path) -> list[Frame]:
     """path: a DICOM file, or a folder with the files of one series. The frames in the order of the raster's slices."""
-    return _frames([_header(file) for file in _files(path)])
+    return _frames(read_series(path)[0])
 
 
 def read_dicom(path: Path) -> Raster:
-    """path: a DICOM file, or a folder with the files of one series (other files beside them are ignored).
+    """One DICOM study.
 
-    Several images at one place are frames in time; several times at several places are refused.
+    Args:
+        path: a DICOM file, or a folder with the files of one series; what is no image beside them is ignored.
+
+    Returns:
+        The raster. Several images at one place are frames in time.
+
+    Raises:
+        StudyError: no image, several series, several times at several places, images that are no single stack, and
+            pixels that cannot be decoded.
     """
-    files = _files(path)
-    headers = [_header(file) for file in files]
-    first = headers[0]
-    modality = str(first.get("Modality", "")).upper() or None
-    if modality in NOT_IMAGES:
-        raise StudyError(f"{path}: is a DICOM object of modality {modality}, not an image; give the image series")
+    images, notes = read_series(path)
+    first = images[0].header
     tags = {name: str(first.get(name)) for name in TAGS if first.get(name)}
-    images = _frames(headers)
-    frame_count = len(images)
-    places = [_place(image.plane) for image in images]
-    oriented = places[0] is not None
-    frames, notes = False, ()
-    if frame_count > 1:
-        frames, notes = _arrangement(path, places, sorted_by_itk=len(files) > 1)
-    image = sitk.ReadImage([str(f) for f in files]) if len(files) > 1 else sitk.ReadImage(str(files[0]))
-    raster = from_itk(path, image)
-    if raster.voxels.shape[2] != frame_count:
-        raise StudyError(f"{path}: holds {raster.voxels.shape[2]} frames, its header says {frame_count}")
+    frames = _frames(images)
+    places = [place_of(frame.plane) for frame in frames]
+    moving = False
+    if len(frames) > 1:
+        moving, said = _arrangement(path, frames, places)
+        notes += said
+    raster = from_itk(path, read_image(path, images, [frame.plane for frame in frames]))
+    if raster.voxels.shape[2] != len(frames):
+        raise StudyError(f"{path}: holds {raster.voxels.shape[2]} frames, its header says {len(frames)}")
+    known = all(place is not None for place in places)
     return replace(
         raster,
-        frames=frames,
-        flat=raster.flat or not oriented,
-        modality=modality,
+        frames=moving,
+        flat=raster.flat or places[0] is None,
+        modality=str(first.get("Modality", "")).upper() or None,
         tags=tags,
         notes=notes,
-        instances=tuple(image.instance for image in images),
+        instances=tuple(frame.instance for frame in frames),
+        origins=np.array([position for position, _ in places]) if known else None,
     )
 
 
-def _files(path: Path) -> list[Path]:
-    return _series_files(path) if path.is_dir() else [path]
-
-
-def _series_files(folder: Path) -> list[Path]:
-    """The files of the folder's one series, in ITK's order (along the stack).
-
-    ITK passes over a damaged file without a word, which would close the gap that it leaves: such a file is refused.
-    """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise StudyError(f"{folder}: no DICOM image in this folder; give a file, or a folder with one DICOM series")
-    if len(series) > 1:
-        raise StudyError(
-            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}); put each in its own folder"
-        )
-    files = [Path(f) for f in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])]
-    for file in sorted(set(folder.iterdir()) - set(files)):
-        if has_dicom_magic(file) and file.name.upper() != "DICOMDIR":
-            raise StudyError(f"{file}: cannot be read with its series, it may be damaged or cut short; export it again")
-    return files
-
-
-def _header(file: Path) -> Dataset:
-    """Tags without pixels. StudyError when the file is shorter than its uncompressed pixels."""
-    header = pydicom.dcmread(file, stop_before_pixels=True)
-    if (
-        header.get("Rows")
-        and not pydicom.uid.UID(header.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2")).is_compressed
-    ):
-        bits = int(header.get("BitsAllocated", 8)) * int(header.get("SamplesPerPixel", 1))
-        pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames", 1) or 1)
-        if file.stat().st_size < pixels * bits // 8:
-            raise StudyError(
-                f"{file}: cannot be read, it is cut short ({file.stat().st_size} bytes for {pixels * bits // 8} bytes "
-                "of pixels); export it again"
-            )
-    return header
-
-
-def _place(header: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-    """Position (3,) and normal (3,) of one image in LPS mm; None where it has none."""
-    position, axes = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
-    if not position or not axes or len(axes) != 6:
-        return None
-    axes = np.asarray(axes, dtype=float)
-    return np.asarray(position, dtype=float), np.cross(axes[:3], axes[3:])
-
-
-def _frames(headers: list[Dataset]) -> list[Frame]:
+def _frames(images: Sequence[Image]) -> list[Frame]:
     """All frames of one file, or the one of each file."""
-    if len(headers) > 1:
-        return [Frame(header, 1, header) for header in headers]
-    (header,) = headers
+    if len(images) > 1:
+        return [Frame(image.header, 1, image.header) for image in images]
+    header = images[0].header
     per_frame = header.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
-        return [Frame(header, n + 1, header) for n in range(int(header.get("NumberOfFrames", 1) or 1))]
+        return [Frame(header, n + 1, header) for n in range(images[0].frames)]
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     frames = []
     for n, groups in enumerate(per_frame):
         plane = Dataset()
-        for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
+        for name in GROUPS:
             group = groups.get(name) or shared.get(name)
             if group:
                 plane.update(group[0])
@@ -148,28 +116,71 @@ def _frames(headers: list[Dataset]) -> list[Frame]:
     return frames
 
 
-def _arrangement(path: Path, places: list, *, sorted_by_itk: bool) -> tuple[bool, tuple[str, ...]]:
-    """Whether the images are frames in time, and notes about an uneven stack."""
+def _arrangement(path: Path, frames: Sequence[Frame], places: Sequence) -> tuple[bool, tuple[str, ...]]:
+    """Whether the images are frames in time, and notes about a stack that is not even."""
     if any(place is None for place in places):
         return True, ()
-    normal = places[0][1]
-    along = np.array([float(position @ normal) for position, _ in places])
-    one_way = (np.diff(along) > 0).all() or (np.diff(along) < 0).all()
-    steps = np.diff(np.sort(along))
+    positions, normals = (np.array(part) for part in zip(*places, strict=True))
+    turned = np.flatnonzero(np.abs(normals - normals[0]).max(axis=1) > SAME_AXES)
+    if len(turned):
+        raise StudyError(
+            f"{path}: is no plain stack: {_named(frames, turned[0])} lies in another orientation than "
+            f"{_named(frames, 0)}; export the frames of each orientation by themselves"
+        )
+    along = positions @ normals[0]
+    order = np.argsort(along, kind="stable")
+    steps = np.diff(along[order])
     moved = steps > POSITION_TOLERANCE
     if not moved.any():
         return True, ()
     if not moved.all():
+        at = int(np.flatnonzero(~moved)[0])
+        pair = [int(order[at]), int(order[at + 1])]
+        one, other = (frames[i].header for i in pair)
+        apart = f" and {difference(one, other)}" if one is not other else ""
         raise StudyError(
-            f"{path}: holds {len(places)} images at {int(moved.sum()) + 1} places (a time series of volumes); "
-            "expected one volume or one moving slice: export one time point"
+            f"{path}: holds {len(places)} images at {int(moved.sum()) + 1} places (a time series of volumes, or slices "
+            f"that are there twice): {_named(frames, pair[0])} and {_named(frames, pair[1])} lie at one place"
+            f"{apart}; expected one volume or one moving slice: export one time point, "
+            "or take away what does not belong"
         )
-    if not one_way and not sorted_by_itk:
+    if not (np.diff(along) > 0).all() and not (np.diff(along) < 0).all():
         raise StudyError(
             f"{path}: its {len(places)} frames are not stored in the order of their places, and viewers show such a "
             "file in the wrong order; export it as a series of single images"
         )
+    return False, (*_gaps(frames, order, steps), *_tilt(positions[order], normals[0]))
+
+
+def _gaps(frames: Sequence[Frame], order: np.ndarray, steps: np.ndarray) -> list[str]:
     usual = float(np.median(steps))
-    if np.abs(steps - usual).max() > UNEVEN * usual:
-        return False, (f"slices are unevenly spaced ({steps.min():.3g} to {steps.max():.3g} mm): one may be missing",)
-    return False, ()
+    if np.abs(steps - usual).max() <= UNEVEN * usual:
+        return []
+    widest = int(np.argmax(steps))
+    between = f"{_named(frames, order[widest])} and {_named(frames, order[widest + 1])}"
+    missing = int((np.rint(steps / usual) - 1).clip(0).sum())
+    what = {0: "none seems to be missing", 1: "one may be missing"}.get(missing, f"{missing} may be missing")
+    return [
+        f"slices are unevenly spaced ({steps.min():.3g} to {steps.max():.3g} mm): {what}; the widest step is between "
+        f"{between}"
+    ]
+
+
+def _tilt(positions: np.ndarray, normal: np.ndarray) -> list[str]:
+    """A gantry tilt: each slice lies a little beside the one before."""
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    sideways = float(np.linalg.norm(step - (step @ normal) * normal))
+    degrees = float(np.degrees(np.arctan2(sideways, abs(step @ normal))))
+    if degrees <= TILTED:
+        return []
+    return [
+        f"the slices are tilted by {degrees:.3g} degrees against the stack, each lies {sideways:.3g} mm beside the one "
+        "before (gantry tilt); masks are right on every slice, but viewers show the volume sheared"
+    ]
+
+
+def _named(frames: Sequence[Frame], index: int) -> str:
+    """How to call a slice: its file, or its number in the file."""
+    header, number = frames[index].header, frames[index].number
+    name = Path(getattr(header, "filename", "") or "").name
+    return name if int(header.get("NumberOfFrames", 1) or 1) == 1 else f"frame {number} of {name}"

@@ -15,9 +15,11 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from lib.studies.dicom_pixels import stored_frames
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid
-from lib.studies.readers import DAMAGE, Raster, damaged
+from lib.studies.label_map import LARGEST_VALUE, LabelMap, from_segments
+from lib.studies.readers import DAMAGE, Raster, damaged, has_dicom_magic
 
 Result = TypeVar("Result")
 
@@ -41,49 +43,66 @@ def _names(seg: Dataset) -> dict[int, str]:
     return {
         int(s.SegmentNumber): str(s.get("SegmentLabel") or s.get("SegmentDescription") or f"segment {s.SegmentNumber}")
         for s in seg.SegmentSequence
+        if int(s.SegmentNumber)  # 0 is the background of a label map
     }
 
 
-def read_seg_on(image: Raster, path: Path) -> np.ndarray:
-    """(ni, nj, nk) uint8 of segment numbers on the image's grid.
+def read_seg_on(image: Raster, path: Path) -> LabelMap:
+    """The segments on the image's grid, by their numbers and names (see :func:`lib.studies.label_map.from_segments`).
 
-    Where segments overlap the smaller one is on top. StudyError when a frame does not lie on a slice of the image.
+    Raises:
+        StudyError: the file is no segmentation, or a frame does not lie on a slice of the image.
     """
     return _guarded(lambda: _lay_all(image, _load(path), path), path)
 
 
-def _lay_all(image: Raster, seg: Dataset, path: Path) -> np.ndarray:
-    numbers = list(_names(seg))
-    if max(numbers) > 255:
-        raise StudyError(f"{path}: holds segment number {max(numbers)}; a label map has room for 1 to 255")
-    frames = seg.pixel_array.reshape(-1, int(seg.Rows), int(seg.Columns))
-    if str(seg.get("SegmentationType", "BINARY")).upper() == "FRACTIONAL":
+def _lay_all(image: Raster, seg: Dataset, path: Path) -> LabelMap:
+    names, notes = _names(seg), ()
+    frames = stored_frames(path, seg)
+    kind = str(seg.get("SegmentationType", "BINARY")).upper()
+    if kind == "FRACTIONAL":
         frames = 2 * frames.astype(np.int64) >= int(seg.get("MaximumFractionalValue", 255))
-    masks = {number: np.zeros(image.grid.size, dtype=bool, order="F") for number in numbers}
+        notes = ("this DICOM SEG holds fractions; from one half on a voxel counts as inside",)
+    shown: dict[int, list[tuple[np.ndarray, Dataset]]] = {number: [] for number in names}
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(_group(seg, groups, "SegmentIdentificationSequence", path).ReferencedSegmentNumber)
-        index = _drawn_on(image, groups) if image.flat or image.frames else None
-        if index is not None and frame.T.shape == image.grid.size[:2]:
-            masks[number][:, :, index] |= frame.T != 0
+        if kind == "LABELMAP":
+            for number in names:
+                if (mask := frame == number).any():
+                    shown[number].append((mask, groups))
         else:
-            _lay(masks[number], image, frame != 0, _frame_grid(seg, groups, path), path)
-    labels = np.zeros(image.grid.size, dtype=np.uint8, order="F")
-    for number in sorted(masks, key=lambda n: -int(masks[n].sum())):
-        labels[masks[number]] = number
-    return labels
+            number = int(_group(seg, groups, "SegmentIdentificationSequence", path).ReferencedSegmentNumber)
+            shown[number].append((frame != 0, groups))
+    voxels = {}
+    for number, parts in shown.items():
+        mask = np.zeros(image.grid.size, dtype=bool, order="F")
+        for frame, groups in parts:
+            index = _drawn_on(image, groups) if image.flat or image.frames else None
+            if index is not None and frame.T.shape == image.grid.size[:2]:
+                mask[:, :, index] |= frame.T
+            else:
+                _lay(mask, image, frame, _frame_grid(seg, groups, path), path)
+        voxels[number] = np.flatnonzero(mask.ravel(order="F"))
+    value = {number: number if max(names) <= LARGEST_VALUE else n for n, number in enumerate(names, 1)}
+    if len(names) > LARGEST_VALUE:
+        raise StudyError(f"{path}: holds {len(names)} segments; a label map has room for {LARGEST_VALUE}")
+    by_value = {value[number]: at for number, at in voxels.items()}
+    return from_segments(image.grid.size, by_value, {value[number]: name for number, name in names.items()}, notes)
 
 
 def _lay(mask: np.ndarray, image: Raster, frame: np.ndarray, grid: Grid, path: Path) -> None:
     """Adds one frame (rows, columns) to ``mask`` on the slice of the image where it lies."""
     for own in image.grids:
         across = int(np.argmax(np.abs(np.linalg.inv(own.affine)[:3, :3] @ grid.affine[:3, 2])))
-        index = round(float((np.linalg.inv(own.affine) @ grid.affine[:, 3])[across]))
+        affine = own.affine.copy()
+        if across == 2 and image.origins is not None:
+            normal = np.cross(own.direction[:, 0], own.direction[:, 1])
+            index = int(np.argmin(np.abs((image.origins - grid.affine[:3, 3]) @ normal)))
+            affine[:3, 3] = image.origins[index]
+        else:
+            index = round(float((np.linalg.inv(own.affine) @ grid.affine[:, 3])[across]))
+            affine[:3, 3] += own.affine[:3, across] * index
         if not 0 <= index < own.size[across]:
             continue
-        shift = np.zeros(3)
-        shift[across] = index
-        affine = own.affine.copy()
-        affine[:3, 3] += own.affine[:3, :3] @ shift
         plane = Grid(tuple(1 if a == across else n for a, n in enumerate(own.size)), affine)
         alignment = plane.alignment(grid)
         if alignment is not None:
@@ -135,7 +154,12 @@ def _load(path: Path) -> Dataset:
     files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
     if len(files) != 1 or not path.exists():
         raise StudyError(f"{path}: expected one DICOM SEG file, found {len(files) if path.exists() else 'none'}")
-    seg = pydicom.dcmread(files[0], defer_size="1 MB")
+    seg = pydicom.dcmread(files[0], defer_size="1 MB", force=has_dicom_magic(files[0]))
+    if seg.get("Modality") == "RTSTRUCT":
+        raise StudyError(
+            f"{path}: is an RTSTRUCT, whose contours are not read as a label; convert it to a DICOM SEG or a .seg.nrrd "
+            "(3D Slicer with SlicerRT: load it with its images, then export the segmentation)"
+        )
     if seg.get("Modality") != "SEG" or not seg.get("SegmentSequence"):
         raise StudyError(f"{path}: is a DICOM object of modality {seg.get('Modality')}, not a segmentation (SEG)")
     return seg

@@ -4,3 +4,7 @@
 class StudyError(ValueError):
     """An image, a label or an option that cannot be used. The message says what was given, what was expected, what
     to do next."""
+
+
+class StudyExists(StudyError):
+    """Something else has the name already, and was not to be replaced."""

@@ -99,9 +99,9 @@ class Grid:
         placed = self.placement(other)
         return placed[0] if placed and tuple(n.stop - n.start for n in placed[1]) == self.size else None
 
-    def placement(self, other: Grid) -> tuple[Alignment, tuple[slice, slice, slice]] | None:
+    def placement(self, other: Grid, *, box: bool = False) -> tuple[Alignment, tuple[slice, slice, slice]] | None:
         """The same for a slab, which may leave out whole slices at the ends of one axis: how to turn it, and the
-        range of this grid's voxels that it then fills. None where it does not fit."""
+        range of this grid's voxels that it then fills. None where it does not fit. box: of all three axes."""
         to_self = np.linalg.inv(self.affine) @ other.affine
         steps = np.abs(to_self[:3, :3] * np.where(np.asarray(other.size) > 1, 1.0, 1e-6))
         axes = [-1, -1, -1]  # axes[own axis] = axis of the other
@@ -112,7 +112,7 @@ class Grid:
             steps[:, column] = -1
         size = [other.size[a] for a in axes]
         shorter = [n < own for n, own in zip(size, self.size, strict=True)]
-        if sum(shorter) > 1 or any(n > own for n, own in zip(size, self.size, strict=True)):
+        if (sum(shorter) > 1 and not box) or any(n > own for n, own in zip(size, self.size, strict=True)):
             return None
         flips = tuple(bool(to_self[row, axes[row]] < 0) and size[row] > 1 for row in range(3))
         first = np.ones(4)

@@ -1,4 +1,4 @@
-"""From a scanner's values to [0, 1]: CT by a window, 8-bit colour as it is, everything else by percentiles.
+"""From a scanner's values to [0, 1]: CT by a window, colour as it is, everything else by percentiles.
 
 The bounds are found once over the whole study, so that a tissue looks the same on every slice. 8-bit gray pictures go
 by percentiles too: ultrasound and photographed film rarely use their range, and a gray picture must look the same
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.studies.errors import StudyError
+from lib.studies.padding import usual_limits
 
 # name -> (centre, width) in Hounsfield units
 CT_WINDOWS = {
@@ -25,6 +26,8 @@ CT_WINDOWS = {
     "mediastinum": (50.0, 350.0),
     "liver": (60.0, 160.0),
 }
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners put into 16; files rarely say how many are used
+AIR, FAT = -500.0, -50.0  # HU: what a CT reaches down to, with and without air
 PERCENTILES = (0.5, 99.5)
 SAMPLE = 4_000_000  # values looked at for percentiles; beyond it every n-th
 
@@ -76,8 +79,18 @@ class IntensitySettings:
             raise StudyError(f"intensity window {text!r}: expected two numbers as centre,width") from None
         return cls(values)
 
-    def bounds(self, voxels: np.ndarray, *, modality: str | None, colour: bool) -> Bounds:
-        """What becomes 0 and 1 in this study. voxels: finite, any shape; StudyError when they are all alike."""
+    def bounds(self, voxels: np.ndarray, *, modality: str | None, colour: bool, padding: float | None = None) -> Bounds:
+        """What becomes 0 and 1 in this study.
+
+        Args:
+            voxels: finite, any shape, without padding.
+            modality: DICOM's, upper case; None where nobody knows.
+            colour: whether the study has three channels.
+            padding: the smallest padding value that was taken out of the voxels, if any.
+
+        Raises:
+            StudyError: the voxels are all alike.
+        """
         low, high = float(voxels.min()), float(voxels.max())
         if low == high:
             raise StudyError(
@@ -87,10 +100,10 @@ class IntensitySettings:
         if colour and voxels.dtype == np.uint8:
             return Bounds(0.0, 255.0)
         if colour and voxels.dtype == np.uint16:
-            return Bounds(0.0, 65535.0)
+            return Bounds(0.0, next(2.0**bits - 1 for bits in DEPTHS if high < 2**bits))
         if isinstance(self.window, tuple):
             return _window(*self.window)
-        hounsfield = modality == "CT" or (modality in (None, "OT") and looks_like_hounsfield(low, high))
+        hounsfield = modality == "CT" or (modality in (None, "OT") and looks_like_hounsfield(voxels, padding))
         if hounsfield and self.window != "percentile":
             return _window(*CT_WINDOWS["soft-tissue" if self.window == "auto" else self.window])
         step = max(1, voxels.size // SAMPLE)
@@ -104,9 +117,22 @@ def names() -> tuple[str, ...]:
     return ("auto", "percentile", *CT_WINDOWS)
 
 
-def looks_like_hounsfield(low: float, high: float) -> bool:
-    """Whether a gray volume of unknown modality spans air to soft tissue as CT does, and no other modality."""
-    return -4096 <= low <= -500 and 100 <= high <= 32767
+def looks_like_hounsfield(voxels: np.ndarray, padding: float | None = None) -> bool:
+    """Whether a gray volume of unknown modality spans air to soft tissue as CT does, and no other modality.
+
+    Args:
+        voxels: finite, any shape; a few that are far off from all others do not count.
+        padding: the smallest padding value that was taken out of them, if any. Below zero it may stand for the air:
+            then fat is enough.
+    """
+    low, high = float(voxels.min()), float(voxels.max())
+    if low < -4096 or high > 32767:
+        usual = usual_limits(voxels)
+        kept = voxels[(voxels >= usual[0]) & (voxels <= usual[1])]
+        low, high = float(kept.min()), float(kept.max())
+    if not (low >= -4096 and 100 <= high <= 32767):
+        return False
+    return low <= AIR or (padding is not None and padding <= AIR and np.percentile(voxels, PERCENTILES[0]) <= FAT)
 
 
 def normalise(values: np.ndarray, bounds: Bounds) -> np.ndarray:

@@ -15,25 +15,48 @@ from PIL import Image
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import ItkGeometry
-from lib.studies.readers import NIFTI, PICTURES, Raster, is_dicom_path, read_raster, suffix_of
+from lib.studies.label_map import LabelMap
+from lib.studies.readers import NIFTI, PICTURES, Raster, has_dicom_magic, is_dicom_path, read_raster, suffix_of
+from lib.studies.segmentation_nrrd import is_segmentation_nrrd, read_segmentation_nrrd_on
 
 logger = logging.getLogger(__name__)
 
+ROUNDING = 5e-3  # labels that were stored with a scale factor, or as float, are whole numbers but for this
 WRITABLE_PICTURES = (".png", ".tif", ".tiff", ".bmp")
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 
 
 def read_label_on(image: Raster, path: Path) -> np.ndarray:
-    """(ni, nj, nk) uint8: the label's values on the image's voxels.
+    """(ni, nj, nk) uint8: the label's values on the image's voxels (see :func:`read_label_map`)."""
+    return read_label_map(image, path).values
 
-    A label that holds the same voxels in another order is turned. A NRRD may leave out slices at the ends of the stack:
-    that is what MONAI Label makes of a DICOM SEG, in which empty slices are not stored. Anything else raises
-    StudyError with both grids.
+
+def read_label_map(image: Raster, path: Path) -> LabelMap:
+    """The label's values on the image's voxels, and the names that the file itself gives them.
+
+    A DICOM SEG and a Segmentation NRRD name their segments, which may overlap, and may leave out what is empty. A label
+    that holds the same voxels in another order is turned. A NRRD may leave out slices at the ends of the stack: that is
+    what MONAI Label makes of a DICOM SEG, in which empty slices are not stored.
+
+    Raises:
+        StudyError: the label lies on another grid (both are named), or holds no whole numbers from 0 to 255.
     """
-    if is_dicom_path(path):
+    if is_dicom_path(path) or has_dicom_magic(path):
         from lib.studies.dicom_seg import read_seg_on
 
         return read_seg_on(image, path)
+    if is_segmentation_nrrd(path):
+        return read_segmentation_nrrd_on(image, path)
+    return LabelMap(_values_on(image, path))
+
+
+def names_itself(path: Path) -> bool:
+    """Whether a label file is of a kind that names its structures: a DICOM SEG, or a Segmentation NRRD."""
+    return is_dicom_path(path) or has_dicom_magic(path) or is_segmentation_nrrd(path)
+
+
+def _values_on(image: Raster, path: Path) -> np.ndarray:
+    """Of a file that holds nothing but numbers."""
     if suffix_of(path) in (".jpg", ".jpeg"):
         raise StudyError(f"{path}: JPEG changes label values; save the label as PNG, NIfTI or NRRD")
     label = read_raster(path, indices=True)
@@ -82,14 +105,21 @@ def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int
 
 
 def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:
-    """Any numeric type -> uint8, for whole numbers from 0 to 255; StudyError otherwise."""
+    """Any numeric type -> uint8.
+
+    Raises:
+        StudyError: the values are not whole numbers from 0 to 255 (within the rounding of a scale factor).
+    """
+    whole = np.rint(voxels) if voxels.dtype.kind == "f" else voxels
     low, high = voxels.min(), voxels.max()
-    if not (low >= 0 and high <= 255):  # NaN fails too
+    if not (whole.min() >= 0 and whole.max() <= 255):  # NaN fails too
         raise StudyError(f"{path}: label values run from {low:g} to {high:g}; expected whole numbers from 0 to 255")
-    labels = voxels.astype(np.uint8)
-    if voxels.dtype.kind == "f" and not np.array_equal(labels, voxels):
-        raise StudyError(f"{path}: holds values that are not whole numbers; expected a label map, not probabilities")
-    return labels
+    if voxels.dtype.kind == "f" and np.abs(voxels - whole).max() > ROUNDING:
+        raise StudyError(
+            f"{path}: holds values that are not whole numbers; expected a label map, not probabilities: save it after "
+            "choosing a threshold"
+        )
+    return whole.astype(np.uint8)
 
 
 def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
@@ -98,9 +128,11 @@ def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
     if len(columns_rows) == 2 and values.shape == (*columns_rows, 1):
         return values.reshape(image.grid.size)
     if values.shape != image.grid.size:
+        turned = image.orientation >= 5 and values.shape[1::-1] == image.grid.size[:2]
+        hint = "draw it on the pixels as they are stored, or save the image upright" if turned else ""
         raise StudyError(
             f"{label.path}: the label picture has {_by(values.shape)} pixels (columns x rows x pages), "
-            f"the image {image.path} {_by(image.grid.size)}; pair it with the image it was drawn on"
+            f"the image {image.path} {_by(image.grid.size)}; {hint or 'pair it with the image it was drawn on'}"
         )
     return values
 

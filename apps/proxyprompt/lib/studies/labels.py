@@ -2,7 +2,7 @@
 
 A label file holds numbers; their names come from the first of these that has any:
 
-1. the segments of a DICOM SEG, whose numbers mean nothing beyond it;
+1. the segments of a DICOM SEG or a Segmentation NRRD, whose numbers mean nothing beyond it;
 2. the label info saved with the label;
 3. ``dataset.json`` (nnU-Net: name -> value or values; Medical Segmentation Decathlon: value -> name);
 4. the option ``labels``: ``disc=1+2,cup=2``, or a JSON file of the same content;
@@ -41,7 +41,7 @@ def declared_structures(
     label_path: str | Path,
     *,
     label_info: list | Mapping | None = None,
-    segment_names: Mapping[int, str] | None = None,
+    segment_names: Mapping[int, str] | Mapping[str, Iterable[int]] | None = None,
     dataset_json: Mapping | str | Path | None = None,
     conf_labels: str | Mapping | None = None,
     values: Iterable[int],
@@ -49,12 +49,15 @@ def declared_structures(
     """The structures that a label declares: name -> its values, which need not occur in the label.
 
     label_path: for messages. label_info: MONAI Label's list of {"name", "idx"}, or the whole info that was saved with
-    the label. values: the label's own values (0 is left out). StudyError for a source that cannot be understood.
+    the label. segment_names: what the label file itself says, number -> name, or name -> numbers where segments lie in
+    each other (see ``LabelMap``). values: the label's own values (0 is left out).
+
+    StudyError for a source that cannot be understood.
     """
     values = sorted({int(v) for v in values} - {0})
     option, compounds = parse_labels(conf_labels)
     sources = (
-        _from_numbers(segment_names, "the DICOM SEG"),
+        _from_segments(segment_names),
         _from_label_info(label_info, values),
         _from_mapping(_loaded(dataset_json), "dataset.json"),
         option,
@@ -164,8 +167,14 @@ def _from_label_info(info: list | Mapping | None, values: list[int]) -> Names:
     return names
 
 
-def _from_numbers(numbers: Mapping[int, str] | None, source: str) -> Names:
-    return _from_mapping({str(v): name for v, name in (numbers or {}).items()}, source)
+def _from_segments(segments: Mapping[int, str] | Mapping[str, Iterable[int]] | None) -> Names:
+    """A segment called background, or by nothing but spaces, is none."""
+    names: Names = {}
+    for key, given in (segments or {}).items():
+        name, members = (given, {key}) if isinstance(given, str) else (str(key), given)
+        if _is_structure(name):
+            names.setdefault(name.strip(), set()).update(int(v) for v in members)
+    return names
 
 
 def _from_mapping(mapping: Mapping[str, Any] | None, source: str) -> Names:

@@ -23,19 +23,17 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.studies.cache import ContentCache, Entry, content_key
-from lib.studies.dicom_seg import segment_names
 from lib.studies.errors import StudyError
 from lib.studies.extents import Extent
 from lib.studies.groups import GROUPS, patient_of, read_groups
 from lib.studies.intensity import IntensitySettings
 from lib.studies.labels import StructureRegistry, declared_structures, find_dataset_json
-from lib.studies.readers import is_dicom_path
 from lib.studies.shared import SharedDatastore
 from lib.studies.study import UNKNOWN, Study, read_study
 
 logger = logging.getLogger(__name__)
 
-_FACTS = "label facts/2"  # part of the key: change it when what is kept of a label changes
+_FACTS = "label facts/3"  # part of the key: change it when what is kept of a label changes
 _FINAL = DefaultLabelTag.FINAL.value
 NOTE = "proxyprompt"
 """Under this key the label info says how the label relates to what had been proposed (:mod:`lib.studies.proposals`)."""
@@ -48,7 +46,8 @@ class LabelledStudy:
     structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
     the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
     pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
-    what the model had proposed, voxel by voxel. kind, length: see :class:`lib.studies.study.Study`.
+    what the model had proposed, voxel by voxel. kind, length: see :class:`lib.studies.study.Study`. notes: what the
+    user should know of the label, such as segments that overlap.
     """
 
     id: str
@@ -66,6 +65,7 @@ class LabelledStudy:
     accepted_unchanged: bool = False
     kind: str = "image"
     length: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -137,8 +137,8 @@ class Catalogue:
                     continue
                 try:
                     found = self._describe(study_id, image, label, info, named)
-                except StudyError as error:
-                    found = str(error)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:  # its info may be edited by hand
+                    found = str(error) if isinstance(error, StudyError) else f"{label.name} or its info: {error!r}"
                     logger.warning("labelled study %s cannot be used: %s", study_id, found)
                 self._known[study_id] = (stamp, found)
             for tag in before - self._tags():
@@ -237,12 +237,17 @@ class Catalogue:
 
         def read() -> Entry:
             study = self._read(image, study_id)
-            labels = study.read_label(label)
+            found = study.read_label_map(label)
+            labels = found.values
             values = [int(v) for v in np.unique(labels) if v]
             areas = np.stack([(labels == v).sum(axis=(1, 2)) for v in values], axis=1) if values else None
             areas = np.zeros((len(study), 0), np.int64) if areas is None else areas
             meta = {"content": study.content_hash, "modality": study.modality, "plane": study.plane, "values": values}
             meta |= {"patient": patient_of(study), "kind": study.kind, "length": study.length}
+            meta["names"] = found.names and {name: sorted(members) for name, members in found.names.items()}
+            meta["notes"] = list(found.notes)
+            for text in found.notes:
+                logger.warning("%s: %s", label, text)
             tags = frozenset({study.content_hash})
             return Entry({"areas": torch.from_numpy(areas.astype(np.int64))}, meta, tags)
 
@@ -251,7 +256,7 @@ class Catalogue:
         declared = declared_structures(
             label,
             label_info=info,
-            segment_names=segment_names(label) if is_dicom_path(label) else None,
+            segment_names=facts.meta["names"],
             dataset_json=named,
             conf_labels=self.conf_labels,
             values=values,
@@ -276,6 +281,7 @@ class Catalogue:
             kind=facts.meta["kind"],
             length=facts.meta["length"],
             accepted_unchanged=_accepted(info, label_hash),
+            notes=tuple(facts.meta["notes"]),
         )
 
 

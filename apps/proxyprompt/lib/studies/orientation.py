@@ -14,6 +14,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from lib.studies.grid import Alignment, Grid
+from lib.studies.pictures import SHOWN
 
 THICK = 1.25  # an axis is thick when its spacing is this many times the next one's
 # plane -> patient axis (0 left, 1 posterior, 2 superior) and sense (+1 along it) of slices, rows going down, columns
@@ -62,3 +63,14 @@ def cut(grid: Grid, *, frames: bool = False) -> Cut:
     if frames:
         flips[0] = False
     return Cut(plane, Alignment(tuple(axes), tuple(flips)))
+
+
+def upright(cut: Cut, orientation: int) -> Cut:
+    """A cut whose slices are turned further, as a picture's orientation tag (1 to 8, as in EXIF) says."""
+    if orientation not in SHOWN:
+        return cut
+    (across, *axes), (flip, *flips) = cut.alignment.axes, cut.alignment.flips
+    if orientation >= 5:
+        axes, flips = axes[::-1], flips[::-1]
+    turned = tuple(bool(f) != bool(back) for f, back in zip(flips, SHOWN[orientation], strict=True))
+    return Cut(cut.plane, Alignment((across, *axes), (flip, *turned)))

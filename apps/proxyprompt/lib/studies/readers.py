@@ -6,8 +6,6 @@ or a DICOM series; nibabel's own order for NIfTI. Nothing is turned or resampled
 
 from __future__ import annotations
 
-import gzip
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -18,11 +16,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from PIL import Image, ImageSequence
+from PIL import Image
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from lib.studies.errors import StudyError
 from lib.studies.grid import Grid, ItkGeometry
+from lib.studies.pictures import read_pages
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -46,7 +45,9 @@ class Raster:
     array_shape, transposed: the array that the file's own library gives: (i, j, k) order, or transposed to (k, j, i);
     without colour, with the library's own number of axes. header: nibabel's image for NIfTI. geometry: as ITK holds
     it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient. instances: of DICOM,
-    the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
+    the SOPInstanceUID and the frame, from 1, behind each index of the third axis. origins: of DICOM, (nk, 3) LPS mm,
+    where its first pixel really lies, which ITK's even grid says only of an even stack; None where nobody knows.
+    orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
     """
 
     path: Path
@@ -62,6 +63,8 @@ class Raster:
     tags: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     instances: tuple[tuple[str, int], ...] = ()
+    origins: np.ndarray | None = None
+    orientation: int = 1
 
     @property
     def grid(self) -> Grid:
@@ -179,19 +182,24 @@ def from_itk(path: Path, image: sitk.Image) -> Raster:
 
 
 def read_picture(path: Path, indices: bool = False) -> Raster:
-    """PNG, JPEG, TIFF (several pages of one size are frames), BMP, PPM, also gzipped. Stored pixel order: a camera's
-    note to turn the picture (EXIF) is not followed, as ITK and the viewers do not."""
-    opened = io.BytesIO(gzip.decompress(path.read_bytes())) if path.name.lower().endswith(".gz") else path
-    with Image.open(opened) as picture:
-        pages = [_page(frame, indices) for frame in ImageSequence.Iterator(picture)]
-    if len({page.shape for page in pages}) > 1:
-        raise StudyError(f"{path}: its {len(pages)} pages differ in size or colour; save each as its own file")
-    array = np.stack(pages)
-    frames = len(array) > 1
-    shape = array.shape[:3] if frames else array.shape[1:3]
+    """PNG, JPEG, TIFF (several pages of one size are frames), BMP, PPM; see :mod:`lib.studies.pictures`."""
+    pages = read_pages(path, indices=indices)
+    frames = len(pages.array) > 1
+    shape = pages.array.shape[:3] if frames else pages.array.shape[1:3]
     geometry = itk_geometry(path, (shape[::-1] + (1,))[:3]) or ItkGeometry.identity(*shape[::-1])
-    voxels = _gray_or_rgb(path, array.transpose(2, 1, 0, *range(3, array.ndim)))
-    return Raster(path, voxels, (Grid.from_itk(geometry),), shape, True, geometry, frames=frames, flat=True)
+    voxels = _gray_or_rgb(path, pages.array.transpose(2, 1, 0, *range(3, pages.array.ndim)))
+    return Raster(
+        path,
+        voxels,
+        (Grid.from_itk(geometry),),
+        shape,
+        True,
+        geometry,
+        frames=frames,
+        flat=True,
+        notes=pages.notes,
+        orientation=pages.orientation,
+    )
 
 
 def itk_geometry(path: Path, size: tuple[int, ...]) -> ItkGeometry | None:
@@ -208,19 +216,6 @@ def itk_geometry(path: Path, size: tuple[int, ...]) -> ItkGeometry | None:
     geometry = ItkGeometry.of(reader)
     same = (geometry.size + (1, 1))[:3] == tuple(size) and all(n == 1 for n in geometry.size[3:])
     return geometry if same else None
-
-
-def _page(picture: Image.Image, indices: bool) -> np.ndarray:
-    """(rows, columns) or (rows, columns, 3 or 4) of one picture."""
-    if picture.mode == "P":
-        return np.asarray(picture if indices else picture.convert("RGB"))
-    if picture.mode == "1":
-        return np.asarray(picture, dtype=np.uint8)
-    if picture.mode in ("LA", "La"):
-        return np.asarray(picture.convert("L"))
-    if picture.mode in ("L", "RGB", "F", "I") or picture.mode.startswith("I;16"):
-        return np.asarray(picture)
-    return np.asarray(picture.convert("RGB"))
 
 
 def _gray_or_rgb(path: Path, voxels: np.ndarray) -> np.ndarray:
@@ -259,8 +254,18 @@ def is_dicom_path(path: Path) -> bool:
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Whether the file calls itself DICOM."""
+    """Whether the file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag."""
     if not path.is_file():
         return False
     with open(path, "rb") as f:
-        return f.read(132)[128:] == b"DICM"
+        head = f.read(132)
+    return head[128:] == b"DICM" or _starts_with_a_tag(head)
+
+
+def _starts_with_a_tag(head: bytes) -> bool:
+    """Group 0002 or 0008, which every DICOM object begins with, a low element, and a type or a short length."""
+    if len(head) < 132:
+        return False
+    group, element, length = struct.unpack("<HHI", head[:8])
+    explicit = head[4:6] in (b"UL", b"UI", b"CS", b"OB", b"DA", b"TM", b"SH", b"LO")
+    return group in (0x0002, 0x0008) and element <= 0x0070 and (explicit or 0 < length <= 128)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from lib.studies.errors import StudyError
 from lib.studies.intensity import Bounds, IntensitySettings, normalise
-from lib.studies.label_files import read_label_on, write_label_on
-from lib.studies.orientation import Cut, cut
+from lib.studies.label_files import read_label_map, write_label_on
+from lib.studies.label_map import LabelMap
+from lib.studies.orientation import Cut, cut, upright
+from lib.studies.padding import without_padding
 from lib.studies.readers import Raster, read_raster
 
 __all__ = ["Study", "StudyError", "read_study"]
@@ -43,7 +46,8 @@ class Study:
     ``warnings``, texts for the user; ``tags``, DICOM tags of the file.
 
     StudyError for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one; values
-    that are not finite are replaced by the smallest finite one, with a warning.
+    that are not finite or are padding (:mod:`lib.studies.padding`) are replaced by the smallest other one, and left out
+    of the statistics, with a warning.
     """
 
     def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
@@ -65,14 +69,18 @@ class Study:
         self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
         self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
         self.pixel_spacing = tuple(pixels)
-        self._voxels, note = _finite(self.path, turned)
-        self.warnings = tuple(note) + raster.notes
-        for text in self.warnings:
-            logger.warning("%s: %s", self.path, text)
+        padded = without_padding(self.path, turned)
+        self._voxels, self.warnings = padded.voxels, padded.notes + raster.notes
+        values = self._voxels if padded.measured is None else self._voxels[padded.measured]
+        known_by = {"modality": known, "colour": raster.colour}
         try:
-            self.bounds: Bounds = intensity.bounds(self._voxels, modality=known, colour=raster.colour)
+            self.bounds: Bounds = intensity.bounds(values, padding=padded.smallest, **known_by)
         except StudyError as e:
             raise StudyError(f"{self.path}: {e}") from None
+        if padded.about and (padded.notes or intensity.bounds(turned, **known_by) != self.bounds):
+            self.warnings = (padded.about, *self.warnings)  # a window of a CT does not mind what is far below it
+        for text in self.warnings:
+            logger.warning("%s: %s", self.path, text)
         self.modality = known or ("RGB" if raster.colour else "OT")
         self.intensity = intensity
 
@@ -143,7 +151,12 @@ class Study:
         picture is compared by size only. A DICOM SEG and a NRRD may leave slices out. StudyError
         otherwise, naming both grids.
         """
-        return np.ascontiguousarray(self._cut.alignment.apply(read_label_on(self._raster, Path(path))))
+        return self.read_label_map(path).values
+
+    def read_label_map(self, path: str | Path) -> LabelMap:
+        """The same with the names that the file itself gives its values, and what there is to say about it."""
+        found = read_label_map(self._raster, Path(path))
+        return replace(found, values=np.ascontiguousarray(self._cut.alignment.apply(found.values)))
 
     def locate(self, voxel: Sequence[float]) -> tuple[int, int, int]:
         """(slice, row, column) of a voxel (x, y, z) of the file, the inverse of :meth:`to_grid`.
@@ -201,23 +214,8 @@ def _cut(raster: Raster, modality: str | None) -> Cut:
     if flat and not np.allclose(np.abs(raster.grid.direction), np.eye(3)):
         flat = False  # colour with real axes: turned as any other image
     if flat:
-        return Cut("image", cut(raster.grid, frames=True).alignment)
+        return upright(Cut("image", cut(raster.grid, frames=True).alignment), raster.orientation)
     return cut(raster.grid, frames=raster.frames)
-
-
-def _finite(path: Path, voxels: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Voxels with every NaN and infinity replaced by the smallest finite value, and what there is to say about it."""
-    if voxels.dtype.kind != "f":
-        return voxels, []
-    finite = np.isfinite(voxels)
-    if finite.all():
-        return voxels, []
-    if not finite.any():
-        raise StudyError(f"{path}: no voxel has a finite value (all NaN or infinite); export it again")
-    lowest = voxels[finite].min()
-    missing = voxels.size - int(finite.sum())
-    text = f"{missing} of {voxels.size} voxels are NaN or infinite; they were replaced by the smallest value {lowest:g}"
-    return np.where(finite, voxels, lowest), [text]
 
 
 def _three(gray: np.ndarray) -> np.ndarray:

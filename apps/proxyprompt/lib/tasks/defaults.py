@@ -10,10 +10,10 @@ import os
 
 from monailabel.config import settings
 
-IMAGE_PATTERNS = [
-    *("*.nii.gz", "*.nii", "*.nrrd", "*.mha", "*.mhd", "*.dcm"),
-    *("*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff", "*.bmp", "*.ppm"),
-]
+from lib.studies.readers import DICOM, ITK, NIFTI, PICTURES
+
+IMAGE_PATTERNS = [f"*{suffix}" for suffix in (*NIFTI, *ITK, *DICOM, *PICTURES)]
+"""Of what is read; of two files that differ in the suffix only, the first one has the shorter id."""
 
 DEFAULTS = {
     # A process that imports everything, after each next sample and each training: most of a core for half a minute.

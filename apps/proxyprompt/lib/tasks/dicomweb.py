@@ -34,12 +34,11 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from pydicom import dcmread
 
 from lib.studies.dicom import read_dicom
-from lib.studies.dicom_seg import segment_names
 from lib.studies.dicom_seg_writer import write_seg
 from lib.studies.errors import StudyError
-from lib.studies.label_files import read_label_on, read_slices_on
+from lib.studies.label_files import read_label_map, read_slices_on
+from lib.studies.label_map import LabelMap
 from lib.studies.labels import declared_structures
-from lib.studies.readers import is_dicom_path
 from lib.tasks.archive import Archive, Listing, Seg
 from lib.tasks.errors import as_monailabel
 from lib.tasks.folder import StudyFolder
@@ -91,6 +90,11 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         return {**self._listing().images.get(image_id, {}), **super().get_image_info(image_id)}
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Nothing: what is listed is what the archive holds, whatever lies beside the copies."""
+        return {}
 
     # copies
 
@@ -164,13 +168,14 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     def _masks(self, folder: Path, label: Path, info: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
         image = read_dicom(folder)
         if label.suffix == ".bin":
-            values = read_slices_on(image, label, (info or {}).get("instances"))
+            found = LabelMap(read_slices_on(image, label, (info or {}).get("instances")))
         else:
-            values = read_label_on(image, label)
+            found = read_label_map(image, label)
+        values = found.values
         names = declared_structures(
             label,
             label_info=info,
-            segment_names=segment_names(label) if is_dicom_path(label) else None,
+            segment_names=found.names,
             conf_labels=self._conf_labels,
             values=np.unique(values),
         )

@@ -26,7 +26,7 @@ from lib.tasks.corrections import lay, obey
 from lib.tasks.errors import as_monailabel
 from lib.tasks.infer import ProxyPromptInfer
 from lib.tasks.latency import Latencies
-from lib.tasks.options import Options, parse_options
+from lib.tasks.options import Options
 from lib.tasks.pipeline import Masks, Pipeline
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
         registry = self._library.catalogue.registry
         with as_monailabel("interactive segmentation", StudyError):
             said, rest = split_points(request)
-            options = parse_options(rest, adapters=self._models.versions(), count=self._supports, agreement=False)
+            options = self._options(rest, agreement=False)
             segmenter = self._models.get(options.adapter)
             image, label = request["image"], rest.get("label") or None
             label = label and structure_name(str(label), registry)

@@ -26,6 +26,7 @@ from lib.tasks.latency import Latencies
 from lib.tasks.models import Models
 from lib.tasks.options import Choices, Options, drop_downs, parse_options
 from lib.tasks.pipeline import Masks, Pipeline
+from lib.tasks.safety import check_id
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ProxyPromptInfer(InferTask):
         cache: ContentCache,
         proposals: Proposals,
         supports: int = 4,
+        everywhere: bool = False,
     ) -> None:
         super().__init__(
             type=self.kind,
@@ -54,7 +56,18 @@ class ProxyPromptInfer(InferTask):
             description=f"{self.purpose} {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
-        self._proposals = proposals
+        self._proposals, self._everywhere = proposals, everywhere
+
+    def _options(self, request: Mapping[str, Any], *, agreement: bool = True) -> Options:
+        if request.get("label_tag") is not None:
+            check_id(request["label_tag"], "label tag")
+        return parse_options(
+            request,
+            adapters=self._models.versions(),
+            count=self._supports,
+            agreement=agreement,
+            everywhere=self._everywhere,
+        )
 
     def is_valid(self) -> bool:
         return True
@@ -94,7 +107,7 @@ class ProxyPromptInfer(InferTask):
         """
         latencies = Latencies()
         with as_monailabel("segmentation", StudyError):
-            options = parse_options(request, adapters=self._models.versions(), count=self._supports)
+            options = self._options(request)
             segmenter = self._models.get(options.adapter)
             image = request["image"]
             with latencies.of("read"):
@@ -193,7 +206,6 @@ class ProxyPromptInfer(InferTask):
             "slices": int(masks.present()[:, n].sum()),
             "slices_searched": int(masks.searched()[:, n].sum()),
             "voxels": int((labels == id).sum()),
-            "redrawn": masks.redrawn[n],
             "agreement": None if agreement is None else round(agreement, 4),
         }
 
@@ -207,7 +219,9 @@ class ProxyPromptInfer(InferTask):
             said.append(
                 "a support is of the same patient or case as the target: do not judge the method by this result"
             )
+        labelled = self._library.catalogue.studies()
         for name in dict.fromkeys(used["id"] for used in supports):
+            said += [f"support {name}: {text}" for text in (labelled[name].notes if name in labelled else ())]
             if doubtful := self._library.doubtful(name):
                 said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
         if indexing := max((selection.indexing for selection in selections), default=0):

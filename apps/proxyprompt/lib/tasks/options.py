@@ -83,9 +83,14 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
 
 
 def parse_options(
-    request: Mapping[str, Any], *, adapters: Sequence[str], count: int, agreement: bool = True
+    request: Mapping[str, Any],
+    *,
+    adapters: Sequence[str],
+    count: int,
+    agreement: bool = True,
+    everywhere: bool = False,
 ) -> Options:
-    """One request's options. adapters: the versions there are. count, agreement: what an unchanged request means.
+    """One request's options. adapters: the versions there are. The others: what an unchanged request means.
 
     Raises MONAILabelException (bad input) for an option or a value that does not exist, listing the valid ones.
     """
@@ -98,7 +103,7 @@ def parse_options(
         count=_count(request.get("supports"), count),
         adapter=_adapter(request.get("adapter"), adapters),
         agreement=flag("agreement", request.get("agreement"), agreement),
-        everywhere=flag("everywhere", request.get("everywhere"), False),
+        everywhere=flag("everywhere", request.get("everywhere"), everywhere),
         extension=_extension(request),
     )
 

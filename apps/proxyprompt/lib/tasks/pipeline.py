@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lib.foundation.base import Features, Points
-from lib.prompt.context import SupportMemory
+from lib.prompt.context import SupportEncoding
 from lib.segmenter import Segmenter
 from lib.studies.cache import ContentCache, content_key
 from lib.studies.extents import likely
@@ -34,9 +34,7 @@ PRESENT = 0.5
 PLACED = 0.5
 """And when the place of the slice in its volume is at least so good, compared with the best one."""
 _WORK = 32 * 32
-"""Objects times grid positions that are decoded at once on a CPU, by all its threads or by each of them: more leave its
-caches and take longer each."""
-_SHARES = 8
+"""Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
 
 
@@ -46,14 +44,13 @@ class Masks:
 
     logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. placed: (Z, N), from
     0 to 1, what labelled volumes say of the place of the slice. agreement: N, None where fewer than two supports hold
-    the structure. redrawn: N, whether the version's cascade drew the masks.
+    the structure.
     """
 
     logits: np.ndarray
     presence: np.ndarray
     placed: np.ndarray
     agreement: tuple[float | None, ...]
-    redrawn: tuple[bool, ...]
 
     def searched(self) -> np.ndarray:
         """(Z, N) bool, whether the slice lies where the structure can be."""
@@ -102,7 +99,7 @@ class Pipeline:
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
             nowhere = np.zeros((len(indices), structures), np.float32)
-            return Masks(logits, nowhere, nowhere + 1, (None,) * structures, (False,) * structures)
+            return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
         remembered = self.memory_key(selection)
         memory = self.prepare(selection, remembered)
         key = self._key("decoded", study.content_hash, remembered, indices)
@@ -116,8 +113,7 @@ class Pipeline:
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         presence = entry.tensors["presence"].numpy()
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
-        redrawn = (False,) * structures if memory.redrawn is None else tuple(memory.redrawn[0].tolist())
-        masks = Masks(logits, presence, where, (None,) * structures, redrawn)
+        masks = Masks(logits, presence, where, (None,) * structures)
         if not agreement:
             return masks
         shown = indices[most_shown(masks)]
@@ -146,7 +142,7 @@ class Pipeline:
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
-    def _decode(self, study: Study, indices: Sequence[int], memory: SupportMemory) -> dict[str, Tensor]:
+    def _decode(self, study: Study, indices: Sequence[int], memory: SupportEncoding) -> dict[str, Tensor]:
         """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
         logits, presence = [], []
         step = self._slices_at_once(memory.values.shape[1])
@@ -161,15 +157,14 @@ class Pipeline:
     # encoding
 
     @torch.inference_mode()
-    def prepare(self, selection: Selection, key: str | None = None) -> SupportMemory:
+    def prepare(self, selection: Selection, key: str | None = None) -> SupportEncoding:
         """All that depends on the supports only, from the cache or into it. key: :meth:`memory_key`, where it is known
         already."""
-        return self._remember(selection, key or self.memory_key(selection), lambda: self._supports(selection))
+        return self._encode_support(selection, key or self.memory_key(selection), lambda: self._supports(selection))
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
-        each = max(1, work // (self._foundation.grid**2 * objects))
-        return each * min(torch.get_num_threads(), _SHARES) if self._segmenter.side_by_side else each
+        return max(1, work // (self._foundation.grid**2 * objects))
 
     def _key(self, kind: str, *parts: object) -> str:
         return content_key(kind, self._segmenter.weights_sha256, *parts)
@@ -205,7 +200,7 @@ class Pipeline:
                     lambda image=image: self._encode(image).to_tensors(),
                 )
                 features.append(Features.from_tensors(entry.tensors))
-            with self._latencies.of("remember"):
+            with self._latencies.of("encode_support"):
                 contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
         return Features.join(features, self._device), torch.stack(contexts).to(self._device)
 
@@ -233,23 +228,22 @@ class Pipeline:
 
     def memory_key(self, selection: Selection) -> str:
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
-        return self._key("support memory", keys, selection.valid)
+        return self._key("support encoding", keys, selection.valid)
 
-    def _remember(
+    def _encode_support(
         self, selection: Selection, key: str, supports: Callable[[], tuple[Features, Tensor]]
-    ) -> SupportMemory:
+    ) -> SupportEncoding:
         """supports: F_sup and V (K, N, D, H, W), which are not asked for where the memory is known."""
 
         def compute() -> dict[str, Tensor]:
             features, contexts = supports()
-            with self._latencies.of("remember"):
+            with self._latencies.of("encode_support"):
                 valid = torch.from_numpy(selection.valid).to(self._device)
-                masks = torch.cat([self._lay(mask) for mask in selection.masks])
-                memory = self._segmenter.remember(features, contexts, valid, masks)
-            return {name: tensor for name, tensor in vars(memory).items() if tensor is not None}
+                encoding = self._segmenter.encode_support(features, contexts, valid)
+            return dict(vars(encoding))
 
         entry = self._cache.get_or_compute(key, selection.tags, compute)
-        return SupportMemory(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
+        return SupportEncoding(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
 
     # agreement
 
@@ -273,7 +267,7 @@ class Pipeline:
                 continue
             single = selection.only(k, shared)
             own = features[k : k + 1], contexts[k : k + 1, shared]
-            memory = self._remember(single, self.memory_key(single), lambda own=own: own)
+            memory = self._encode_support(single, self.memory_key(single), lambda own=own: own)
             with self._latencies.of("agreement"):
                 decoded = self._segmenter.segment(target, memory)
                 presence = decoded.presence_logit.sigmoid()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shutil
 import tarfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import wraps
 
@@ -21,43 +20,46 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.sessions import SessionInfo, Sessions
 
+from lib.studies.names import why_unusable
 from lib.tasks.errors import refuse
+from lib.tasks.noted import check_info
 
-MAX_ID = 200
 _IDS = ("image_id", "label_id", "label_tag")
 _FILES = ("image_filename", "label_filename")
 _INFOS = ("image_info", "label_info", "info")
 _SCRIBBLES = "*.bin"  # what OHIF sends to a DICOMweb datastore, which converts it
-# Letters, digits and the punctuation that file names and DICOM UIDs use. No separators, no control characters.
-_ALLOWED = re.compile(r"[\w .,()+=@#~^&!\-\[\]]+")
 
 
 def check_id(value: object, what: str = "image id") -> str:
-    """Return ``value`` if it is a plain name; MONAILabelException (bad input) if it is a path or could become one."""
+    """The rule for names (:mod:`lib.studies.names`) for what a request gives as one.
+
+    Args:
+        value: what the request gives.
+        what: it is, for the message.
+
+    Returns:
+        ``value``, if it is a plain name.
+
+    Raises:
+        MONAILabelException: bad input, when it is a path or could become one.
+    """
     if not isinstance(value, str):
         raise refuse(f"{what} {value!r} is not text: give the name that the datastore lists")
-    if "/" in value or "\\" in value or value in (".", "..") or "\0" in value:
-        raise refuse(f"{what} {value!r} is a path: give the name that the datastore lists (GET /datastore/?output=all)")
-    if len(value) > MAX_ID or not _ALLOWED.fullmatch(value) or value.startswith((".", "~")):
+    if reason := why_unusable(value):
         raise refuse(
-            f"{what} {value!r} is not a plain name: at most {MAX_ID} letters, digits, spaces or common punctuation, "
-            "not starting with a dot"
+            f"{what} {value!r} is not a plain name: it {reason}; give a name that the datastore lists "
+            "(GET /datastore/?output=all)"
         )
     return value
 
 
-def _check_file(path: str) -> None:
+def _check_file(path: str, datastore: Datastore) -> None:
     """Only what the datastore lists as studies and labels may be stored: no settings, no list of studies, no code."""
-    name, patterns = os.path.basename(path), settings.MONAI_LABEL_DATASTORE_FILE_EXT
-    if not any(fnmatch(name, pattern) for pattern in (*patterns, _SCRIBBLES)):
+    listed = (*settings.MONAI_LABEL_DATASTORE_FILE_EXT, *getattr(datastore, "_extensions", ()))
+    name, patterns = os.path.basename(path), dict.fromkeys(listed)
+    if not any(fnmatch(name.lower(), pattern.lower()) for pattern in (*patterns, _SCRIBBLES)):
         valid = ", ".join(pattern.lstrip("*") for pattern in patterns)
         raise refuse(f"{name!r} is neither a study nor a label; valid files: {valid}")
-
-
-def _check_info(info: object) -> None:
-    """What is noted with an image or label."""
-    if not isinstance(info, Mapping):
-        raise refuse(f"info {info!r} is not a JSON object; send one such as {{}}")
 
 
 def _checked(method: Callable) -> Callable:
@@ -71,9 +73,9 @@ def _checked(method: Callable) -> Callable:
         for name in given.keys() & _IDS:
             check_id(given[name], name.replace("_", " "))
         for name in given.keys() & _FILES:
-            _check_file(given[name])
+            _check_file(given[name], self)
         for name in given.keys() & _INFOS:
-            _check_info(given[name])
+            check_info(given[name])
         return method(self, *args, **options)
 
     return call
@@ -102,13 +104,25 @@ def image_path(datastore: Datastore, image_id: object) -> str:
     name = check_id(image_id)
     try:
         path = datastore.get_image_uri(name)
+        if not path or not os.path.exists(path):
+            datastore.refresh()  # it may have come, or gone, just now
+            path = datastore.get_image_uri(name)
     except (LookupError, OSError) as error:
         raise ImageNotFoundException(f"image {name!r} could not be fetched from the datastore: {error}") from error
     if not path:
+        why = [f"{file} {reason}" for file, reason in getattr(datastore, "left_out", {}).items() if _about(file, name)]
+        if why:
+            raise ImageNotFoundException(f"there is no image {name!r}: {why[0]}")
         listed = sorted(datastore.list_images())
         known = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
         raise ImageNotFoundException(f"there is no image {name!r} among the {len(listed)} studies ({known})")
     return path
+
+
+def _about(file: str, name: str) -> bool:
+    """Whether a file that is not listed may be the one that a request means."""
+    own = file.rpartition("/")[2]
+    return own == name or own.startswith(f"{name}.")
 
 
 class SafeSessions(Sessions):

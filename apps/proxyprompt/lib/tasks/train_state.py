@@ -48,14 +48,11 @@ class TrainingState:
 
     def stats(self) -> dict[str, Any]:
         """As they stand; {} before the first training. Cheap: asked for at every request to ``/info/``."""
-        try:
-            stats = json.loads(self._stats.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
+        stats = self._last()
         if stats.get("status") == RUNNING and not self._runs():
             stats |= {
                 "status": INTERRUPTED,
-                "total_time": stats["current_time"],
+                "total_time": stats.get("current_time", ""),
                 "message": "interrupted; the next training with the same data and options goes on from there",
             }
         return stats
@@ -108,7 +105,7 @@ class TrainingState:
     def finish(self, status: str, message: str, **more: Any) -> dict[str, Any]:
         """Writes how it ended, and returns it."""
         stats = self._last() or {"start_ts": int(time.time()), **_times(0.0)}
-        stats |= {"status": status, "message": message, "total_time": stats["current_time"], **more}
+        stats |= {"status": status, "message": message, "total_time": stats.get("current_time", ""), **more}
         self._write(stats, stats.get("total_epochs", 1))
         return stats
 
@@ -127,8 +124,10 @@ class TrainingState:
         return "training"
 
     def _last(self) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return json.loads(self._stats.read_text(encoding="utf-8"))
+        """{} where the file is missing or damaged: it only says how far a training has come."""
+        with contextlib.suppress(OSError, ValueError):
+            stats = json.loads(self._stats.read_text(encoding="utf-8"), parse_constant=lambda constant: None)
+            return stats if isinstance(stats, dict) else {}
         return {}
 
     def _write(self, stats: Mapping[str, Any], epochs: int) -> None:

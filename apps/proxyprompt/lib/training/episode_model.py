@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lib.foundation.base import Decoded, Features
-from lib.prompt.context import SupportMemory
+from lib.prompt.context import SupportEncoding
 from lib.segmenter import Segmenter
 from lib.training.episodes import Episodes, EpisodeSource, Picture
 from lib.training.finetune_config import FinetuneConfig
 from lib.training.losses import SegmentationLoss, segmentation_loss
 
 CACHE_BYTES = 4 << 30
-_THIN = 2  # while training, the fine readout is solved from a quarter of the positions
 
 
 class EpisodeModel(nn.Module):
@@ -32,29 +31,27 @@ class EpisodeModel(nn.Module):
         self._frozen, self._save_memory = frozen_encoder, save_memory
         self._kept: LRUCache = LRUCache(CACHE_BYTES, getsizeof=_nbytes)
 
-    trains_decoder = True
-    """Whether supports say less about the decoder after training, which may have seen them: ``Segmenter.tuned``."""
-
     def source(self, episodes: EpisodeSource, config: FinetuneConfig) -> EpisodeSource:
         """What steps are drawn from."""
         return episodes
 
     def criterion(self, config: FinetuneConfig) -> nn.Module:
         """From what was drawn to a SegmentationLoss."""
-        return EpisodeLoss(self, pixel_weight=config.pixel_weight, presence_weight=config.presence_weight)
+        weights = {name: getattr(config, name) for name in ("pixel_weight", "presence_weight", "iou_weight")}
+        return EpisodeLoss(self, **weights)
 
     def serve(
         self, pictures: Sequence[Picture], features: Features, contexts: Tensor, declared: Tensor
-    ) -> SupportMemory:
+    ) -> SupportEncoding:
         """A support set as requests have it. features, contexts: of its pictures. declared: (K, N) bool."""
-        return self.segmenter.remember(features, contexts, declared, torch.stack([p.masks for p in pictures]))
+        return self.segmenter.encode_support(features, contexts, declared)
 
     def forward(self, episodes: Episodes) -> Decoded:
         """The structures asked for in each of the M images, prompted by its supports."""
         features = self.features(episodes.pictures)
         device = features.embedding.device
         declared, supports = episodes.declared.to(device), episodes.supports.to(device)
-        memory = self.remember(episodes.pictures, features, declared)
+        memory = self.encode_support(episodes.pictures, features, declared)
         each = memory.valid.unflatten(2, (len(supports), -1))  # (1, N, M, HW)
         valid = (each & supports[:, None, :, None]).flatten(2)  # (M, N, M * HW)
         # what no support declares is not asked for; but a softmax over nothing would spoil the whole step
@@ -64,7 +61,7 @@ class EpisodeModel(nn.Module):
         return self.segment(features, chosen, episodes.pictures, episodes.structures)
 
     def segment(
-        self, features: Features, memory: SupportMemory, pictures: Sequence[Picture], structures: Sequence[int]
+        self, features: Features, memory: SupportEncoding, pictures: Sequence[Picture], structures: Sequence[int]
     ) -> Decoded:
         """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
         are told where they are; see :mod:`lib.training.peers`."""
@@ -85,12 +82,11 @@ class EpisodeModel(nn.Module):
             made = [self.segmenter.encode(torch.stack([p.image for p in pictures]))]
         return replace(Features.join(made), padding=padding)
 
-    def remember(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportMemory:
+    def encode_support(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportEncoding:
         """All pictures as one support set. declared: (M, N) bool, no column without a True."""
         images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
         contexts = self.segmenter.encode_pair(images, masks)
-        thin = _THIN if torch.is_grad_enabled() else 1
-        return self.segmenter.remember(features, contexts, declared, masks, solved=False, thin=thin)
+        return self.segmenter.encode_support(features, contexts, declared)
 
     def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:
@@ -105,13 +101,15 @@ class EpisodeModel(nn.Module):
 class EpisodeLoss(nn.Module):
     """Model and loss as one: several processes that average gradients must see no output that the loss does not use.
 
-    pixel_weight, presence_weight: see :func:`lib.training.losses.segmentation_loss`.
+    pixel_weight, presence_weight, iou_weight: see :func:`lib.training.losses.segmentation_loss`.
     """
 
-    def __init__(self, model: EpisodeModel, *, pixel_weight: float, presence_weight: float) -> None:
+    def __init__(
+        self, model: EpisodeModel, *, pixel_weight: float, presence_weight: float, iou_weight: float = 0.1
+    ) -> None:
         super().__init__()
         self.model = model
-        self._weights = {"pixel_weight": pixel_weight, "presence_weight": presence_weight}
+        self._weights = {"pixel_weight": pixel_weight, "presence_weight": presence_weight, "iou_weight": iou_weight}
 
     def forward(self, episodes: Episodes) -> SegmentationLoss:
         masks = torch.stack([p.masks for p in episodes.pictures])

@@ -16,12 +16,11 @@ from lib import __version__
 from lib.segmenter import Segmenter
 from lib.studies.cache import content_key
 from lib.training.adapters import AdapterHeader, AdapterStore
-from lib.training.cascade_model import CascadeModel
 from lib.training.cases import Cases
 from lib.training.distributed import everywhere, rank, shared
 from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
-from lib.training.finetune_config import CASCADE, FinetuneConfig
+from lib.training.finetune_config import FinetuneConfig
 from lib.training.gate import Decision, judge
 from lib.training.groups import GroupSplit
 from lib.training.material import Material, prepare
@@ -110,7 +109,7 @@ def finetune(
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
         untrained = not segmenter.trained
-        kind = make_trainable(segmenter, config, parent, cascade=material.cascade)
+        kind = make_trainable(segmenter, config, parent)
         episode_model = trained_model(segmenter, config, model)
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
         if everywhere(fingerprint != shared(fingerprint)):
@@ -148,9 +147,8 @@ def finetune(
 def trained_model(
     segmenter: Segmenter, config: FinetuneConfig, model: type[EpisodeModel] | None = None
 ) -> EpisodeModel:
-    """What a :class:`Run` trains of a segmenter that was made trainable. model: None for what the config asks for."""
-    if model is None:
-        model = CascadeModel if config.trainable == CASCADE else EpisodeModel
+    """What a :class:`Run` trains of a segmenter that was made trainable. model: None for the proxy prompt's own."""
+    model = model or EpisodeModel
     return model(segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-CASCADE = "cascade"
-TRAINABLE = (CASCADE, "all", "lora", "generator")
+TRAINABLE = ("lora", "generator", "all")
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 
@@ -19,31 +18,30 @@ class FinetuneConfig:
 
     ValueError for a value that cannot be, naming it and what was expected.
 
-    trainable: ``cascade`` (a second network that draws masks again, :mod:`lib.cascade`; all else stays as it is),
-    ``all`` (foundation and generator), ``lora`` (low-rank adapters of the foundation, and the generator), or
-    ``generator`` (the foundation stays as it is). rank, alpha: of new adapters; a version that has some keeps its own.
-    adapt_encoder: False puts adapters on the mask decoder only, so that image features stay what they are.
+    trainable: ``lora`` (the paper's way: the foundation is frozen, low-rank adapters and the generator train),
+    ``generator`` (the foundation stays as it is), or ``all`` (foundation and generator). rank, alpha: of new adapters;
+    a version that has some keeps its own. adapt_encoder: False puts adapters behind the image encoder only, so that
+    image features stay what they are and are computed once.
 
     optimiser, learning_rate (None: what suits ``trainable``, see :attr:`rate`), weight_decay, momentum (SGD), clip
     (norm of the gradients; 0 for none). schedule: after ``warmup`` steps, ``cosine`` falls to a hundredth at the end of
-    the epochs or of the minutes, whichever comes first. pixel_weight, presence_weight: of the terms beside the Dice
-    loss.
+    the epochs or of the minutes, whichever comes first. pixel_weight, presence_weight, iou_weight: of the terms beside
+    the Dice loss.
 
     steps_per_epoch: studies are drawn, so an epoch is a number of steps. max_epochs; max_minutes: None for no limit;
     counted over interruptions. patience: epochs without a better validation after which training stops; 0: never.
-    mixed_precision: bfloat16 where autocast thinks it safe; None for the cascade on machines that compute in it.
+    mixed_precision: bfloat16 where autocast thinks it safe; None: where the machine computes in it, but for SGD.
 
-    batch: samples of a step of the cascade. members: images of a step of anything else, each of them target once.
-    supports: most supports of a target, drawn from 1; None for all others of the step. objects: most structures asked
-    for at once. absent: share of targets drawn from slices without the structure, where a study has such. augment:
-    whether images are varied. views: None for a new variation each time, else so many of each slice, so that what is
-    frozen is computed once.
+    members: images of a step, each of them target once. supports: most supports of a target, drawn from 1; None for
+    all others of the step. objects: most structures asked for at once. absent: share of targets drawn from slices
+    without the structure, where a study has such. augment: whether images are varied. views: None for a new variation
+    each time, else so many of each slice, so that what is frozen is computed once.
 
     validation: whether some groups are held out; without them nothing is known about the version. validation_supports:
     support slices when scoring. validation_slices: most slices of a study that are scored.
     """
 
-    trainable: str = CASCADE
+    trainable: str = "lora"
     rank: int = 4
     alpha: float | None = None
     adapt_encoder: bool = True
@@ -56,12 +54,12 @@ class FinetuneConfig:
     warmup: int = 20
     pixel_weight: float = 1.0
     presence_weight: float = 0.2
+    iou_weight: float = 0.1
     steps_per_epoch: int = 25
     max_epochs: int = 40
     max_minutes: float | None = None
     patience: int = 12
     mixed_precision: bool | None = None
-    batch: int = 8
     members: int = 5
     supports: int | None = 4
     objects: int = 3
@@ -79,8 +77,9 @@ class FinetuneConfig:
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(valid)}")
         least = {"rank": 1, "learning_rate": 0, "weight_decay": 0, "momentum": 0, "clip": 0, "warmup": 0}
-        least |= {"pixel_weight": 0, "presence_weight": 0, "steps_per_epoch": 1, "max_epochs": 1, "max_minutes": 0}
-        least |= {"patience": 0, "batch": 1, "members": 2, "supports": 1, "objects": 1, "absent": 0, "views": 1}
+        least |= {"pixel_weight": 0, "presence_weight": 0, "iou_weight": 0}
+        least |= {"steps_per_epoch": 1, "max_epochs": 1, "max_minutes": 0}
+        least |= {"patience": 0, "members": 2, "supports": 1, "objects": 1, "absent": 0, "views": 1}
         least |= {"validation_supports": 1, "validation_slices": 1}
         for name, low in least.items():
             value = getattr(self, name)
@@ -91,24 +90,22 @@ class FinetuneConfig:
 
     @property
     def rate(self) -> float:
-        """The learning rate; a network that starts from nothing takes larger steps."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 2e-3 if self.trainable == CASCADE else 2e-4
+        """The learning rate."""
+        return 3e-4 if self.learning_rate is None else self.learning_rate
 
     def in_bfloat16(self, device: torch.device) -> bool:
         """Whether to compute in bfloat16 where that is safe."""
         if self.mixed_precision is not None:
             return self.mixed_precision
-        return self.trainable == CASCADE and _computes_in_bfloat16(device)
+        return self.optimiser == "adamw" and _computes_in_bfloat16(device)
 
     @classmethod
     def defaults(cls, foundation: str, **given: Any) -> FinetuneConfig:
-        """What suits the foundation: a cascade after ``atto``, adapters of an official model as in the paper.
+        """What suits the foundation: adapters and generator; for an official model by the paper's optimiser.
 
         given: options that were chosen. ValueError for one that does not exist.
         """
-        config = cls() if foundation.startswith("atto") else cls._official()
+        config = cls(adapt_encoder=False, views=8) if foundation.startswith("atto") else cls._official()
         return config.with_options(**given)
 
     @classmethod
@@ -117,7 +114,7 @@ class FinetuneConfig:
 
         The presence term stays, because the paper's model cannot say that a structure is absent.
         """
-        paper = replace(cls._official(), schedule="constant", warmup=0, pixel_weight=0.0, augment=False)
+        paper = replace(cls._official(), schedule="constant", warmup=0, pixel_weight=0.0, iou_weight=0.0, augment=False)
         return replace(paper, members=16, supports=None).with_options(**given)
 
     def with_options(self, **given: Any) -> FinetuneConfig:

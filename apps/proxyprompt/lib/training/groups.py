@@ -34,6 +34,8 @@ class GroupSplit:
             try:
                 given = json.loads(self._path.read_text(encoding="utf-8"))
                 self._salt, self.training, self.validation = (given[k] for k in ("salt", "training", "validation"))
+                if not isinstance(self._salt, str) or not _are_names(self.training) or not _are_names(self.validation):
+                    raise ValueError("not a salt and two lists of hashes")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise TrainingError(
                     f"{self._path} cannot be read ({error}): it says which patients are held out. Restore it from a "
@@ -72,3 +74,7 @@ class GroupSplit:
             write_json(self._path, decisions, indent=1)
         except OSError as error:
             raise TrainingError(f"{self._path} could not be written ({error}); nothing was trained") from error
+
+
+def _are_names(given: object) -> bool:
+    return isinstance(given, list) and all(isinstance(name, str) for name in given)

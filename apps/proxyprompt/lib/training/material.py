@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.cascade import CascadeConfig
-from lib.studies.ranking import evenly
 from lib.training.cases import Cases, read_slices
 from lib.training.distributed import rank, shared
 from lib.training.episodes import EpisodeSource
-from lib.training.finetune_config import CASCADE, FinetuneConfig
+from lib.training.finetune_config import FinetuneConfig
 from lib.training.groups import GroupSplit
 from lib.training.validation import Validation
 
 SLICES = 64
 """Most slices of a study that train."""
-_LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
 class Material:
-    """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user.
-    cascade: what suits them."""
+    """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user."""
 
     source: EpisodeSource
     validation: Validation
     structures: tuple[str, ...]
     groups: tuple[str, ...]
     warnings: tuple[str, ...]
-    cascade: CascadeConfig
 
 
 def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: int) -> Material:
@@ -63,7 +58,7 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         names,
         source.structures,
         supports=config.validation_supports,
-        enough=1 if config.trainable == CASCADE else config.validation_supports,
+        enough=config.validation_supports,
         hash_of=split.hash_of,
     )
     return Material(
@@ -72,12 +67,4 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         structures=tuple(names[n] for n in source.structures),
         groups=tuple(sorted(split.hash_of(group) for group in groups - held)),
         warnings=tuple(warnings),
-        cascade=cascade_for(source),
     )
-
-
-def cascade_for(source: EpisodeSource) -> CascadeConfig:
-    """What suits the structures and the number of groups of a training."""
-    slices = [s for some in source.by_key.values() for s in some]
-    masks = (s.masks[source.structures].float() / 255 for s in evenly(slices, _LOOKED_AT))
-    return CascadeConfig.suited(masks, len(source.by_key))

@@ -25,12 +25,12 @@ from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX, build_foundation
 from lib.foundation.adapted import adapt
 from lib.foundation.base import Decoded, Features, Foundation, Points, Prompts
 from lib.foundation.checkpoints import load_strictly
+from lib.pretraining.prompts import boxes_of, draw_clicks
 from lib.prompt.vision_mamba import VisionMamba
 from lib.segmenter import Segmenter
 from lib.training.adapters import AdapterError, AdapterHeader, AdapterStore
 from lib.training.episode_model import EpisodeModel
 from lib.training.episodes import Episodes, Picture
-from lib.training.pretraining.prompts import boxes_of, draw_clicks
 
 SAMED, AUTOSAM, BOX, POINT = "samed-like", "autosam-like", "medsa-like-box", "medsa-like-point"
 PEERS: Mapping[str, str] = {SAMED: "lora", AUTOSAM: "generator", BOX: "lora", POINT: "lora"}
@@ -108,9 +108,7 @@ class Peer(Segmenter):
         """Nothing: (K, N, 0)."""
         return masks.new_zeros(*masks.shape[:2], 0)
 
-    def remember(
-        self, features: Features, contexts: Tensor, valid: Tensor, masks: Tensor, *, compare: bool = True
-    ) -> None:
+    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> None:
         """Nothing is learnt from supports."""
 
     def answer(self, features: Features, pictures: Sequence[Picture], structures: Sequence[int]) -> Decoded:

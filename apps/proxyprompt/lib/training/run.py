@@ -14,13 +14,14 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from lib.training.attention import trainable_attention
 from lib.training.distributed import everywhere, rank, shared, wrapped
 from lib.training.episode_model import EpisodeModel
 from lib.training.errors import TrainingError, TrainingStopped
 from lib.training.finetune_config import FinetuneConfig
 from lib.training.losses import SegmentationLoss
 from lib.training.material import Material
-from lib.training.trainable import load_trainable, readouts, trainable_state
+from lib.training.trainable import load_trainable, trainable_state
 from lib.training.validation import mean_scores
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,6 @@ class Run:
         began = saved = time.monotonic()
         if not self._resume():
             state.parent = self._scores()
-        if self._model.trains_decoder:
-            self._model.segmenter.tuned = True
         spent, ended = state.seconds, "epochs"
         while state.step < self.steps:
             if self._patience_is_over():
@@ -114,7 +113,6 @@ class Run:
             logger.warning("the loss was not finite at step %d; the last good weights are kept", state.step)
         self._save()
         load_trainable(self._model.segmenter, self._best)
-        self._settle()
         return ended
 
     def learning_rate(self) -> float:
@@ -142,10 +140,11 @@ class Run:
         for group in self._optimiser.param_groups:
             group["lr"] = self.learning_rate()
         device = self._parameters[0].device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.in_bfloat16(device)):
-            loss: SegmentationLoss = self._loss(drawn)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.total.backward()
+        with trainable_attention(device):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.config.in_bfloat16(device)):
+                loss: SegmentationLoss = self._loss(drawn)
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip or math.inf)
         if everywhere(not bool(torch.isfinite(loss.total) & torch.isfinite(norm))):
             return None
@@ -166,19 +165,6 @@ class Run:
         if mean is None or state.best is None or mean > state.best:
             state.best, state.scores, state.waited = mean, state.latest, 0
             self._best = trainable_state(self._model.segmenter)
-
-    def _settle(self) -> None:
-        """A decoder that hardly changed is the better for the second look that it had: the held-out groups tell."""
-        state, segmenter = self.state, self._model.segmenter
-        if not (self._model.trains_decoder and readouts(segmenter)):  # no second look either way, or nothing to settle
-            return
-        segmenter.tuned = False
-        scores = self._scores()
-        mean = fmean(mean_scores(scores).values()) if scores else None
-        if mean is not None and mean > state.best:
-            state.best, state.scores = mean, scores
-        else:
-            segmenter.tuned = True
 
     def _patience_is_over(self) -> bool:
         return 0 < self.config.patience <= self.state.waited

@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.cascade import Cascade, CascadeConfig
-from lib.foundation import CASCADE_PREFIX, FOUNDATION_PREFIX, GENERATOR_PREFIX
+from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
 from lib.foundation.adapted import FROZEN, LORA, WHOLE, adapted_state
 from lib.foundation.lora import add_lora, has_lora, lora_options, merge_lora, train_only_lora
-from lib.prompt.readout import FineReadout
 from lib.segmenter import Segmenter
 from lib.training.adapters import AdapterHeader
 from lib.training.errors import TrainingError
-from lib.training.finetune_config import CASCADE, TRAINABLE, FinetuneConfig
+from lib.training.finetune_config import FinetuneConfig
 
 
-def make_trainable(
-    segmenter: Segmenter,
-    config: FinetuneConfig,
-    parent: AdapterHeader | None,
-    *,
-    cascade: CascadeConfig | None = None,
-) -> str:
-    """Freezes and unfreezes in place, puts low-rank adapters or a cascade where the config wants them. Returns what
-    will be kept of the foundation: "lora", "whole" or "frozen". The fine readout is solved for each support set and
-    does not train; a cascade trains alone.
+def make_trainable(segmenter: Segmenter, config: FinetuneConfig, parent: AdapterHeader | None) -> str:
+    """Freezes and unfreezes in place, and puts low-rank adapters where the config wants them.
 
-    cascade: what suits the labels; a cascade that is there already keeps its size. Raises TrainingError where the
-    foundation or the parent cannot be trained so.
+    Args:
+        segmenter: the parent.
+        config: says what trains.
+        parent: the version that ``segmenter`` is, None for what is shipped. Where the parent changed every weight of
+            the foundation, its children keep every weight as well.
 
-    parent: the version that ``segmenter`` is, None for what is shipped. Where the parent changed every weight of the
-    foundation, its children keep every weight as well.
+    Returns:
+        What will be kept of the foundation: "lora", "whole" or "frozen".
+
+    Raises:
+        TrainingError: where the parent cannot be trained so.
     """
     foundation = segmenter.foundation
     before = FROZEN if parent is None else str(parent.config["foundation"]["kind"])
     if before == LORA and not has_lora(foundation):
         raise TrainingError(f"the adapters of {segmenter.version} are merged; build it with merge=False to train it on")
     segmenter.requires_grad_(False)
-    if config.trainable == CASCADE:
-        _add_cascade(segmenter, cascade or CascadeConfig(), seed=config.seed)
-        return before
     segmenter.generator.requires_grad_(True)
-    for readout in readouts(segmenter):
-        readout.requires_grad_(False)
     if config.trainable == "all":
         merge_lora(foundation).requires_grad_(True)
         return WHOLE
@@ -62,32 +52,11 @@ def make_trainable(
     return WHOLE if before == WHOLE else LORA
 
 
-def _add_cascade(segmenter: Segmenter, config: CascadeConfig, *, seed: int) -> None:
-    if not readouts(segmenter):
-        others = ", ".join(t for t in TRAINABLE if t != CASCADE)
-        raise TrainingError(
-            f"{segmenter.foundation.name} has no fine readout whose masks a cascade could draw again; choose another "
-            f"value of trainable: {others}"
-        )
-    if segmenter.cascade is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            segmenter.cascade = Cascade(config).to(next(segmenter.parameters()).device)
-    else:
-        segmenter.cascade.config = replace(segmenter.cascade.config, share=config.share)
-    segmenter.cascade.requires_grad_(True)
-
-
-def readouts(segmenter: Segmenter) -> list[FineReadout]:
-    """The fine readout, where there is one; peers have none."""
-    return [part for part in segmenter.generator.modules() if isinstance(part, FineReadout)]
-
-
 def encoder_is_frozen(segmenter: Segmenter, config: FinetuneConfig) -> bool:
     """Whether image features stay what they are while this trains."""
     if config.trainable == "lora":
         return not lora_options(segmenter.foundation)["encoder"]
-    return config.trainable in ("generator", CASCADE)
+    return config.trainable == "generator"
 
 
 def trainable_state(segmenter: Segmenter) -> dict[str, Tensor]:
@@ -115,11 +84,5 @@ def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[st
         "foundation": options,
         "generator": segmenter.options(),
         "image_size": segmenter.foundation.image_size,
-        "tuned": segmenter.tuned,
-        "cascade": None,
     }
-    if segmenter.cascade is not None:
-        config["cascade"] = segmenter.cascade.config.to_dict()
-        kept = segmenter.cascade.state_dict()
-        state |= {CASCADE_PREFIX + name: value.detach().cpu().contiguous().clone() for name, value in kept.items()}
     return config, state

@@ -2,9 +2,8 @@
 
 The held-out studies support each other, never their own group: none of them trained any version, so the supports favour
 no version, and a wrong label among the training studies cannot spoil the measure. Where too few of them show a
-structure, slices of training studies support as well. A cascade needs one; where a decoder was trained, as many as a
-request has supports: with fewer, the version to start from would look worse than it is, and a trained one, which needs
-them less, better. Masks are compared on the studies' own pixels, gated by presence as served ones are.
+structure, slices of training studies support as well. Masks are compared on the studies' own pixels, gated by presence
+as served ones are.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def _likeness(sheets: Sequence[Sheet], pictures: dict[str, str]) -> list[str]:
 
 
 def _variants(sheets: Sequence[Sheet]) -> list[str]:
-    known = [sheet for sheet in sheets if sheet.label in (*reported.VARIANTS, "without-dense")]
+    known = [sheet for sheet in sheets if sheet.label in reported.VARIANTS]
     if len(known) < 2:
         return []
     full = next((sheet for sheet in known if sheet.label == "full"), None)

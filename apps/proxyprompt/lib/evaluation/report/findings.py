@@ -107,7 +107,6 @@ def _of_variants(sheets: Sequence[Sheet]) -> Iterator[Finding]:
         "without-csm-ccm": "both modules help",
         "vit": "Vision Mamba is better than a ViT",
         "resnet50": "Vision Mamba is better than ResNet-50",
-        "without-dense": "the dense proxy helps (ours, not the paper's)",
     }
     for label, claim in claims.items():
         other = by_label.get(label)

@@ -48,11 +48,10 @@ def look(segmenter: Segmenter, target: Shown, support: Shown) -> Looked:
     pictures = [_picture(segmenter, shown) for shown in (support, target)]
     features = [segmenter.encode(picture.image[None]) for picture in pictures]
     masks = pictures[0].masks[None]
-    memory = segmenter.remember(
+    memory = segmenter.encode_support(
         features[0],
         segmenter.encode_pair(pictures[0].image[None], masks),
         torch.ones(1, 1, dtype=torch.bool, device=masks.device),
-        masks,
     )
     decoded = segmenter.segment(features[1], memory)
     logits = foundation.postprocess(decoded.mask_logits, pictures[1].geometry)[0, 0]
