@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 from app_in_process import build_app
@@ -263,3 +264,22 @@ def test_weights_that_are_corrupt_or_gone_say_so_and_are_found_once_put_right(sa
         assert app.info()["models"]["proxyprompt"]["config"]["support"][0] == "auto"
     shutil.copy(good, place)
     assert infer(app, "us_09")[1]["adapter"] == "atto-1"
+
+
+def test_segments_of_a_support_that_overlap_are_said_in_the_answer(tmp_path, samples, weights):
+    folder = tmp_path / "studies"
+    shutil.copytree(samples, folder)
+    columns, rows = Image.open(folder / "us_01.png").size
+    layers = np.zeros((2, columns, rows), np.uint8)
+    layers[0, 20:60, 20:60], layers[1, 50:80, 20:90] = 1, 1
+    header = {"kinds": ["list", "domain", "domain"], "space dimension": 2, "space origin": [0, 0]}
+    header["space directions"] = np.array([[np.nan, np.nan], [1, 0], [0, 1]])
+    for n, name in enumerate(("left", "right")):
+        header |= {f"Segment{n}_Name": name, f"Segment{n}_Layer": str(n), f"Segment{n}_LabelValue": "1"}
+    nrrd.write(str(tmp_path / "label.nrrd"), layers, header)
+    app = build_app(folder, weights)
+    app.datastore().save_label("us_01", str(tmp_path / "label.nrrd"), "final", {})
+    _, answer = infer(app, "us_09", support="us_01")
+    assert set(answer["label_names"]) == {"left", "right"}
+    said = "segments 'right' and 'left' overlap in 400 voxels; they count for 'left', the smaller one"
+    assert f"support us_01: {said}" in answer["warnings"]
