@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lib.pretraining.episode import Probes, begin, coarse_loss, draw_supports, generate, prompted
+from lib.pretraining.episode import Probes, begin, draw_supports, generate, prompted
 from lib.pretraining.trainer import Model, decode_proxy, next_ones, request_share
+from lib.training.losses import grid_loss
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +93,15 @@ def test_probes_lie_where_the_grid_does():
     assert of_tokens.nonzero().amin(0).tolist() == [0, 8] and of_tokens.nonzero().amax(0).tolist() == [7, 15]
 
 
-def test_coarse_loss_heeds_only_what_is_present():
+def test_grid_loss_heeds_only_what_is_present():
     masks = torch.zeros(1, 2, 16, 16)
     masks[0, 0, 4:12, 4:12] = 1
     right = 20 * torch.nn.functional.adaptive_avg_pool2d(masks, 8) - 10
     wrong_where_absent = right.clone()
     wrong_where_absent[0, 1] = 5
-    assert coarse_loss(right, masks) < 0.01
-    assert coarse_loss(wrong_where_absent, masks) == coarse_loss(right, masks)
-    assert coarse_loss(-right, masks) > 1
+    assert grid_loss(right, masks) < 0.01
+    assert grid_loss(wrong_where_absent, masks) == grid_loss(right, masks)
+    assert grid_loss(-right, masks) > 1
 
 
 def test_request_share_is_none_for_a_constant_and_all_for_noise():

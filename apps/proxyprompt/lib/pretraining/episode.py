@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from lib.foundation.atto import Atto
 from lib.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts
 from lib.prompt.generator import ProxyPromptGenerator
-from lib.training.losses import soft_dice
 
 from .pool import Group
 from .prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, no_clicks, rough_logits
@@ -32,7 +31,6 @@ class Episode:
         images: (R, 3, S, S), normalised.
         masks: (R, N, S/2, S/2) float in {0, 1}.
         groups, members: G, M.
-        clips: (G,) bool, which groups are views of one image.
     """
 
     features: Features
@@ -40,7 +38,6 @@ class Episode:
     masks: Tensor
     groups: int
     members: int
-    clips: Tensor
 
     @property
     def full_masks(self) -> Tensor:
@@ -69,8 +66,7 @@ def begin(foundation: Atto, groups: list[Group], members: int, objects: int, ran
         joined = [level.float() for level in joined]
     pixels = (torch.cat(images).to(device).float() / 255 - foundation.mean) / foundation.std
     features = foundation.encode_maps(joined)
-    clips = torch.tensor([group.clip for group in groups])
-    return Episode(features, pixels, torch.cat(masks).to(device).float(), len(groups), members, clips)
+    return Episode(features, pixels, torch.cat(masks).to(device).float(), len(groups), members)
 
 
 class Probes(nn.Module):
@@ -112,13 +108,11 @@ class Proxied:
         tokens: (R, N, T, C), P.
         context: (R, N, C, H, W), E_ctx.
         carried: (R, N, H, W), the supports' masks as the selective map carries them over, in [0, 1].
-        supports: (G, M, M) bool, which member supports which target.
     """
 
     tokens: Tensor
     context: Tensor
     carried: Tensor
-    supports: Tensor
 
 
 def draw_supports(episode: Episode, self_support: float, random: torch.Generator) -> Tensor:
@@ -162,7 +156,7 @@ def generate(generator: ProxyPromptGenerator, episode: Episode, supports: Tensor
     found = found.unflatten(1, (episode.members, *size)).flatten(0, 1).permute(0, 3, 4, 1, 2)  # (R, N, C + 1, H, W)
     context, carried = found[:, :, :-1], found[:, :, -1]
     tokens = generator.colorization(features, context)
-    return Proxied(tokens, context, carried, supports)
+    return Proxied(tokens, context, carried)
 
 
 def prompted(
@@ -243,12 +237,3 @@ def _track(foundation: Atto, episode: Episode) -> list[tuple[Decoded, Tensor]]:
 
 def _nothing(episode: Episode, rows: Tensor) -> Prompts:
     return Prompts(points=no_clicks(len(rows), episode.masks.shape[1], episode.masks.device))
-
-
-def coarse_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Dice and cross-entropy of logits (R, N, h, w) against masks (R, N, S/2, S/2), where the structure shows."""
-    shares = F.adaptive_avg_pool2d(masks, logits.shape[-2:])
-    present = masks.flatten(2).any(-1)
-    pixels = F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean((-2, -1))
-    each = 1 - soft_dice(logits, shares) + pixels
-    return (each * present).sum() / present.sum().clamp_min(1)

@@ -20,10 +20,10 @@ from lib.foundation.base import Decoded, Prompts
 from lib.foundation.checkpoints import load_safetensors, load_strictly
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.training.attention import trainable_attention
-from lib.training.losses import segmentation_loss
+from lib.training.losses import grid_loss, segmentation_loss
 
 from .config import PretrainConfig
-from .episode import Episode, Probes, Proxied, begin, coarse_loss, draw_supports, generate, prompted
+from .episode import Episode, Probes, Proxied, begin, draw_supports, generate, prompted
 from .pool import VIEWS, Group, GroupPool
 
 PROBED = 4  # supports from which the probes are measured
@@ -139,7 +139,7 @@ class Pretrainer:
         of_context, of_tokens = model.probes(proxied.context, proxied.tokens)
         carried = proxied.carried.float().clamp(1e-3, 1 - 1e-3).logit()
         probes = {"context": of_context.float(), "tokens": of_tokens.float(), "map": carried}
-        losses = {name: coarse_loss(logits, episode.masks) for name, logits in probes.items()}
+        losses = {name: grid_loss(logits, episode.masks) for name, logits in probes.items()}
         answers = prompted(model.foundation, episode, kind, self.random, proxied, decoded)
         others = [segmentation_loss(answer, masks) for answer, masks in answers]
         prompt_loss = torch.stack([other.total for other in others]).mean()

@@ -58,7 +58,6 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         names,
         source.structures,
         supports=config.validation_supports,
-        enough=config.validation_supports,
         hash_of=split.hash_of,
     )
     return Material(
