@@ -115,6 +115,11 @@ class PretrainedTrunk(nn.Module):
         self._model[0]._apply(fn, recurse)  # moves with its owner, though it is no part of its state
         return super()._apply(fn, recurse)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self._model[0].parameters()).dtype
+
     def train(self, mode: bool = True) -> PretrainedTrunk:
         """Always evaluation mode.
 

@@ -67,7 +67,7 @@ class PretrainConfig:
             "proxy_points": 0.1,
         }
     )
-    prompt_weight: float = 0.5
+    prompt_weight: float = 0.75
     probe_weight: float = 0.4
     held_back: int = 5
     seed: int = 0

@@ -25,6 +25,7 @@ from torch import Tensor
 from lib.files import replacing
 from lib.foundation.atto import AttoConfig
 from lib.foundation.pretrained_trunk import MEAN, STD, PretrainedTrunk
+from lib.training.precision import computes_in_bfloat16
 from lib.training.procedural import draw_groups
 
 from .augmentation import augment_group, zoom
@@ -119,7 +120,7 @@ class GroupMaker:
         tasks: real ones.
         config: of the pool.
         size: S.
-        trunk: in bfloat16.
+        trunk: in the precision that is fastest here.
     """
 
     def __init__(self, tasks: list[Task], config: PoolConfig, size: int, trunk: PretrainedTrunk) -> None:
@@ -139,8 +140,10 @@ class GroupMaker:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The trunk's maps of (M, 3, S, S) uint8."""
-        return self.trunk(((images.float() / 255 - self._mean) / self._std).to(torch.bfloat16))
+        """The trunk's maps of (M, 3, S, S) uint8, in bfloat16."""
+        normalised = (images.float() / 255 - self._mean) / self._std
+        maps = self.trunk(normalised.to(self.trunk.dtype))
+        return [level.to(torch.bfloat16) for level in maps]
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         random = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
@@ -244,9 +247,11 @@ def build_maker(tasks: list[Path], config: PretrainConfig) -> GroupMaker:
         config: of the run.
 
     Returns:
-        The maker, with its trunk in bfloat16.
+        The maker.
     """
-    trunk = PretrainedTrunk(AttoConfig.from_dict(config.foundation).trunk).to(torch.bfloat16)
+    trunk = PretrainedTrunk(AttoConfig.from_dict(config.foundation).trunk)
+    if computes_in_bfloat16("cpu"):
+        trunk = trunk.to(torch.bfloat16)
     return GroupMaker(read_tasks(tasks, config.image_size), config.pool, config.image_size, trunk)
 
 

@@ -21,6 +21,7 @@ from lib.foundation.checkpoints import load_safetensors, load_strictly
 from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
 from lib.training.attention import trainable_attention
 from lib.training.losses import grid_loss, segmentation_loss
+from lib.training.precision import computes_in_bfloat16
 
 from .config import PretrainConfig
 from .episode import Episode, Probes, Proxied, begin, draw_supports, generate, prompted
@@ -114,10 +115,14 @@ class Pretrainer:
         self.step += 1
         return figures | {"norm": norm}
 
+    def _autocast(self) -> torch.autocast:
+        enabled = computes_in_bfloat16(self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
     def _descend(self, data: list[Group], members: int, objects: int, kind: str) -> tuple[dict[str, float], float]:
         """(figures, norm of the gradient) of one step of the optimiser."""
         c = self.config
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self._autocast():
             loss, figures = self._loss(self.model, data, members, objects, kind)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {self.step}; resume from the last checkpoint")
@@ -166,7 +171,7 @@ class Pretrainer:
         model, random = self.average.module, torch.Generator().manual_seed(1)
         sums = defaultdict(list)
         for group in groups:
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with self._autocast():
                 episode = begin(model.foundation, [group], len(group.images), 1, random)
                 members = episode.members
                 for count in dict.fromkeys((1, min(PROBED, members - 1), members - 1)):

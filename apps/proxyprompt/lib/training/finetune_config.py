@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from .precision import computes_in_bfloat16
+
 TRAINABLE = ("lora", "generator", "all")
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -97,7 +99,7 @@ class FinetuneConfig:
         """Whether to compute in bfloat16 where that is safe."""
         if self.mixed_precision is not None:
             return self.mixed_precision
-        return self.optimiser == "adamw" and _computes_in_bfloat16(device)
+        return self.optimiser == "adamw" and computes_in_bfloat16(device)
 
     @classmethod
     def defaults(cls, foundation: str, **given: Any) -> FinetuneConfig:
@@ -134,11 +136,3 @@ class FinetuneConfig:
     @classmethod
     def _official(cls) -> FinetuneConfig:
         return cls(trainable="lora", optimiser="sgd", learning_rate=0.01, weight_decay=0.0005, save_memory=True)
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    """Faster than in float32, that is: torch also emulates it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
