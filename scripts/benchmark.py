@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
@@ -53,8 +52,9 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
     """Row after row, so that the screen shows how far it is."""
     import torch
 
-    from lib.benchmark.operators import scan_rows, selective_map_rows, vision_mamba_rows
-    from lib.benchmark.requests import endurance_rows, growth_rows, request_rows
+    from proxyprompt.benchmark.operators import scan_rows, selective_map_rows, vision_mamba_rows
+    from proxyprompt.benchmark.requests import endurance_rows, growth_rows, request_rows
+    from proxyprompt.foundation import foundation_entry
 
     device, quick, parts = torch.device(options.device), options.quick, options.part or PARTS
     budget = 0.0 if quick else options.budget
@@ -70,9 +70,9 @@ def rows(options: argparse.Namespace, folder: Path) -> Iterator:
         yield from endurance_rows(folder, device, size=64 if quick else 256, requests=3 if quick else 200)
     if "requests" in parts:
         for name in options.foundation or ["atto"]:
-            atto = name == "atto"
-            sizes = ((64,) if quick else (256, 512)) if atto else (None,)
-            slices = 4 if atto and not quick else 2
+            embedded = foundation_entry(name).embedded
+            sizes = ((64,) if quick else (256, 384, 512)) if embedded else (None,)
+            slices = 4 if embedded and not quick else 2
             for size in sizes:
                 yield from request_rows(name, folder, device, image_size=size, slices=slices, budget=budget)
 
@@ -83,14 +83,17 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
     from rich.console import Console
 
-    from lib.benchmark.measure import machine
-    from lib.benchmark.report import screen_table, write_page, write_plot
-    from lib.files import write_json
-    from lib.foundation import FOUNDATIONS
-    from lib.settings import usable_device
+    from proxyprompt.benchmark.measure import machine
+    from proxyprompt.benchmark.report import screen_table, write_page, write_plot
+    from proxyprompt.foundation import foundation_names
+    from proxyprompt.io.files import write_json
+    from proxyprompt.settings import usable_device
 
-    if unknown := sorted(set(options.foundation or []) - set(FOUNDATIONS)):
-        print(f"benchmark: unknown foundation {', '.join(unknown)}; valid: {', '.join(FOUNDATIONS)}", file=sys.stderr)
+    if unknown := sorted(set(options.foundation or []) - set(foundation_names())):
+        print(
+            f"benchmark: unknown foundation {', '.join(unknown)}; valid: {', '.join(foundation_names())}",
+            file=sys.stderr,
+        )
         return 2
     try:
         usable_device(options.device)

@@ -40,7 +40,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
@@ -161,7 +160,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def method_options(options: argparse.Namespace, unrelated):
-    from lib.evaluation.catalogue import MethodOptions
+    from proxyprompt.evaluation.catalogue import MethodOptions
 
     return MethodOptions(
         names=tuple(options.methods),
@@ -193,20 +192,20 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from lib.evaluation.catalogue import build_methods
-    from lib.evaluation.episodes import EpisodeConfig, Episodes
-    from lib.evaluation.figures import plot
-    from lib.evaluation.pictures import draw_overlays
-    from lib.evaluation.record import Record
-    from lib.evaluation.run import Plan, evaluate
-    from lib.evaluation.summary import rows, summarise
-    from lib.evaluation.tables import markdown, table_csv
-    from lib.foundation import CheckpointError
-    from lib.settings import usable_device
-    from lib.studies.collections import read_collection, structures_of
-    from lib.studies.errors import StudyError
-    from lib.training.adapters import AdapterError
-    from lib.training.errors import TrainingError
+    from proxyprompt.datasets.collections import read_collection, structures_of
+    from proxyprompt.evaluation.case_figures import draw_overlays
+    from proxyprompt.evaluation.catalogue import build_methods
+    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+    from proxyprompt.evaluation.figures import plot
+    from proxyprompt.evaluation.record import Record
+    from proxyprompt.evaluation.run import Plan, evaluate
+    from proxyprompt.evaluation.summary import rows, summarise
+    from proxyprompt.evaluation.tables import markdown, table_csv
+    from proxyprompt.foundation import CheckpointError
+    from proxyprompt.io.errors import StudyError
+    from proxyprompt.predictor.adapters import AdapterError
+    from proxyprompt.settings import usable_device
+    from proxyprompt.training.errors import TrainingError
 
     logging.basicConfig(level=logging.WARNING, format="evaluate: %(message)s")
     if options.threads:

@@ -20,9 +20,7 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.foundation.checkpoints import (
+from proxyprompt.foundation.checkpoints import (
     CHECKPOINTS,
     Checkpoint,
     CheckpointError,
@@ -47,6 +45,11 @@ def part_of(path: Path) -> Path:
 
 def fetch(entry: Checkpoint, folder: Path, *, url: str | None = None) -> Path:
     """Download ``entry`` into ``folder``, going on from an unfinished one; the path of the checked file."""
+    if entry.bytes is None:
+        raise FetchError(
+            f"the length of {entry.file} is not known here, so that a download could not be told from half of one. "
+            f"Download it by hand from {entry.url}, then: fetch_weights.py {entry.name} --from FILE"
+        )
     part = part_of(folder / entry.file)
     have = part.stat().st_size if part.exists() else 0
     if have > entry.bytes:
@@ -62,13 +65,13 @@ def take(entry: Checkpoint, folder: Path, source: Path) -> Path:
     """Copy ``source``, carried over by hand, into ``folder``; the path of the checked copy. The source stays."""
     if not source.is_file():
         raise FetchError(f"--from {source}: there is no such file")
-    if source.stat().st_size != entry.bytes:
+    if entry.bytes is not None and source.stat().st_size != entry.bytes:
         raise FetchError(
             f"{source} has {source.stat().st_size} bytes, {entry.name} has {entry.bytes}: cut off, or another "
             f"file. Nothing was changed"
         )
     part = part_of(folder / entry.file)
-    _need_space(folder, entry.bytes)
+    _need_space(folder, source.stat().st_size)
     shutil.copyfile(source, part)
     return _accept(entry, part, origin=str(source))
 
@@ -161,7 +164,7 @@ def present(entry: Checkpoint, folder: Path) -> str:
     """One word or two on whether the file is in ``folder``, from its length only."""
     path = folder / entry.file
     if path.exists():
-        return "yes" if path.stat().st_size == entry.bytes else "other size"
+        return "yes" if entry.bytes in (None, path.stat().st_size) else "other size"
     part = part_of(path)
     return f"{100 * part.stat().st_size // entry.bytes} % fetched" if part.exists() else "no"
 
@@ -170,7 +173,8 @@ def listing(folder: Path) -> str:
     """The table that ``--list`` prints."""
     lines = [f"{'name':24} {'size':>9}  {'licence':12} present in {folder}"]
     for entry in CHECKPOINTS.values():
-        lines.append(f"{entry.name:24} {entry.bytes / 1e6:6.0f} MB  {entry.licence:12} {present(entry, folder)}")
+        size = "?" if entry.bytes is None else f"{entry.bytes / 1e6:.0f}"
+        lines.append(f"{entry.name:24} {size:>6} MB  {entry.licence:12} {present(entry, folder)}")
     return "\n".join(lines)
 
 
@@ -189,7 +193,9 @@ def run(entry: Checkpoint, folder: Path, *, url: str | None, source: Path | None
         return f"{entry.name} is there already: {path}"
     path = take(entry, folder, source) if source else fetch(entry, folder, url=url)
     checked = "sha256 checked" if entry.sha256 else "the published md5 checked, its sha256 recorded"
-    return f"{entry.name}: {path} ({entry.bytes / 1e6:.0f} MB, {entry.licence}; {checked})"
+    if not (entry.sha256 or entry.md5):
+        checked = "no hash of it is known here; its sha256 is recorded"
+    return f"{entry.name}: {path} ({path.stat().st_size / 1e6:.0f} MB, {entry.licence}; {checked})"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,8 +47,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def write_results(options: argparse.Namespace) -> None:
-    from lib.evaluation.report.document import write_results
-    from lib.evaluation.report.sheets import Sheet
+    from proxyprompt.evaluation.report.document import write_results
+    from proxyprompt.evaluation.report.sheets import Sheet
 
     sheets = [Sheet.read(given) for given in options.records]
     shown = " ".join(f"{sheet.label}=..." for sheet in sheets)
@@ -57,13 +56,13 @@ def write_results(options: argparse.Namespace) -> None:
 
 
 def draw_maps(options: argparse.Namespace) -> None:
-    from lib.evaluation.episodes import EpisodeConfig, Episodes
-    from lib.evaluation.report.maps import Shown, draw_maps
-    from lib.evaluation.scoring import image_difference
-    from lib.foundation import weights_identity
-    from lib.segmenter import build_segmenter
-    from lib.studies.collections import read_collection, structures_of
-    from lib.training.adapters import AdapterStore
+    from proxyprompt.datasets.collections import read_collection, structures_of
+    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+    from proxyprompt.evaluation.report.maps import Shown, draw_maps
+    from proxyprompt.evaluation.scoring import image_difference
+    from proxyprompt.foundation import weights_identity
+    from proxyprompt.predictor.adapters import AdapterStore
+    from proxyprompt.predictor.segmenter import build_segmenter
 
     def shown(collection, case, structure: str) -> Shown:
         """The slice that shows most."""
@@ -108,9 +107,9 @@ def draw_maps(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0; 2, with a sentence, for what cannot be drawn."""
     options = parse(arguments)
-    from lib.foundation import CheckpointError
-    from lib.studies.errors import StudyError
-    from lib.training.adapters import AdapterError
+    from proxyprompt.foundation import CheckpointError
+    from proxyprompt.io.errors import StudyError
+    from proxyprompt.predictor.adapters import AdapterError
 
     try:
         {"results": write_results, "maps": draw_maps}[options.command](options)

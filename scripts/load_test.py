@@ -6,8 +6,9 @@
     python scripts/load_test.py --clients 6 --seconds 10 --json load.json
 
 By default 20 clients ask for a minute. It submits labels that are there already, so no study changes. What is asked
-and compared: apps/proxyprompt/lib/benchmark/load.py. It fails when an answer is not the one that a single client gets,
-when `/info/` takes more than a second at the 95th percentile, or when no two inferences were computed at the same time.
+and compared: apps/proxyprompt/lib/proxyprompt/benchmark/load.py. It fails when an answer is not the one that a single
+client gets, when `/info/` takes more than a second at the 95th percentile, or when no two inferences were computed at
+the same time.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.benchmark.load import Load, LoadError, run_load, summary
-from lib.benchmark.server import running_server
-from lib.studies.samples import make_samples
+from proxyprompt.benchmark.load import Load, LoadError, run_load, summary
+from proxyprompt.benchmark.server import running_server
+from proxyprompt.datasets.samples import make_samples
 
 INFO_SECONDS = 1.0
 

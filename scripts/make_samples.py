@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.studies.samples import make_samples, truth_folder
+from proxyprompt.datasets.samples import make_samples, truth_folder
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,13 +21,11 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.evaluation.drawing import COLOURS, outline, show
-from lib.files import replacing
-from lib.studies.errors import StudyError
-from lib.studies.label_files import suffix_of
-from lib.studies.study import Study, read_study
+from proxyprompt.evaluation.drawing import COLOURS, outline, show
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import replacing
+from proxyprompt.io.label_files import suffix_of
+from proxyprompt.io.study import Study, read_study
 
 
 def names_beside(label: Path) -> dict[int, str]:

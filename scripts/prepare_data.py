@@ -22,15 +22,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0; 2, with a sentence, for what cannot be prepared; 130 interrupted."""
     from tqdm import tqdm
 
-    from lib.studies.errors import StudyError
-    from lib.studies.preparation import DISTRIBUTIONS, prepare
+    from proxyprompt.datasets.preparation import DISTRIBUTIONS, prepare
+    from proxyprompt.io.errors import StudyError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=DISTRIBUTIONS, metavar="SET", help=", ".join(DISTRIBUTIONS))

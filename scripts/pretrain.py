@@ -27,7 +27,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 logger = logging.getLogger("pretrain")
 
@@ -59,7 +58,7 @@ def configure(options: argparse.Namespace):
     """PretrainConfig of what was given."""
     from dataclasses import replace
 
-    from lib.pretraining.config import PretrainConfig
+    from proxyprompt.pretraining.config import PretrainConfig
 
     given = {name: getattr(options, name) for name in ("steps", "image_size", "learning_rate", "held_back")}
     config = PretrainConfig(**{name: value for name, value in given.items() if value is not None})
@@ -75,12 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from lib.foundation.checkpoints import CheckpointError
-    from lib.pretraining.held_back import held_back_groups
-    from lib.pretraining.pool import GroupPool, build_maker, start_workers, wait_for
-    from lib.pretraining.running import RunningMeans
-    from lib.pretraining.tasks import PretrainingDataError, split_tasks, task_folders
-    from lib.pretraining.trainer import Pretrainer
+    from proxyprompt.foundation.checkpoints import CheckpointError
+    from proxyprompt.pretraining.held_back import held_back_groups
+    from proxyprompt.pretraining.pool import GroupPool, build_maker, start_workers, wait_for
+    from proxyprompt.pretraining.running import RunningMeans
+    from proxyprompt.pretraining.tasks import PretrainingDataError, split_tasks, task_folders
+    from proxyprompt.pretraining.trainer import Pretrainer
 
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)

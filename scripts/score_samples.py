@@ -3,8 +3,8 @@
     scripts/serve.sh --port 8000 &
     python scripts/score_samples.py --server http://127.0.0.1:8000 --samples samples/studies --json scores.json
 
-What the columns mean: see apps/proxyprompt/lib/training/sample_scores.py. Drawn studies say that the method works, not
-how well it does on patients.
+What the columns mean: see apps/proxyprompt/lib/proxyprompt/evaluation/sample_scores.py. Drawn studies say that the
+method works, not how well it does on patients.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.evaluation.client import Client, ServerError
-from lib.files import write_json
-from lib.foundation import CheckpointError, build_foundation
-from lib.studies.errors import StudyError
-from lib.studies.samples.folder import SampleFolder
-from lib.training.sample_scores import MEASURES, Answer, Refused, Score, score_study, summarise
+from proxyprompt.datasets.samples.folder import SampleFolder
+from proxyprompt.evaluation.client import Client, ServerError
+from proxyprompt.evaluation.sample_scores import MEASURES, Answer, Refused, Score, score_study, summarise
+from proxyprompt.foundation import CheckpointError, build_foundation
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import write_json
 
 MODEL_FOLDER = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt" / "model"
 

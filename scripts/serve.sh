@@ -20,10 +20,10 @@ usage: scripts/serve.sh [--studies DIR_OR_URL] [--port N] [--host ADDRESS] [--co
 TEXT
   for python in "${PROXYPROMPT_VENV:-$root/.venv}/bin/python" python3.11 python3; do
     if command -v "$python" >/dev/null; then
-      (cd "$root/apps/proxyprompt" && "$python" -m lib.settings 2>/dev/null) && return
+      (cd "$root/apps/proxyprompt" && "$python" -m proxyprompt.settings 2>/dev/null) && return
     fi
   done
-  echo "  (see apps/proxyprompt/lib/settings.py)"
+  echo "  (see apps/proxyprompt/lib/proxyprompt/settings.py)"
 }
 
 fail() { echo "serve: $*; see scripts/serve.sh --help" >&2; exit 2; }

@@ -4,8 +4,8 @@
     python scripts/session_report.py --studies samples/studies --csv report.csv --plot report.png
 
 It reads the journal that the server keeps with the studies (for a DICOMweb server: with their local copies). What the
-columns mean: apps/proxyprompt/lib/session/report.py. A running server gives the same at GET /proxyprompt/report and
-GET /proxyprompt/report?format=png.
+columns mean: apps/proxyprompt/lib/proxyprompt/session/report.py. A running server gives the same at GET
+/proxyprompt/report and GET /proxyprompt/report?format=png.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.session.journal import Journal
-from lib.session.plot import draw
-from lib.session.report import session_rows, write_csv
+from proxyprompt.session.journal import Journal
+from proxyprompt.session.plot import draw
+from proxyprompt.session.report import session_rows, write_csv
 
 
 def main(arguments: list[str] | None = None) -> int:

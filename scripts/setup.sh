@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes the Python environment of this checkout, once: `.venv`, or the folder that PROXYPROMPT_VENV names.
 #
-#   scripts/setup.sh           make it, or do nothing when it fits requirements.txt already
+#   scripts/setup.sh           make it, or do nothing when it is up to date
 #   source scripts/setup.sh    the same, and put it first on PATH
 #
-# A stamp holds the hash of requirements.txt, so that every use but the first is instant.
+# The project itself is installed in editable form: `import proxyprompt` works everywhere in that environment.
+# A stamp holds the hash of requirements.txt and pyproject.toml, so that every use but the first is instant.
 set -euo pipefail
 
 pp_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -63,7 +64,7 @@ pp_install() {
 
 pp_make() {
   local stamp=$pp_venv/.requirements.sha256 wanted python
-  wanted=$(sha256sum <"$pp_root/requirements.txt")
+  wanted=$(cat "$pp_root/requirements.txt" "$pp_root/pyproject.toml" | sha256sum)
   [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x "$pp_venv/bin/monailabel" ] && return
   python=$(pp_python) || exit 1
   mkdir -p "$pp_venv"
@@ -77,7 +78,9 @@ pp_make() {
         pp_fail "'$python -m venv' failed. On Debian: apt-get install python3.11-venv, then again"
     fi
     pp_install >&2 || pp_fail "the packages could not be installed; is a package index reachable from here?"
-    "$pp_venv/bin/python" -c 'import monailabel, torch, sam2, segment_anything' ||
+    "$pp_venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable "$pp_root" >&2 ||
+      pp_fail "the project itself could not be installed from $pp_root; the error stands above"
+    "$pp_venv/bin/python" -c 'import monailabel, torch, sam2, segment_anything, proxyprompt' ||
       pp_fail "the environment in $pp_venv does not import: delete it and start again"
     echo "$wanted" >"$stamp.new" && mv "$stamp.new" "$stamp"
   fi

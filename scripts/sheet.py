@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.training.procedural import Groups, draw_groups
+from proxyprompt.datasets.procedural import Groups, draw_groups
 
 COLOURS = ((255, 230, 0), (0, 230, 255), (255, 60, 200), (80, 255, 80))
 

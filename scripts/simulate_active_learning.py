@@ -16,12 +16,10 @@ import argparse
 import json
 import logging
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "apps" / "proxyprompt"))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as scripts/serve.sh; read when torch is imported
 
@@ -57,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     import torch
 
-    from lib.evaluation.labelling import STRATEGIES, Plan, Run, Simulation, compare
-    from lib.files import write_json
-    from lib.foundation import build_foundation
-    from lib.segmenter import build_segmenter
-    from lib.studies.cache import ContentCache
-    from lib.studies.collections import read_collection
+    from proxyprompt.datasets.collections import read_collection
+    from proxyprompt.evaluation.labelling import STRATEGIES, Plan, Run, Simulation, compare
+    from proxyprompt.foundation import build_foundation
+    from proxyprompt.io.cache import ContentCache
+    from proxyprompt.io.files import write_json
+    from proxyprompt.predictor.segmenter import build_segmenter
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -116,7 +114,7 @@ def _plot(path: Path, name: str, found: dict) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from lib.files import replacing
+    from proxyprompt.io.files import replacing
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for strategy, colour in (("disagreement", "#1f77b4"), ("random", "#7f7f7f")):

@@ -13,7 +13,7 @@ groups (patients, cases) are held out: the new version and the one it came from 
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
 --without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
-FILE`; see lib/training/peers.py.
+FILE`; see lib/proxyprompt/evaluation/comparison_models.py.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from threading import Event
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "apps" / "proxyprompt"
-sys.path.insert(0, str(APP))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    from lib.prompt.context_encoders import CONTEXTS
-    from lib.prompt.generator import WITHOUT
-    from lib.training.finetune_config import OPTIMISERS, TRAINABLE
-    from lib.training.peers import PEERS
+    from proxyprompt.evaluation.comparison_models import PEERS
+    from proxyprompt.prompt_generator.context_encoders import CONTEXTS
+    from proxyprompt.prompt_generator.generator import WITHOUT
+    from proxyprompt.training.finetune_config import OPTIMISERS, TRAINABLE
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what it learns from")
@@ -110,9 +109,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def read_cases(options: argparse.Namespace):
     """The cases to train on. StudyError or ValueError when there are not so many."""
-    from lib.evaluation.episodes import EpisodeConfig, Episodes, interleave
-    from lib.studies.collections import read_collection, structures_of
-    from lib.training.cases import Cases
+    from proxyprompt.datasets.collections import read_collection, structures_of
+    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes, interleave
+    from proxyprompt.training.cases import Cases
 
     names = [folder.resolve().name for folder in options.data]
     structures = structures_of(options.structures, names)
@@ -134,8 +133,8 @@ def read_cases(options: argparse.Namespace):
 
 def config_of(options: argparse.Namespace, cases: int):
     """The options that were given, on what suits the foundation, or on the paper's."""
-    from lib.training.finetune_config import FinetuneConfig
-    from lib.training.peers import PEERS
+    from proxyprompt.evaluation.comparison_models import PEERS
+    from proxyprompt.training.finetune_config import FinetuneConfig
 
     known = {f.name for f in fields(FinetuneConfig)}
     given = {name: value for name, value in vars(options).items() if name in known and value is not None}
@@ -148,9 +147,10 @@ def config_of(options: argparse.Namespace, cases: int):
 
 def generator_of(options: argparse.Namespace) -> dict[str, object] | None:
     """What an ablation changes of the generator; None where the shipped one is trained on."""
-    from lib.prompt.generator import ablation
+    from proxyprompt.foundation import foundation_entry
+    from proxyprompt.prompt_generator.generator import ablation
 
-    full_size = not options.foundation.startswith("atto")
+    full_size = not foundation_entry(options.foundation).embedded
     changes = ablation(options.without, options.context_encoder, full_size=full_size)
     return changes if changes or options.untrained_generator else None
 
@@ -176,12 +176,12 @@ def train(options: argparse.Namespace, device: str) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from lib.foundation import build_foundation, weights_identity
-    from lib.segmenter import build_segmenter
-    from lib.training.adapters import REFUSED, AdapterStore
-    from lib.training.distributed import rank
-    from lib.training.finetune import Progress, finetune
-    from lib.training.peers import PeerModel, build_peer
+    from proxyprompt.evaluation.comparison_models import PeerModel, build_peer
+    from proxyprompt.foundation import build_foundation, weights_identity
+    from proxyprompt.predictor.adapters import REFUSED, AdapterStore
+    from proxyprompt.predictor.segmenter import build_segmenter
+    from proxyprompt.training.distributed import rank
+    from proxyprompt.training.finetune import Progress, finetune
 
     torch.set_flush_denormal(True)  # only now: numpy would warn about it while it is imported
     verify = not options.allow_unverified_weights
@@ -241,12 +241,12 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="train: %(message)s")
     import torch
 
-    from lib.foundation import CheckpointError
-    from lib.settings import usable_device
-    from lib.studies.errors import StudyError
-    from lib.training.adapters import AdapterError
-    from lib.training.distributed import process_group
-    from lib.training.errors import TrainingError, TrainingStopped
+    from proxyprompt.foundation import CheckpointError
+    from proxyprompt.io.errors import StudyError
+    from proxyprompt.predictor.adapters import AdapterError
+    from proxyprompt.settings import usable_device
+    from proxyprompt.training.distributed import process_group
+    from proxyprompt.training.errors import TrainingError, TrainingStopped
 
     if options.threads:
         torch.set_num_threads(options.threads)

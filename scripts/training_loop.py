@@ -5,7 +5,8 @@
 
 DIR: images/ and masks/ (with groups.csv), nnU-Net v2 or MSD (dataset.json), or a MONAI Label folder; it is only read.
 Images and masks of a few cases are uploaded to the server, which must serve an empty folder; other groups (patients,
-cases) are the targets that are measured. What is done on the way: apps/proxyprompt/lib/evaluation/training_loop.py.
+cases) are the targets that are measured. What is done on the way:
+apps/proxyprompt/lib/proxyprompt/evaluation/training_loop.py.
 """
 
 from __future__ import annotations
@@ -19,14 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"))
-
-from lib.evaluation.client import Client, ServerError
-from lib.evaluation.training_loop import Report, TrainingLoop, plan_of
-from lib.files import write_json
-from lib.studies.collections import read_collection
-from lib.studies.errors import StudyError
-from lib.training.metrics import Interval
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.client import Client, ServerError
+from proxyprompt.evaluation.training_loop import Report, TrainingLoop, plan_of
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import write_json
+from proxyprompt.metrics.segmentation import Interval
 
 
 def table(report: Report, shots: int, more: int) -> Table:

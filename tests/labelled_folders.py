@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from lib.studies.samples import sonogram
+from proxyprompt.datasets.samples import sonogram
 
 SONOGRAM_NAMES = ",".join(f"{name}={value}" for name, value in sonogram.STRUCTURES.items())
 """The structures of :func:`write_sonograms`, as ``read_collection`` takes them."""

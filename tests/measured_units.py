@@ -1,7 +1,7 @@
 """Units made by hand, of which every figure can be worked out."""
 
-from lib.evaluation.record import Unit
-from lib.evaluation.scoring import Score
+from proxyprompt.evaluation.record import Unit
+from proxyprompt.evaluation.scoring import Score
 
 
 def score(dice, *, absent=0, false=0):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from torch import distributed
 
-from lib.tasks import train_processes
+from proxyprompt.trainers import processes
 
 folder, happens = Path(sys.argv[1]), sys.argv[2]
-train_processes._GRACE_SECONDS = 1.0
-with train_processes.several(2, "cpu", logs=folder):
+processes._GRACE_SECONDS = 1.0
+with processes.several(2, "cpu", logs=folder):
     ranks = [None, None]
     distributed.all_gather_object(ranks, (distributed.get_rank(), os.getppid()))
-    if happens == "killed" and train_processes.joins():
+    if happens == "killed" and processes.joins():
         os._exit(3)
     if happens == "killed":
         while True:  # as in a computation that nothing interrupts

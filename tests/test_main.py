@@ -2,18 +2,13 @@
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from app_in_process import build_app
 from monailabel.config import settings as server_settings
 from monailabel.interfaces.exception import MONAILabelException
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from app_in_process import build_app
 from tiny_atto import write_tiny_atto
 from versions import write_version
 
@@ -131,7 +126,7 @@ def test_the_servers_settings_suit_the_app(studies, weights):
 
 
 def test_what_the_operator_set_stays(monkeypatch):
-    from lib.tasks import defaults
+    from proxyprompt.requests import defaults
 
     given = server_settings.model_copy(update={"MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 77})
     monkeypatch.setattr(defaults, "settings", given)

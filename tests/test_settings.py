@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from lib.foundation import FOUNDATIONS
-from lib.settings import Settings, SettingsError, usable_device
+from proxyprompt.foundation import foundation_names
+from proxyprompt.settings import Settings, SettingsError, usable_device
 
 
 def test_text_becomes_values():
@@ -42,7 +42,7 @@ def test_an_unknown_option_lists_the_valid_ones():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("foundation", "sam3", FOUNDATIONS),
+        ("foundation", "sam3", foundation_names()),
         ("foundation", "atto-x", ["atto"]),
         ("image_size", "500", ["multiple of 64"]),
         ("image_size", "big", ["whole number"]),

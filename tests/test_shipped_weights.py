@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.methods import Copy, FeatureMethod
-from lib.evaluation.removal import Removal
-from lib.foundation.base import Features
-from lib.pretraining.trainer import request_share
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
-from lib.studies.samples import make_samples
-from lib.training.baselines import nearest_feature
-from lib.training.metrics import overlap
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.datasets.samples import make_samples
+from proxyprompt.evaluation.baselines import nearest_feature
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.methods import Copy, FeatureMethod
+from proxyprompt.evaluation.removal import Removal
+from proxyprompt.foundation.base import Features
+from proxyprompt.metrics.segmentation import overlap
+from proxyprompt.predictor.segmenter import build_segmenter
+from proxyprompt.pretraining.trainer import request_share
 
 MODEL = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt" / "model"
 STRUCTURES = ("head", "disc")

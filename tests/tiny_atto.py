@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lib.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
-from lib.foundation.atto import AttoConfig, build_atto
-from lib.prompt.generator import GeneratorConfig, ProxyPromptGenerator
+from proxyprompt.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
+from proxyprompt.foundation.atto import AttoConfig, build_atto
+from proxyprompt.prompt_generator.generator import GeneratorConfig, ProxyPromptGenerator
 
 PIXELS = 128
 APP = Path(__file__).resolve().parents[1] / "apps" / "proxyprompt"

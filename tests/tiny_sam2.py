@@ -1,18 +1,16 @@
 """A narrow SAM 2 of the package's own classes, with random weights."""
 
-from importlib.resources import files
-
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lib.foundation.sam2 import CONFIGS, Sam2
+from proxyprompt.foundation.sam2 import Sam2, package_config
 
 DIM, MEMORY = 32, 16
 
 
 def build_tiny_sam2(image_size: int, *, memory_layers: int = 1) -> Sam2:
     """32 channels, four Hiera stages of one or two blocks."""
-    base = OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / CONFIGS["sam2.1_hiera_tiny"])).model
+    base = package_config()
     grid = image_size // 16
     attention = {"embedding_dim": DIM, "feat_sizes": [grid, grid]}
     changes = {

@@ -8,12 +8,12 @@ from labelled_folders import write_pictures
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
-from lib.foundation import weights_identity
-from lib.segmenter import Segmenter, build_segmenter
-from lib.studies.collections import read_collection
-from lib.training.adapters import AdapterStore
-from lib.training.cases import Cases
-from lib.training.finetune_config import FinetuneConfig
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.foundation import weights_identity
+from proxyprompt.predictor.adapters import AdapterStore
+from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
+from proxyprompt.training.cases import Cases
+from proxyprompt.training.finetune_config import FinetuneConfig
 
 STRUCTURES = {"ring": (1, 2), "core": (2,)}
 SIDE = 64

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from lib.training.adapters import AdapterHeader, AdapterStore
+from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
 
 NAME = "adapter-20260101T000000Z"
 

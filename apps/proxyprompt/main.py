@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from functools import cached_property, partial
@@ -17,39 +18,41 @@ from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib import __version__
-from lib.foundation import CheckpointError, build_foundation, weights_identity
-from lib.segmenter import Segmenter, available_versions, build_segmenter
-from lib.server.install import install
-from lib.session.journal import Journal
-from lib.session.recorder import Recorder
-from lib.settings import Settings, SettingsError
-from lib.studies.cache import ContentCache
-from lib.studies.descriptors import DescriptorIndex
-from lib.studies.errors import StudyError
-from lib.studies.intensity import IntensitySettings
-from lib.studies.labels import StructureRegistry, parse_labels
-from lib.studies.notes import DISAGREEMENT, QUALITY
-from lib.studies.proposals import Proposals
-from lib.studies.support import SupportLibrary
-from lib.tasks.batch import BatchInfer
-from lib.tasks.defaults import set_defaults
-from lib.tasks.dicomweb import DicomWebStudies, open_archive
-from lib.tasks.disagreement import SupportDisagreement
-from lib.tasks.edit import ProxyPromptEdit
-from lib.tasks.errors import in_task_process, refuse, starting
-from lib.tasks.folder import StudyFolder
-from lib.tasks.idle import BackgroundScoring, Idle
-from lib.tasks.infer import DISCLAIMER, ProxyPromptInfer
-from lib.tasks.models import Models
-from lib.tasks.quality import SupportQuality
-from lib.tasks.safety import SafeSessions, check_id, guard, image_path
-from lib.tasks.strategy import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
-from lib.tasks.submit import take_in
-from lib.tasks.train import ProxyPromptTrain
-from lib.training.adapters import AdapterError, AdapterStore
-from lib.training.finetune_config import FinetuneConfig
-from lib.viewer.serve import install_viewer
+sys.path.insert(0, str(Path(__file__).resolve().parent / "lib"))  # the app is whole without an installed package
+
+from proxyprompt import __version__
+from proxyprompt.activelearning.disagreement import SupportDisagreement
+from proxyprompt.activelearning.idle import BackgroundScoring, Idle
+from proxyprompt.activelearning.quality import SupportQuality
+from proxyprompt.activelearning.strategies import Chosen, FirstUnlabelled, MostDisagreement, RandomUnlabelled
+from proxyprompt.datastores.dicomweb import DicomWebStudies, open_archive
+from proxyprompt.datastores.folder import StudyFolder
+from proxyprompt.datastores.notes import DISAGREEMENT, QUALITY
+from proxyprompt.errors import in_task_process, refuse, starting
+from proxyprompt.foundation import CheckpointError, build_foundation, weights_identity
+from proxyprompt.infers.batch import BatchInfer
+from proxyprompt.infers.models import Models
+from proxyprompt.infers.proxyprompt import DISCLAIMER, ProxyPromptInfer
+from proxyprompt.infers.proxyprompt_edit import ProxyPromptEdit
+from proxyprompt.io.cache import ContentCache
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.intensity import IntensitySettings
+from proxyprompt.io.labels import StructureRegistry, parse_labels
+from proxyprompt.predictor.adapters import AdapterError, AdapterStore
+from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
+from proxyprompt.requests.defaults import set_defaults
+from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
+from proxyprompt.server.install import install
+from proxyprompt.session.journal import Journal
+from proxyprompt.session.proposals import Proposals
+from proxyprompt.session.recorder import Recorder
+from proxyprompt.session.submit import take_in
+from proxyprompt.settings import Settings, SettingsError
+from proxyprompt.supports.descriptors import DescriptorIndex
+from proxyprompt.supports.support import SupportLibrary
+from proxyprompt.trainers.proxyprompt import ProxyPromptTrain
+from proxyprompt.training.finetune_config import FinetuneConfig
+from proxyprompt.viewer.serve import install_viewer
 
 logger = logging.getLogger(__name__)
 

@@ -4,20 +4,16 @@ Each drawn study is a patient of its own, named as the sample: ``us_*`` single-f
 multi-frame ones, ``rgb_*`` fundus photographs, ``mr_*`` volumes.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from dicom_files import MR, US, US_FRAMES, dicom, place
 from pydicom.uid import generate_uid
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dicom_files import MR, US, US_FRAMES, dicom, place
-
-from lib.studies.dicom_seg_writer import write_seg
-from lib.studies.samples.store import FAMILIES
+from proxyprompt.datasets.samples.store import FAMILIES
+from proxyprompt.io.dicom_seg_writer import write_seg
 
 FUNDUS = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"

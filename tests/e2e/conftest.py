@@ -1,22 +1,17 @@
 """An archive with studies of all kinds, and the server on it, for all tests of this folder that ask for them."""
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import orthanc
 import pytest
 import requests
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import orthanc
 from archive_studies import ArchiveStudy, files_of, make_archive_studies
 from test_server import Server
 
-from lib.benchmark.server import running_server
+from proxyprompt.benchmark.server import running_server
 
 LABELS_SECONDS = 300
 

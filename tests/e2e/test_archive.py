@@ -9,8 +9,8 @@ import requests
 from archive_studies import LABELLED
 from requests_toolbelt import MultipartEncoder
 
-from lib.studies.dicom_seg_writer import write_seg
-from lib.studies.study import read_study
+from proxyprompt.io.dicom_seg_writer import write_seg
+from proxyprompt.io.study import read_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -8,7 +8,7 @@ from realm import PASSWORD, new_key, running_realm
 from squares import write_squares
 from tiny_atto import weights
 
-from lib.benchmark.server import running_server
+from proxyprompt.benchmark.server import running_server
 
 pytestmark = pytest.mark.e2e
 

@@ -1,22 +1,17 @@
 """MONAI Label's own Python client runs the whole loop on a local folder."""
 
 import json
-import sys
-from pathlib import Path
 
+import client_example
 import numpy as np
 import pytest
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 from PIL import Image
-
-from lib.benchmark.server import running_server
-from lib.studies.samples import make_samples
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import client_example
 from tiny_atto import write_tiny_atto
+
+from proxyprompt.benchmark.server import running_server
+from proxyprompt.datasets.samples import make_samples
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -12,8 +12,8 @@ import pydicom
 import pytest
 import viewer_page
 
-from lib.studies.dicom_seg import segment_names
-from lib.studies.study import read_study
+from proxyprompt.io.dicom_seg import segment_names
+from proxyprompt.io.study import read_study
 
 pytestmark = [
     pytest.mark.browser,

@@ -6,9 +6,7 @@ Whatever comes, the answer is a sentence and never 500, and the server shows its
 import io
 import json
 import shutil
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,14 +15,11 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-
-from lib.benchmark.server import running_server
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from labelled_folders import write_pictures
+from PIL import Image
 from tiny_atto import weights
+
+from proxyprompt.benchmark.server import running_server
 
 pytestmark = pytest.mark.e2e
 

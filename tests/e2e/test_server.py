@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +14,10 @@ import pytest
 import requests
 from PIL import Image
 from requests_toolbelt import MultipartDecoder
-
-from lib.benchmark.server import running_server
-from lib.studies.samples import make_samples
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tiny_atto import weights
+
+from proxyprompt.benchmark.server import running_server
+from proxyprompt.datasets.samples import make_samples
 
 pytestmark = pytest.mark.e2e
 

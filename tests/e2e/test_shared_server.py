@@ -13,8 +13,8 @@ from PIL import Image
 from squares import write_squares
 from tiny_atto import weights
 
-from lib.benchmark.load import run_load
-from lib.benchmark.server import running_server
+from proxyprompt.benchmark.load import run_load
+from proxyprompt.benchmark.server import running_server
 
 pytestmark = pytest.mark.e2e
 CLIMB, ROOTED, UP = "../../escaped", "/etc/passwd", ".."

@@ -1,21 +1,16 @@
 """The loop of a radiologist on a real server with a tiny model: label, train, be killed, go on, serve, roll back."""
 
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
-
-from lib.benchmark.server import running_server
-from lib.evaluation.client import Client, ServerError
-from lib.evaluation.training_loop import TrainingLoop, plan_of
-from lib.studies.collections import read_collection
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from labelled_folders import SONOGRAM_NAMES, write_sonograms
 from tiny_atto import write_tiny_atto
+
+from proxyprompt.benchmark.server import running_server
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.client import Client, ServerError
+from proxyprompt.evaluation.training_loop import TrainingLoop, plan_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 

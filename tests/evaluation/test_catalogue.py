@@ -5,16 +5,16 @@ import torch
 from labelled_folders import write_pictures
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.catalogue import METHODS, MethodOptions, build_methods
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.record import Record
-from lib.evaluation.run import LeakError, Plan, evaluate
-from lib.foundation import weights_identity
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
-from lib.training.adapters import AdapterHeader, AdapterStore
-from lib.training.groups import GroupSplit
-from lib.training.trainable import kept_state
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.catalogue import METHODS, MethodOptions, build_methods
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.record import Record
+from proxyprompt.evaluation.run import LeakError, Plan, evaluate
+from proxyprompt.foundation import weights_identity
+from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
+from proxyprompt.predictor.segmenter import build_segmenter
+from proxyprompt.training.groups import GroupSplit
+from proxyprompt.training.trainable import kept_state
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from labelled_folders import write_pictures, write_volumes
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes, interleave
-from lib.studies.collections import read_collection
-from lib.studies.errors import StudyError
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes, interleave
+from proxyprompt.io.errors import StudyError
 
 
 @pytest.fixture(scope="module")

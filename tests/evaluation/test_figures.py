@@ -5,8 +5,8 @@ from matplotlib import pyplot as plt
 from measured_units import UNITS, score, unit
 from PIL import Image
 
-from lib.evaluation.figures import plot
-from lib.evaluation.summary import rows
+from proxyprompt.evaluation.figures import plot
+from proxyprompt.evaluation.summary import rows
 
 
 def test_a_panel_for_each_structure_and_one_for_the_curves(tmp_path, monkeypatch):

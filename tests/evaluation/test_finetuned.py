@@ -5,13 +5,13 @@ import pytest
 from labelled_folders import write_pictures
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.catalogue import MethodOptions, build_methods
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.finetuned import FineTuned
-from lib.evaluation.methods import ProxyPrompt
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
-from lib.training.finetune_config import FinetuneConfig
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.catalogue import MethodOptions, build_methods
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.finetuned import FineTuned
+from proxyprompt.evaluation.methods import ProxyPrompt
+from proxyprompt.predictor.segmenter import build_segmenter
+from proxyprompt.training.finetune_config import FinetuneConfig
 
 SHORT = FinetuneConfig(
     trainable="all", learning_rate=1e-3, warmup=2, members=3, steps_per_epoch=40, max_epochs=1, augment=False

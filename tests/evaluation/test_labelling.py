@@ -1,23 +1,18 @@
 """Simulated readers: what they label, how they are compared, and the script that goes on after an interruption."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-from PIL import Image
-
-from lib.evaluation.labelling import Plan, Run, Simulation, compare
-from lib.foundation import build_foundation
-from lib.segmenter import build_segmenter
-from lib.studies.cache import ContentCache
-from lib.studies.collections import read_collection
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import simulate_active_learning
 from labelled_folders import SONOGRAM_NAMES, write_sonograms
+from PIL import Image
 from tiny_atto import write_tiny_atto
+
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.labelling import Plan, Run, Simulation, compare
+from proxyprompt.foundation import build_foundation
+from proxyprompt.io.cache import ContentCache
+from proxyprompt.predictor.segmenter import build_segmenter
 
 CASES = 10
 

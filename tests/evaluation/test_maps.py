@@ -9,9 +9,9 @@ from labelled_folders import write_pictures
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.report.maps import Shown, draw_maps, look
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.report.maps import Shown, draw_maps, look
+from proxyprompt.predictor.segmenter import build_segmenter
 
 
 @pytest.fixture(scope="module")

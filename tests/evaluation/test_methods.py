@@ -6,12 +6,12 @@ import torch
 from labelled_folders import write_pictures, write_volumes
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
-from lib.segmenter import Segmenter, build_segmenter
-from lib.studies.cache import ContentCache
-from lib.studies.collections import read_collection
-from lib.training.baselines import copy_support_mask, nearest_feature, prototype
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.baselines import copy_support_mask, nearest_feature, prototype
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
+from proxyprompt.io.cache import ContentCache
+from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
 
 
 @pytest.fixture(scope="module")

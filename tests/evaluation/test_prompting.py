@@ -6,12 +6,12 @@ import torch
 from labelled_folders import write_pictures, write_volumes
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.prompting import TOLD, Memory, PerSam, Told
-from lib.foundation import build_foundation
-from lib.foundation.base import MemoryBank, Prompts
-from lib.studies.collections import read_collection
-from lib.training.metrics import overlap
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.prompting import TOLD, Memory, PerSam, Told
+from proxyprompt.foundation import build_foundation
+from proxyprompt.foundation.base import MemoryBank, Prompts
+from proxyprompt.metrics.segmentation import overlap
 
 
 class Recorder:
@@ -63,7 +63,7 @@ def test_a_click_lies_in_the_structure_and_a_box_around_it(foundation, episode):
 
 
 def test_everything_takes_the_mask_that_fits_best(foundation, episode, monkeypatch):
-    monkeypatch.setattr("lib.evaluation.prompting.EVERYTHING_SIDE", 4)
+    monkeypatch.setattr("proxyprompt.evaluation.prompting.EVERYTHING_SIDE", 4)
     supports, slices, truth = episode
     told = Told("everything", TOLD["everything"], foundation)
     masks = told.learn(supports, seed=0).segment(slices, truth)

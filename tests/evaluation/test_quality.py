@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from labelled_folders import write_pictures
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.methods import Copy, Learned, Method
-from lib.evaluation.quality import degrade, with_inverted_masks, with_masks_of
-from lib.studies.collections import read_collection
-from lib.training.metrics import overlap
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.methods import Copy, Learned, Method
+from proxyprompt.evaluation.quality import degrade, with_inverted_masks, with_masks_of
+from proxyprompt.metrics.segmentation import overlap
 
 
 class Keeper(Method):

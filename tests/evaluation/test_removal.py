@@ -8,11 +8,11 @@ import torch
 from labelled_folders import write_pictures
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.methods import ProxyPrompt
-from lib.evaluation.removal import REMOVALS, Removal
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.methods import ProxyPrompt
+from proxyprompt.evaluation.removal import REMOVALS, Removal
+from proxyprompt.predictor.segmenter import build_segmenter
 
 
 @pytest.fixture(scope="module")

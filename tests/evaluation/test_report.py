@@ -8,12 +8,12 @@ import pytest
 from measured_units import unit
 from PIL import Image
 
-from lib.evaluation.record import RecordError
-from lib.evaluation.report.document import write_results
-from lib.evaluation.report.drawings import likeness
-from lib.evaluation.report.findings import findings
-from lib.evaluation.report.sheets import Sheet, difference, merged
-from lib.evaluation.summary import summarise
+from proxyprompt.evaluation.record import RecordError
+from proxyprompt.evaluation.report.document import write_results
+from proxyprompt.evaluation.report.drawings import likeness
+from proxyprompt.evaluation.report.findings import findings
+from proxyprompt.evaluation.report.sheets import Sheet, difference, merged
+from proxyprompt.evaluation.summary import summarise
 
 
 def units(gain=0.0, *, seeds=6):

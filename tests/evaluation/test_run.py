@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from labelled_folders import write_pictures, write_volumes
 
-from lib.evaluation.episodes import EpisodeConfig
-from lib.evaluation.methods import Copy, Learned, Method
-from lib.evaluation.record import Record, RecordError
-from lib.evaluation.run import LeakError, Plan, evaluate
-from lib.studies.collections import read_collection
-from lib.studies.errors import StudyError
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig
+from proxyprompt.evaluation.methods import Copy, Learned, Method
+from proxyprompt.evaluation.record import Record, RecordError
+from proxyprompt.evaluation.run import LeakError, Plan, evaluate
+from proxyprompt.io.errors import StudyError
 
 
 class Spy(Method):

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from lib.evaluation.scoring import TOLERANCE, image_difference, score
+from proxyprompt.evaluation.scoring import TOLERANCE, image_difference, score
 
 
 def box(z, rows, columns, shape=(8, 30, 32)):

@@ -6,8 +6,8 @@ import io
 import pytest
 from measured_units import UNITS, score, unit
 
-from lib.evaluation.summary import gains, mean_gains, means, rows, summarise
-from lib.evaluation.tables import markdown, table_csv
+from proxyprompt.evaluation.summary import gains, mean_gains, means, rows, summarise
+from proxyprompt.evaluation.tables import markdown, table_csv
 
 
 def test_rows():

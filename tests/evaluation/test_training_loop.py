@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.evaluation.training_loop import Measured, plan_of
-from lib.studies.collections import Case, Collection
-from lib.studies.errors import StudyError
+from proxyprompt.datasets.collections import Case, Collection
+from proxyprompt.evaluation.training_loop import Measured, plan_of
+from proxyprompt.io.errors import StudyError
 
 
 def collection_of(sizes):

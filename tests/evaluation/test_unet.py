@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from labelled_folders import write_pictures
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.evaluation.unet import DynUNetFromScratch, UNetConfig, augmentation
-from lib.studies.collections import read_collection
-from lib.training.metrics import overlap
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.unet import DynUNetFromScratch, UNetConfig, augmentation
+from proxyprompt.metrics.segmentation import overlap
 
 TINY = UNetConfig(size=32, filters=(8, 16, 16), learning_rate=1e-2, window=10, minutes=1.0, most_steps=60)
 

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from lib.foundation.adapted import adapt, adapted_state
-from lib.foundation.atto import build_atto
-from lib.foundation.base import Prompts
-from lib.foundation.checkpoints import CheckpointError
-from lib.foundation.lora import add_lora, has_lora
-from lib.foundation.sam import Sam
+from proxyprompt.foundation.adapted import adapt, adapted_state
+from proxyprompt.foundation.atto import build_atto
+from proxyprompt.foundation.base import Prompts
+from proxyprompt.foundation.checkpoints import CheckpointError
+from proxyprompt.foundation.lora import add_lora, has_lora
+from proxyprompt.foundation.sam import Sam
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 import torch
 
-from lib.foundation import pretrained_trunk
-from lib.foundation.atto import AttoConfig, build_atto
-from lib.foundation.base import MemoryBank, Points, Prompts
-from lib.foundation.checkpoints import CheckpointError
-from lib.foundation.pretrained_trunk import PretrainedTrunk, weights_file
+from proxyprompt.foundation import pretrained_trunk
+from proxyprompt.foundation.atto import AttoConfig, build_atto
+from proxyprompt.foundation.base import MemoryBank, Points, Prompts
+from proxyprompt.foundation.checkpoints import CheckpointError
+from proxyprompt.foundation.pretrained_trunk import PretrainedTrunk, weights_file
 
 SMALL = {"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}
 

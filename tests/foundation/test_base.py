@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.foundation.base import Features, Foundation, Geometry, Points, Prompts
+from proxyprompt.foundation.base import Features, Foundation, Geometry, Points, Prompts
 
 
 def test_prompts_say_how_many_images_and_objects():

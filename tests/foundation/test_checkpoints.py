@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lib.foundation import FOUNDATIONS, atto_file, build_foundation, write_random_checkpoint
-from lib.foundation import checkpoints as module
-from lib.foundation.checkpoints import (
+from proxyprompt.foundation import build_foundation, embedded_file, foundation_names, write_random_checkpoint
+from proxyprompt.foundation import checkpoints as module
+from proxyprompt.foundation.checkpoints import (
     CHECKPOINTS,
     Checkpoint,
     CheckpointError,
@@ -28,16 +28,15 @@ from lib.foundation.checkpoints import (
 
 
 def test_table_is_complete_and_consistent():
-    assert set(FOUNDATIONS) == {"atto", *CHECKPOINTS} and len(CHECKPOINTS) == 8
+    assert set(foundation_names()) == {"atto", *CHECKPOINTS} and len(CHECKPOINTS) == 9
     for name, entry in CHECKPOINTS.items():
         assert entry.name == name and entry.url.startswith("https://") and entry.url.endswith(f"/{entry.file}")
-        assert entry.bytes > 1e8 and entry.licence
-        if entry.sha256 is None:
-            assert re.fullmatch("[0-9a-f]{32}", entry.md5)
-        else:
-            assert re.fullmatch("[0-9a-f]{64}", entry.sha256)
+        assert (entry.bytes is None or entry.bytes > 1e8) and entry.licence
+        assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
+        assert entry.md5 is None or re.fullmatch("[0-9a-f]{32}", entry.md5)
+    assert [name for name, entry in CHECKPOINTS.items() if entry.sha256 is None] == ["medsam2", "medsam_vit_b"]
     assert len({entry.sha256 for entry in CHECKPOINTS.values()}) == 8
-    with pytest.raises(ValueError, match=r"'sam_vit_q'; known: sam_vit_b, .*sam2.1_hiera_large"):
+    with pytest.raises(ValueError, match=r"'sam_vit_q'; known: .*sam_vit_b, .*sam2.1_hiera_large"):
         checkpoint("sam_vit_q")
 
 
@@ -54,7 +53,7 @@ def register(monkeypatch, weights):
     """Puts the small file into the real table."""
 
     def call(**changes):
-        known = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "md5": None, "family": "sam"}
+        known = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "md5": None}
         entry = Checkpoint(
             name="tiny", file=weights.name, url="", bytes=weights.stat().st_size, licence="CC0", **(known | changes)
         )
@@ -124,10 +123,10 @@ def test_code_in_a_file_does_not_run(register, weights, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("family, content", [("sam", {"model": {}}), ("sam", [1]), ("sam2", {"a": torch.zeros(1)})])
-def test_another_layout_is_refused(register, weights, family, content):
+@pytest.mark.parametrize("key, content", [(None, {"model": {}}), (None, [1]), ("model", {"a": torch.zeros(1)})])
+def test_another_layout_is_refused(register, weights, key, content):
     torch.save(content, weights)
-    register(family=family)
+    register(key=key)
     with pytest.raises(CheckpointError, match="the official layout"):
         load_checkpoint("tiny", weights.parent)
 
@@ -224,15 +223,15 @@ def test_safetensors_errors(tmp_path):
 
 def test_atto_is_the_newest_by_number(tmp_path):
     with pytest.raises(CheckpointError, match="no atto-N"):
-        atto_file("atto", tmp_path)
+        embedded_file("atto", tmp_path)
     for name in ("atto-2", "atto-10", "atto-x"):
         (tmp_path / f"{name}.safetensors").touch()
-    assert atto_file("atto", tmp_path).stem == "atto-10"
-    assert atto_file("atto-2", tmp_path).stem == "atto-2"
+    assert embedded_file("atto", tmp_path).stem == "atto-10"
+    assert embedded_file("atto-2", tmp_path).stem == "atto-2"
 
 
 def test_atto_is_built_from_its_file_at_any_size(tmp_path):
-    from lib.foundation.atto import build_atto
+    from proxyprompt.foundation.atto import build_atto
 
     config = {"trunk": "tf_efficientnet_lite0", "dim": 32, "blocks": 1, "memory_layers": 1}
     made = build_atto(config, image_size=128)
@@ -256,7 +255,7 @@ def test_atto_without_its_shape_is_refused(tmp_path):
 
 def test_unknown_names_and_sizes(tmp_path):
     for name in ("sam_vit_x", "attoo", "atto-x", ""):
-        with pytest.raises(ValueError, match=r"valid: atto, sam_vit_b, .*sam2.1_hiera_large"):
+        with pytest.raises(ValueError, match=r"valid: atto, medsam2, sam_vit_b, .*sam2.1_hiera_large"):
             build_foundation(name, weights_dir=tmp_path)
     with pytest.raises(ValueError, match=r"1024 pixels only.*not at 512"):
         build_foundation("sam_vit_b", image_size=512, weights_dir=tmp_path)
@@ -280,7 +279,9 @@ def test_random_weights_in_the_official_layout_load(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(CHECKPOINTS) - {"sam_vit_b", "medsam_vit_b", "sam2.1_hiera_tiny"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(CHECKPOINTS) - {"sam_vit_b", "medsam_vit_b", "medsam2", "sam2.1_hiera_tiny"})
+)
 def test_every_official_layout_loads(name, tmp_path):
     path = write_random_checkpoint(name, tmp_path)
     assert abs(path.stat().st_size / CHECKPOINTS[name].bytes - 1) < 0.01

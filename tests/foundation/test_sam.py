@@ -5,8 +5,8 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from lib.foundation.base import Features, FrameMemory, MemoryBank, Points, Prompts
-from lib.foundation.sam import MedSam, Sam, build_sam_model
+from proxyprompt.foundation.base import Features, FrameMemory, MemoryBank, Points, Prompts
+from proxyprompt.foundation.sam import MedSam, Sam, build_sam_model
 
 DIM, GRID, SIZE = 32, 64, 1024
 

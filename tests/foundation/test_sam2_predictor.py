@@ -6,8 +6,8 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from tiny_sam2 import build_tiny_sam2
 
-from lib.foundation.base import MemoryBank, Points, Prompts
-from lib.foundation.sam2 import Sam2, build_sam2_model
+from proxyprompt.foundation.base import MemoryBank, Points, Prompts
+from proxyprompt.foundation.sam2 import Sam2, build_sam2_model
 
 PROMPTS = {
     "point": ([[120, 80]], [1], None),
@@ -103,7 +103,7 @@ def test_with_a_proxy_the_single_mask_is_kept(photo):
 def test_hiera_tiny_equals_predictor(photo, image_size):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_sam2_model("sam2.1_hiera_tiny", image_size)
+        model = build_sam2_model(image_size=image_size)
     foundation = Sam2(name="sam2.1_hiera_tiny", model=model, image_size=image_size).eval()
     predictor = predictor_for(foundation, photo)
     if image_size == 1024:

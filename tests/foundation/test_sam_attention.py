@@ -7,9 +7,9 @@ import torch
 from segment_anything.modeling.image_encoder import Attention
 from tiny_sam import build_tiny_sam
 
-from lib.foundation import sam_attention
-from lib.foundation.sam import Sam
-from lib.foundation.sam_attention import RowsOfAttention, attend_by_rows
+from proxyprompt.foundation import sam_attention
+from proxyprompt.foundation.sam import Sam
+from proxyprompt.foundation.sam_attention import RowsOfAttention, attend_by_rows
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_tasks import write_task
 
-from lib.pretraining.config import PoolConfig, PretrainConfig
-from lib.pretraining.pool import GroupPool, build_maker
+from proxyprompt.pretraining.config import PoolConfig, PretrainConfig
+from proxyprompt.pretraining.pool import GroupPool, build_maker
 
 SIZE = 64
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lib.pretraining.episode import Probes, begin, draw_supports, generate, prompted
-from lib.pretraining.trainer import Model, decode_proxy, next_ones, request_share
-from lib.training.losses import grid_loss
+from proxyprompt.pretraining.episode import Probes, begin, draw_supports, generate, prompted
+from proxyprompt.pretraining.trainer import Model, decode_proxy, next_ones, request_share
+from proxyprompt.training.losses import grid_loss
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lib.pretraining.augmentation import augment_group, zoom
-from lib.pretraining.pool import LEAST_PIXELS, GroupPool, build_maker, choose_members, kind_of
-from lib.pretraining.pseudo_structures import LEAST, MOST, pseudo_structure
-from lib.pretraining.tasks import read_task
+from proxyprompt.pretraining.augmentation import augment_group, zoom
+from proxyprompt.pretraining.pool import LEAST_PIXELS, GroupPool, build_maker, choose_members, kind_of
+from proxyprompt.pretraining.pseudo_structures import LEAST, MOST, pseudo_structure
+from proxyprompt.pretraining.tasks import read_task
 
 SIZE = 64
 

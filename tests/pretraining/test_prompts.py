@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.pretraining.prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, sloppy
+from proxyprompt.pretraining.prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, sloppy
 
 
 def test_clicks_lie_where_they_say():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_tasks import write_task
 
-from lib.pretraining.tasks import PretrainingDataError, read_task, read_tasks, split_tasks, task_folders
+from proxyprompt.pretraining.tasks import PretrainingDataError, read_task, read_tasks, split_tasks, task_folders
 
 
 def test_a_task_is_stretched_and_knows_its_groups(tasks):

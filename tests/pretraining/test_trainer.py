@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lib.foundation.checkpoints import CheckpointError
-from lib.pretraining.held_back import held_back_groups
-from lib.pretraining.pool import build_maker
-from lib.pretraining.running import RunningMeans
-from lib.pretraining.trainer import Pretrainer
-from lib.segmenter import build_segmenter
+from proxyprompt.foundation.checkpoints import CheckpointError
+from proxyprompt.predictor.segmenter import build_segmenter
+from proxyprompt.pretraining.held_back import held_back_groups
+from proxyprompt.pretraining.pool import build_maker
+from proxyprompt.pretraining.running import RunningMeans
+from proxyprompt.pretraining.trainer import Pretrainer
 
 
 def quiet(step, figures):

@@ -8,7 +8,7 @@ import benchmark
 import pytest
 import torch
 
-from lib.benchmark.measure import Row, compare, peak_bytes
+from proxyprompt.benchmark.measure import Row, compare, peak_bytes
 
 
 @pytest.fixture(scope="module")

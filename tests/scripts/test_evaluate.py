@@ -9,7 +9,7 @@ from labelled_folders import write_pictures, write_volumes
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
-from lib.evaluation.catalogue import METHODS
+from proxyprompt.evaluation.catalogue import METHODS
 
 
 @pytest.fixture(scope="module")

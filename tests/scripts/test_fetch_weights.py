@@ -12,7 +12,7 @@ from pathlib import Path
 import fetch_weights
 import pytest
 
-from lib.foundation.checkpoints import CHECKPOINTS, Checkpoint, sidecar, verify_checkpoint
+from proxyprompt.foundation.checkpoints import CHECKPOINTS, Checkpoint, sidecar, verify_checkpoint
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 
@@ -81,7 +81,12 @@ def url(server):
 def entry(monkeypatch):
     """A small entry in the real table."""
     made = Checkpoint(
-        "tiny", "tiny.pth", "http://127.0.0.1:9/", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), "CC0", "sam"
+        "tiny",
+        "tiny.pth",
+        "http://127.0.0.1:9/",
+        "CC0",
+        bytes=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
     )
     monkeypatch.setitem(CHECKPOINTS, "tiny", made)
     return made
@@ -204,7 +209,7 @@ def test_a_file_of_the_users_own_is_left_alone(fetch, url, tmp_path):
 
 def test_without_a_published_sha256_the_md5_counts_and_the_sha256_is_recorded(monkeypatch, tmp_path, capsys, url):
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-    entry = Checkpoint("med", "med.pth", "", len(CONTENT), None, "CC0", "medsam", md5)
+    entry = Checkpoint("med", "med.pth", "", "CC0", bytes=len(CONTENT), md5=md5)
     monkeypatch.setitem(CHECKPOINTS, "med", entry)
     arguments = ["med", "--dir", str(tmp_path), "--url"]
     assert fetch_weights.main([*arguments, url("lies")]) == 1
@@ -212,6 +217,18 @@ def test_without_a_published_sha256_the_md5_counts_and_the_sha256_is_recorded(mo
     assert fetch_weights.main([*arguments, url("good")]) == 0
     record = json.loads(sidecar(tmp_path / "med.pth").read_text())
     assert record["first_use"] == hashlib.sha256(CONTENT).hexdigest() == verify_checkpoint(entry, tmp_path / "med.pth")
+
+
+def test_of_unknown_length_it_is_taken_from_a_file_only(monkeypatch, tmp_path, capsys, url):
+    monkeypatch.setitem(CHECKPOINTS, "new", Checkpoint("new", "new.pt", "https://example.org/new.pt", "CC0"))
+    arguments = ["new", "--dir", str(tmp_path / "model")]
+    assert fetch_weights.main([*arguments, "--url", url("good")]) == 1
+    assert "by hand from https://example.org/new.pt, then: fetch_weights.py new --from FILE" in capsys.readouterr().err
+    (tmp_path / "downloaded").write_bytes(CONTENT)
+    assert fetch_weights.main([*arguments, "--from", str(tmp_path / "downloaded")]) == 0
+    assert "no hash of it is known here" in capsys.readouterr().out
+    record = json.loads(sidecar(tmp_path / "model" / "new.pt").read_text())
+    assert record["first_use"] == hashlib.sha256(CONTENT).hexdigest()
 
 
 def test_list_and_wrong_names(entry, tmp_path, capsys):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.studies.samples import FAMILIES, truth_folder
-from lib.training.metrics import overlap
+from proxyprompt.datasets.samples import FAMILIES, truth_folder
+from proxyprompt.metrics.segmentation import overlap
 
 LABELLED = {name for family in FAMILIES for name in family.ids()[: family.labelled]}
 ALL = {name for family in FAMILIES for name in family.ids()}

@@ -4,7 +4,7 @@ import prepare_data
 import pytest
 from distributed_sets import write_stare
 
-from lib.studies.collections import read_collection
+from proxyprompt.datasets.collections import read_collection
 
 
 def test_a_set_is_prepared(tmp_path, capsys):

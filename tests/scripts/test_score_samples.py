@@ -12,13 +12,13 @@ import torch
 from requests_toolbelt import MultipartEncoder
 from torch.nn import functional as F
 
-from lib.foundation.base import Features, Foundation, Geometry
-from lib.studies.errors import StudyError
-from lib.studies.samples import truth_folder
-from lib.studies.samples.folder import SampleFolder
-from lib.training.baselines import copy_support_mask
-from lib.training.metrics import overlap
-from lib.training.sample_scores import Answer, score_study, summarise
+from proxyprompt.datasets.samples import truth_folder
+from proxyprompt.datasets.samples.folder import SampleFolder
+from proxyprompt.evaluation.baselines import copy_support_mask
+from proxyprompt.evaluation.sample_scores import Answer, score_study, summarise
+from proxyprompt.foundation.base import Features, Foundation, Geometry
+from proxyprompt.io.errors import StudyError
+from proxyprompt.metrics.segmentation import overlap
 
 REGISTRY = {"lesion": 11, "disc": 12, "head": 13, "symphysis": 14, "organ": 15, "nodule": 16}
 

@@ -12,11 +12,11 @@ from labelled_folders import write_volumes
 from PIL import Image
 from tiny_training import SIDE, make_bench
 
-from lib.evaluation.episodes import EpisodeConfig, Episodes
-from lib.foundation import weights_identity
-from lib.segmenter import build_segmenter
-from lib.studies.collections import read_collection
-from lib.training.adapters import AdapterStore
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.foundation import weights_identity
+from proxyprompt.predictor.adapters import AdapterStore
+from proxyprompt.predictor.segmenter import build_segmenter
 
 QUICK = ["--epochs", "1", "--steps", "2", "--members", "3", "--no-augmentation", "--image-size", str(SIDE)]
 

@@ -7,9 +7,9 @@ import requests
 from fastapi import FastAPI
 from loopback import serving
 
-from lib.server.answers import install_answers
-from lib.studies.errors import StudyError, StudyExists
-from lib.tasks.errors import refuse
+from proxyprompt.errors import refuse
+from proxyprompt.io.errors import StudyError, StudyExists
+from proxyprompt.server.answers import install_answers
 
 ERRORS = {
     "refused": (refuse("bad \ud800 input"), 400),

@@ -11,7 +11,7 @@ from jwt import InvalidTokenError
 from monailabel.config import settings
 from realm import new_key, running_realm
 
-from lib.server.auth import user_of
+from proxyprompt.server.auth import user_of
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 from PIL import Image
 
-from lib.server.background import check_request
-from lib.tasks.folder import StudyFolder
-from lib.tasks.safety import guard
+from proxyprompt.datastores.folder import StudyFolder
+from proxyprompt.requests.safety import guard
+from proxyprompt.server.background import check_request
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from loopback import serving
 from monailabel.config import settings
 
-from lib.server.gate import Gate, climbs, is_this_machine, route_of, started_without_host
+from proxyprompt.server.gate import Gate, climbs, is_this_machine, route_of, started_without_host
 
 
 @pytest.mark.parametrize(

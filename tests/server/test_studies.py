@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from loopback import serving
 from PIL import Image
 
-from lib.server.answers import install_answers
-from lib.server.install import include_first
-from lib.server.studies import study_router
-from lib.tasks.defaults import IMAGE_PATTERNS
-from lib.tasks.folder import StudyFolder
-from lib.tasks.safety import guard
+from proxyprompt.datastores.folder import StudyFolder
+from proxyprompt.requests.defaults import IMAGE_PATTERNS
+from proxyprompt.requests.safety import guard
+from proxyprompt.server.answers import install_answers
+from proxyprompt.server.install import include_first
+from proxyprompt.server.studies import study_router
 
 
 def drawn(value, kind="PNG"):

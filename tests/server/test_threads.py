@@ -12,7 +12,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, U
 from fastapi.responses import StreamingResponse
 from loopback import serving
 
-from lib.server.threads import RequestThreads
+from proxyprompt.server.threads import RequestThreads
 
 BUSY = 0.3
 

@@ -7,10 +7,10 @@ from fastapi import FastAPI
 from loopback import serving
 from versions import NAME, write_version
 
-from lib.server.answers import install_answers
-from lib.server.install import include_first
-from lib.server.uploads import upload_router
-from lib.training.adapters import AdapterStore
+from proxyprompt.predictor.adapters import AdapterStore
+from proxyprompt.server.answers import install_answers
+from proxyprompt.server.install import include_first
+from proxyprompt.server.uploads import upload_router
 
 
 @pytest.fixture

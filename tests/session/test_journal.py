@@ -3,7 +3,7 @@
 import multiprocessing
 import threading
 
-from lib.session.journal import LABEL, PROPOSAL, Journal
+from proxyprompt.session.journal import LABEL, PROPOSAL, Journal
 
 LINES, LONG = 50, "x" * 10_000
 

@@ -10,7 +10,7 @@ from PIL import Image
 from squares import write_squares
 from tiny_atto import write_tiny_atto
 
-from lib.session.report import session_rows
+from proxyprompt.session.report import session_rows
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from PIL import Image
 
-from lib.session.plot import draw
-from lib.session.report import IDLE_MINUTES, session_rows, write_csv
+from proxyprompt.session.plot import draw
+from proxyprompt.session.report import IDLE_MINUTES, session_rows, write_csv
 
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from lib.training.attention import trainable_attention
+from proxyprompt.training.attention import trainable_attention
 
 
 def test_it_computes_the_same_and_leaves_the_settings_as_they_were():

@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.training.augmentation import augment
+from proxyprompt.training.augmentation import augment
 
 
 def test_image_and_mask_move_together():

@@ -9,12 +9,12 @@ from labelled_folders import write_pictures, write_volumes
 from monailabel.datastore.local import LocalDatastore
 from PIL import Image
 
-from lib.studies.cache import ContentCache
-from lib.studies.collections import read_collection
-from lib.studies.errors import StudyError
-from lib.studies.labels import StructureRegistry
-from lib.studies.library import Catalogue
-from lib.training.cases import Cases, read_slices
+from proxyprompt.datasets.collections import read_collection
+from proxyprompt.io.cache import ContentCache
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.labels import StructureRegistry
+from proxyprompt.supports.library import Catalogue
+from proxyprompt.training.cases import Cases, read_slices
 
 STRUCTURES = {"ring": (1, 2), "core": (2,)}
 

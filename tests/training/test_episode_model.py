@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_training import make_bench
 
-from lib.foundation.base import Features
-from lib.training.cases import read_slices
-from lib.training.episode_model import EpisodeModel
-from lib.training.episodes import EpisodeSource
+from proxyprompt.foundation.base import Features
+from proxyprompt.training.cases import read_slices
+from proxyprompt.training.episode_model import EpisodeModel
+from proxyprompt.training.episodes import EpisodeSource
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.foundation.atto import build_atto
-from lib.studies.cache import content_key
-from lib.training.cases import Case, LabelledSlice
-from lib.training.episodes import EpisodeSource
-from lib.training.errors import TrainingError
+from proxyprompt.foundation.atto import build_atto
+from proxyprompt.io.cache import content_key
+from proxyprompt.training.cases import Case, LabelledSlice
+from proxyprompt.training.episodes import EpisodeSource
+from proxyprompt.training.errors import TrainingError
 
 SIDE = 64
 
@@ -130,8 +130,8 @@ def test_what_cannot_be_trained_is_said():
 def test_padding_is_known(foundation):
     from tiny_sam import build_tiny_sam
 
-    from lib.foundation.sam import Sam
-    from lib.training.episodes import prepare
+    from proxyprompt.foundation.sam import Sam
+    from proxyprompt.training.episodes import prepare
 
     sam = Sam(name="tiny", model=build_tiny_sam())
     picture = prepare(torch.rand(3, 40, 80), torch.ones(1, 40, 80), sam, key=("a", 0, 0))

@@ -13,12 +13,12 @@ from filelock import FileLock
 from tiny_atto import write_tiny_atto
 from tiny_training import QUICK, SIDE, Bench, make_bench
 
-from lib.files import TEMPORARY
-from lib.segmenter import available_versions, build_segmenter
-from lib.training.errors import TrainingError, TrainingStopped
-from lib.training.finetune import finetune
-from lib.training.groups import GroupSplit
-from lib.training.run import CHECKPOINT
+from proxyprompt.io.files import TEMPORARY
+from proxyprompt.predictor.segmenter import available_versions, build_segmenter
+from proxyprompt.training.errors import TrainingError, TrainingStopped
+from proxyprompt.training.finetune import finetune
+from proxyprompt.training.groups import GroupSplit
+from proxyprompt.training.run import CHECKPOINT
 
 
 @pytest.fixture

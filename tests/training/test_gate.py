@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lib.training.gate import judge
+from proxyprompt.training.gate import judge
 
 
 def scores(**by_structure):

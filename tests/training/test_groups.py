@@ -2,8 +2,8 @@
 
 import pytest
 
-from lib.training.errors import TrainingError
-from lib.training.groups import FILE, GroupSplit
+from proxyprompt.training.errors import TrainingError
+from proxyprompt.training.groups import FILE, GroupSplit
 
 
 def test_decisions_stay_when_groups_are_added(tmp_path):

@@ -2,8 +2,8 @@
 
 import torch
 
-from lib.foundation.base import Decoded
-from lib.training.losses import EPSILON, segmentation_loss, soft_dice
+from proxyprompt.foundation.base import Decoded
+from proxyprompt.training.losses import EPSILON, segmentation_loss, soft_dice
 
 
 def decoded_of(logits, presence=None):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_training import QUICK, make_bench
 
-from lib.foundation.lora import has_lora
-from lib.training.adapters import AdapterHeader
-from lib.training.errors import TrainingError
-from lib.training.trainable import (
+from proxyprompt.foundation.lora import has_lora
+from proxyprompt.predictor.adapters import AdapterHeader
+from proxyprompt.training.errors import TrainingError
+from proxyprompt.training.trainable import (
     encoder_is_frozen,
     kept_state,
     load_trainable,

@@ -8,10 +8,10 @@ from tiny_training import STRUCTURES, make_bench
 from torch import nn
 from torch.nn import functional as F
 
-from lib.foundation.base import Decoded, Features
-from lib.training.cases import read_slices
-from lib.training.episode_model import EpisodeModel
-from lib.training.validation import Validation, choose_supports, mean_scores
+from proxyprompt.foundation.base import Decoded, Features
+from proxyprompt.training.cases import read_slices
+from proxyprompt.training.episode_model import EpisodeModel
+from proxyprompt.training.validation import Validation, choose_supports, mean_scores
 
 NAMES = list(STRUCTURES)
 

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from lib.viewer.bundle import SCRIPTS, ViewerError, prepare_viewer
-from lib.viewer.patches import PATCHES, SHA256, Patch
-from lib.viewer.serve import STOCK
+from proxyprompt.viewer.bundle import SCRIPTS, ViewerError, prepare_viewer
+from proxyprompt.viewer.patches import PATCHES, SHA256, Patch
+from proxyprompt.viewer.serve import STOCK
 
 ONE = Patch("a.js", "a reason", "old()", "new()")
 

@@ -7,8 +7,8 @@ import pytest
 from fastapi import Response
 from monailabel.endpoints import ohif, proxy
 
-from lib.viewer import serve
-from lib.viewer.bundle import ViewerError
+from proxyprompt.viewer import serve
+from proxyprompt.viewer.bundle import ViewerError
 
 
 @pytest.fixture

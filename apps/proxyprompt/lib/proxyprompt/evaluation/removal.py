@@ -1,0 +1,97 @@
+"""The shipped model with parts taken away at inference: what the part that a figure is claimed for brings to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxyprompt.foundation.base import Features, Points, Prompts
+from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
+from proxyprompt.supports.selection import Selection
+
+from .episodes import Slices
+from .methods import Learned, Method, weights_of
+
+
+def proxy_alone(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
+    """P and nothing else: no slice-position prior, no choice among slices."""
+    return Prompts(proxy=segmenter.generator(features.embedding, support).tokens)
+
+
+def without_selection(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
+    """P of the mean context: the selective map says nothing of where."""
+    context = mean_context(features.embedding, support)
+    return Prompts(proxy=segmenter.generator.colorize(features.embedding, context))
+
+
+def without_proxy(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
+    """No P, and so nothing of the generator: what the foundation draws unasked."""
+    shape = (len(features.embedding), support.valid.shape[1], 1)
+    device = features.embedding.device
+    nothing = Points(torch.zeros(*shape, 2, device=device), torch.full(shape, -1, dtype=torch.int32, device=device))
+    return Prompts(points=nothing)
+
+
+REMOVALS: dict[str, Callable[[Segmenter, Features, SupportEncoding], Prompts]] = {
+    "proxyprompt:p-only": proxy_alone,
+    "proxyprompt:without-selection": without_selection,
+    "proxyprompt:without-p": without_proxy,
+}
+"""Name of a method -> what the foundation is prompted with."""
+
+
+class Removal(Method):
+    """One of :data:`REMOVALS`, slice by slice, gated by the object score as served masks are.
+
+    Args:
+        name: of the removal.
+        segmenter: the whole model.
+    """
+
+    def __init__(self, name: str, segmenter: Segmenter) -> None:
+        self.name, self._segmenter, self._prompts = name, segmenter, REMOVALS[name]
+        self.settings = {**weights_of(segmenter), "removal": name}
+
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        """Encode the supports once.
+
+        Args:
+            supports: K slices and their masks of one structure.
+            seed: not heeded.
+
+        Returns:
+            What segments targets.
+        """
+        support = self._encode(supports)
+
+        @torch.inference_mode()
+        def predict(slices: Slices) -> np.ndarray:
+            foundation = self._segmenter.foundation
+            masks = np.zeros((len(slices), *slices.slice_shape), bool)
+            for row in range(len(slices)):
+                images, geometry = foundation.preprocess(self._tensor(slices.images([row])))
+                features = self._segmenter.encode(images)
+                decoded = foundation.decode(features, self._prompts(self._segmenter, features, support))
+                drawn = foundation.postprocess(decoded.mask_logits, geometry)[0, 0] > 0
+                masks[row] = (drawn & (decoded.presence_logit[0, 0] > 0)).cpu().numpy()
+            return masks
+
+        return Learned(predict)
+
+    @torch.inference_mode()
+    def _encode(self, supports: Selection) -> SupportEncoding:
+        foundation, features, contexts = self._segmenter.foundation, [], []
+        for image, mask in zip(supports.images, supports.masks, strict=True):
+            prepared, geometry = foundation.preprocess(self._tensor(image[None]))
+            laid = foundation.preprocess_masks(self._tensor(mask[None]), geometry)
+            features.append(self._segmenter.encode(prepared))
+            contexts.append(self._segmenter.encode_pair(prepared, laid))
+        valid = self._tensor(supports.valid)
+        return self._segmenter.encode_support(Features.join(features), torch.cat(contexts), valid)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(next(self._segmenter.parameters()).device)

@@ -1,0 +1,236 @@
+"""The infer task ``proxyprompt``: labelled studies of the datastore segment another one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from proxyprompt.errors import as_monailabel
+from proxyprompt.foundation import CheckpointError
+from proxyprompt.io.cache import ContentCache
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.labels import merge
+from proxyprompt.io.study import Study, read_study
+from proxyprompt.predictor.latency import Latencies
+from proxyprompt.predictor.pipeline import Masks, Pipeline
+from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.requests.options import Choices, Options, drop_downs, parse_options
+from proxyprompt.requests.safety import check_id
+from proxyprompt.session.proposals import Proposal, Proposals
+from proxyprompt.supports.selection import Selection
+from proxyprompt.supports.support import SupportLibrary
+
+from .models import Models
+
+logger = logging.getLogger(__name__)
+
+DISCLAIMER = "Research use only, not a medical device."
+
+
+class ProxyPromptInfer(InferTask):
+    """In-context segmentation. Holds nothing of a request: any number of threads may call it at once."""
+
+    kind = InferType.SEGMENTATION
+    purpose = "Segments a study as labelled studies show it."
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        library: SupportLibrary,
+        cache: ContentCache,
+        proposals: Proposals,
+        supports: int = 4,
+        everywhere: bool = False,
+    ) -> None:
+        super().__init__(
+            type=self.kind,
+            labels=None,
+            dimension=3,
+            description=f"{self.purpose} {DISCLAIMER}",
+        )
+        self._models, self._library, self._cache, self._supports = models, library, cache, supports
+        self._proposals, self._everywhere = proposals, everywhere
+
+    def _options(self, request: Mapping[str, Any], *, agreement: bool = True) -> Options:
+        if request.get("label_tag") is not None:
+            check_id(request["label_tag"], "label tag")
+        return parse_options(
+            request,
+            adapters=self._models.versions(),
+            count=self._supports,
+            agreement=agreement,
+            everywhere=self._everywhere,
+        )
+
+    def is_valid(self) -> bool:
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry;
+        ``names`` what people call the labelled studies, where an id says nothing."""
+        return {
+            **super().info(),
+            "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()},
+            "names": self._library.names(),
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
+        viewer that cannot connect cannot be told what is wrong with them."""
+        try:
+            adapters = self._models.versions()
+        except CheckpointError as error:
+            logger.error("no adapter version can be offered: %s", error)
+            adapters = []
+        return drop_downs(
+            Choices(
+                supports=self._library.ids(),
+                structures=self._library.structures(),
+                adapters=adapters,
+                count=self._supports,
+            )
+        )
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segment one study.
+
+        request["image"]: the id of an image of the datastore, or a Path to a file that the server itself took in.
+        Returns the path of a label file on the study's own grid, which belongs to the caller, and the answer's JSON.
+        Raises MONAILabelException, always with a message for the user.
+        """
+        latencies = Latencies()
+        with as_monailabel("segmentation", StudyError):
+            options = self._options(request)
+            segmenter = self._models.get(options.adapter)
+            image = request["image"]
+            with latencies.of("read"):
+                study = self._read(image)
+            with latencies.of("support"):
+                selection = self._choose(study, image, options, options.structures)
+            pipeline = Pipeline(segmenter, self._cache, latencies)
+            masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
+            with latencies.of("write"):
+                registry = self._library.catalogue.registry
+                labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
+                path = self._write(study, labels, options)
+            answer = self._answer(segmenter, study, [(selection, masks)], labels)
+            self._propose(image, study, labels, answer)
+            answer["latencies"] = latencies.report()
+            logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
+            return str(path), answer
+
+    def _choose(self, study: Study, image: str | Path, options: Options, structures: Sequence[str] | None) -> Selection:
+        return self._library.choose(
+            study,
+            "" if isinstance(image, Path) else image,
+            structures,
+            support=options.support if isinstance(options.support, str) else list(options.support),
+            count=options.count,
+        )
+
+    def _propose(self, image: str | Path, study: Study, labels: np.ndarray, answer: Mapping[str, Any]) -> None:
+        """Kept until a label comes in, to tell what was changed of it."""
+        if isinstance(image, Path):
+            return
+        made_by = {
+            "supports": list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            "adapter": answer["adapter"],
+            "weights_sha256": answer["weights_sha256"],
+        }
+        self._proposals.keep(image, Proposal(labels, answer["label_names"], made_by, study.content_hash))
+
+    def _read(self, image: str | Path) -> Study:
+        if isinstance(image, Path):
+            return read_study(image, intensity=self._library.catalogue.intensity)
+        return self._library.open(image)
+
+    @staticmethod
+    def _write(study: Study, labels: np.ndarray, options: Options) -> Path:
+        extension = options.extension or (".png" if study.kind == "image" and _is_picture(study.path) else ".nii.gz")
+        handle, path = tempfile.mkstemp(suffix=extension, prefix="proxyprompt-")
+        os.close(handle)
+        try:
+            return study.write_label(labels, path)
+        except BaseException:
+            os.unlink(path)
+            raise
+
+    def _answer(
+        self,
+        segmenter: Segmenter,
+        study: Study,
+        parts: Sequence[tuple[Selection, Masks]],
+        labels: np.ndarray,
+        names: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """The JSON beside the label map. parts: what was segmented together, with the supports that it came from.
+        names: the structures that the label map holds; none for all."""
+        registry = self._library.catalogue.registry
+        structures, supports, skipped = {}, [], {}
+        for selection, masks in parts:
+            for n, name in enumerate(selection.structures):
+                if not names or name in names:
+                    structures[name] = self._found(registry.id_of(name), n, masks, labels)
+            report = selection.report()
+            supports += [used for used in report["supports"] if used not in supports]
+            skipped |= report["skipped"]
+        return {
+            "label_names": {name: found["id"] for name, found in structures.items()},
+            "structures": structures,
+            "supports": supports,
+            "skipped": skipped,
+            "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
+            **({"instances": study.instances} if study.instances else {}),
+            "foundation": segmenter.foundation.name,
+            "adapter": segmenter.version,
+            "weights_sha256": segmenter.weights_sha256,
+            "warnings": self._warnings(segmenter, study, [selection for selection, _ in parts], supports),
+            "disclaimer": DISCLAIMER,
+        }
+
+    @staticmethod
+    def _found(id: int, n: int, masks: Masks, labels: np.ndarray) -> dict[str, Any]:
+        """What is said of the n-th structure of ``masks``."""
+        agreement = masks.agreement[n]
+        return {
+            "id": id,
+            "presence_max": round(float(masks.presence[:, n].max()), 4),
+            "presence_mean": round(float(masks.presence[:, n].mean()), 4),
+            "slices": int(masks.present()[:, n].sum()),
+            "slices_searched": int(masks.searched()[:, n].sum()),
+            "voxels": int((labels == id).sum()),
+            "agreement": None if agreement is None else round(agreement, 4),
+        }
+
+    def _warnings(
+        self, segmenter: Segmenter, study: Study, selections: Sequence[Selection], supports: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        said = list(study.warnings)
+        if not segmenter.trained:
+            said.append("the proxy prompt generator is untrained: these masks mean nothing; train on labelled studies")
+        if any(s.same_group for selection in selections for s in selection.slices):
+            said.append(
+                "a support is of the same patient or case as the target: do not judge the method by this result"
+            )
+        labelled = self._library.catalogue.studies()
+        for name in dict.fromkeys(used["id"] for used in supports):
+            said += [f"support {name}: {text}" for text in (labelled[name].notes if name in labelled else ())]
+            if doubtful := self._library.doubtful(name):
+                said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
+        if indexing := max((selection.indexing for selection in selections), default=0):
+            said.append(f"{indexing} labelled studies were not indexed yet and could not be chosen")
+        skipped = {name: why for selection in selections for name, why in selection.skipped.items()}
+        said += [f"labelled study {name} cannot be used: {why}" for name, why in skipped.items()]
+        return said
+
+
+def _is_picture(path: Path) -> bool:
+    return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm")

@@ -1,0 +1,223 @@
+"""Any image file as slices for the model, and masks on those slices back on the file's own grid."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .errors import StudyError
+from .intensity import Bounds, IntensitySettings, normalise
+from .label_files import read_label_map, write_label_on
+from .label_map import LabelMap
+from .orientation import Cut, cut, upright
+from .padding import without_padding
+from .readers import Raster, read_raster
+
+__all__ = ["Study", "StudyError", "read_study"]
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = ("", "UNK", "NONE")  # what MONAI Label writes where a DICOM tag is missing
+# modalities whose pictures have no orientation in the patient, unless the file says otherwise
+FLAT_MODALITIES = frozenset({"US", "ES", "OP", "XC", "GM", "SM", "CR", "DX", "MG", "XA", "RF", "RGB"})
+
+
+def read_study(path: str | Path, *, intensity: IntensitySettings | None = None, modality: str | None = None) -> Study:
+    """Reads NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one series), PNG, JPEG, TIFF, BMP or PPM.
+
+    modality: what is known from elsewhere (a DICOM tag kept beside a converted file); it wins over the file's own.
+    StudyError, with the path, when the file cannot be used: see :class:`Study`.
+    """
+    return Study(read_raster(path), intensity=intensity or IntensitySettings(), modality=modality)
+
+
+class Study:
+    """One image as Z slices of (h, w), cut and turned as :mod:`proxyprompt.io.orientation` says.
+
+    Attributes: ``path``; ``kind``, "image" (one slice), "cine" (frames in time) or "volume"; ``modality``, upper case
+    ("RGB" for colour and "OT" for gray of which nothing is known); ``plane``, "axial", "coronal", "sagittal" or
+    "image"; ``slice_shape`` (h, w); ``pixel_spacing``, mm (row step, column step); ``slice_spacing``, mm;
+    ``warnings``, texts for the user; ``tags``, DICOM tags of the file.
+
+    StudyError for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one; values
+    that are not finite or are padding (:mod:`proxyprompt.io.padding`) are replaced by the smallest other one, and left
+    out of the statistics, with a warning.
+    """
+
+    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
+        self._raster = raster
+        self.path = raster.path
+        self.tags = dict(raster.tags)
+        known = (modality or "").strip().upper()
+        known = raster.modality if known in UNKNOWN else known
+        self._cut = _cut(raster, known)
+        self.plane = self._cut.plane
+        turned = self._cut.alignment.apply(raster.voxels)
+        z, *shape = turned.shape[:3]
+        self.slice_shape = (int(shape[0]), int(shape[1]))
+        if min(self.slice_shape) < 2:
+            raise StudyError(
+                f"{self.path}: its slices have {shape[0]} x {shape[1]} pixels (array {raster.array_shape}); "
+                "expected at least 2 x 2: give the whole image"
+            )
+        self.kind = "image" if z == 1 else ("cine" if raster.frames or self.plane == "image" else "volume")
+        self.slice_spacing, *pixels = (float(raster.grid.spacing[a]) for a in self._cut.alignment.axes)
+        self.pixel_spacing = tuple(pixels)
+        padded = without_padding(self.path, turned)
+        self._voxels, self.warnings = padded.voxels, padded.notes + raster.notes
+        values = self._voxels if padded.measured is None else self._voxels[padded.measured]
+        known_by = {"modality": known, "colour": raster.colour}
+        try:
+            self.bounds: Bounds = intensity.bounds(values, padding=padded.smallest, **known_by)
+        except StudyError as e:
+            raise StudyError(f"{self.path}: {e}") from None
+        if padded.about and (padded.notes or intensity.bounds(turned, **known_by) != self.bounds):
+            self.warnings = (padded.about, *self.warnings)  # a window of a CT does not mind what is far below it
+        for text in self.warnings:
+            logger.warning("%s: %s", self.path, text)
+        self.modality = known or ("RGB" if raster.colour else "OT")
+        self.intensity = intensity
+
+    def __len__(self) -> int:
+        return self._voxels.shape[0]
+
+    @property
+    def instances(self) -> tuple[tuple[str, int], ...]:
+        """Of DICOM: SOPInstanceUID and frame behind each slice of the file's own grid (see ``to_grid``)."""
+        return self._raster.instances
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({str(self.path)!r}, {self.kind}, {self.modality}, {self.plane}, {len(self)} x {self.slice_shape})"
+        )
+
+    @property
+    def spacing_known(self) -> bool:
+        """Whether ``slice_spacing`` and ``pixel_spacing`` can be millimetres: a volume whose file places its voxels.
+
+        Axes of unit steps from the origin are what converters write that know nothing.
+        """
+        return self.kind == "volume" and not np.array_equal(np.abs(self._raster.grid.affine), np.eye(4))
+
+    @property
+    def length(self) -> float | None:
+        """From the first slice of a volume to the last, in mm; None where nobody knows."""
+        return self.slice_spacing * (len(self) - 1) if self.spacing_known else None
+
+    def image(self, index: int) -> np.ndarray:
+        """(3, h, w) float32 in [0, 1] of one slice; gray is repeated in the three channels."""
+        return self.images([index])[0]
+
+    def images(self, indices: Iterable[int]) -> np.ndarray:
+        """(n, 3, h, w) float32 in [0, 1]; StudyError for a slice that does not exist."""
+        indices = [self._index(i) for i in indices]
+        values = normalise(self._voxels[indices], self.bounds)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if values.ndim == 4 else _three(values)
+
+    def slice_hash(self, index: int) -> str:
+        """sha256 of what the model sees of this slice: the same anatomy and window give the same hash, whatever the
+        file's kind, order of voxels and name."""
+        return self._slice_hashes[self._index(index)]
+
+    @cached_property
+    def _slice_hashes(self) -> tuple[str, ...]:
+        """Of all: whoever asks for one comes to need :attr:`content_hash` too."""
+        hashes = []
+        for voxels in self._voxels:
+            values = np.ascontiguousarray(normalise(voxels, self.bounds))
+            digest = hashlib.sha256(repr((self.plane, values.shape)).encode())
+            digest.update(values)
+            hashes.append(digest.hexdigest())
+        return tuple(hashes)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """sha256 over all slices, as :meth:`slice_hash` sees them."""
+        digest = hashlib.sha256(b"study")
+        for each in self._slice_hashes:
+            digest.update(bytes.fromhex(each))
+        return digest.hexdigest()
+
+    def read_label(self, path: str | Path) -> np.ndarray:
+        """(Z, h, w) uint8: a label file's values on this study's slices.
+
+        The label must cover the same voxels (size, spacing, origin, axes; it may hold them in another order); a 2-D
+        picture is compared by size only. A DICOM SEG and a NRRD may leave slices out. StudyError
+        otherwise, naming both grids.
+        """
+        return self.read_label_map(path).values
+
+    def read_label_map(self, path: str | Path) -> LabelMap:
+        """The same with the names that the file itself gives its values, and what there is to say about it."""
+        found = read_label_map(self._raster, Path(path))
+        return replace(found, values=np.ascontiguousarray(self._cut.alignment.apply(found.values)))
+
+    def locate(self, voxel: Sequence[float]) -> tuple[int, int, int]:
+        """(slice, row, column) of a voxel (x, y, z) of the file, the inverse of :meth:`to_grid`.
+
+        x runs along the file's fastest axis (a picture's columns), as in ITK, nibabel, 3D Slicer and OHIF; z may be
+        left out where there is one slice. Fractions are rounded. StudyError outside the image.
+        """
+        size = self._raster.grid.size
+        given = list(voxel) + [0] * (3 - len(voxel)) if size[2] == 1 else list(voxel)
+        if len(given) != 3 or not np.isfinite(given).all():
+            raise StudyError(f"point {list(voxel)}: expected voxel coordinates (x, y, z) in an image of size {size}")
+        index = [int(np.floor(v + 0.5)) for v in given]
+        if any(not 0 <= i < n for i, n in zip(index, size, strict=True)):
+            raise StudyError(f"point {list(voxel)} is outside the image, whose size (x, y, z) is {size}")
+        return self._cut.alignment.locate(index, size)
+
+    def to_grid(self, labels: np.ndarray) -> np.ndarray:
+        """labels: (Z, h, w) integers 0 to 255 or bool -> uint8 in the file's own array order, without colour.
+
+        nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and DICOM;
+        (rows, columns) for a picture.
+        """
+        voxels = self._to_file(labels)
+        array = voxels.transpose() if self._raster.transposed else voxels
+        return np.ascontiguousarray(array.reshape(self._raster.array_shape))
+
+    def write_label(self, labels: np.ndarray, path: str | Path, *, compress: bool = False) -> Path:
+        """Writes (Z, h, w) labels on the file's own grid: same size, spacing, origin and axes, for every suffix.
+
+        By suffix: .nii.gz, .nii, .nrrd, .mha; for a single slice also .png, .tif and .bmp. compress: for .nrrd and
+        .mha (viewers take the raw ones). Written beside, then renamed. StudyError for other suffixes.
+        """
+        return write_label_on(self._raster, self._to_file(labels), Path(path), compress=compress)
+
+    def _to_file(self, labels: np.ndarray) -> np.ndarray:
+        """(Z, h, w) -> (ni, nj, nk) uint8."""
+        labels = np.asarray(labels)
+        expected = (len(self), *self.slice_shape)
+        if labels.shape != expected:
+            raise StudyError(f"labels have shape {labels.shape}, the study {self.path} has slices of shape {expected}")
+        if labels.dtype.kind not in "bui" or (labels.size and (labels.min() < 0 or labels.max() > 255)):
+            raise StudyError(f"labels of type {labels.dtype} must be whole numbers from 0 to 255")
+        return self._cut.alignment.undo(labels.astype(np.uint8))
+
+    def _index(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise StudyError(f"{self.path}: has no slice {index}; expected 0 to {len(self) - 1}")
+        return int(index)
+
+
+def _cut(raster: Raster, modality: str | None) -> Cut:
+    """Files converted from ultrasound or photographs keep their modality but have no orientation: identity axes."""
+    identity = np.allclose(raster.grid.direction, np.eye(3)) and not raster.grid.affine[:3, 3].any()
+    flat = raster.flat or (modality in FLAT_MODALITIES and identity)
+    if flat and not np.allclose(np.abs(raster.grid.direction), np.eye(3)):
+        flat = False  # colour with real axes: turned as any other image
+    if flat:
+        return upright(Cut("image", cut(raster.grid, frames=True).alignment), raster.orientation)
+    return cut(raster.grid, frames=raster.frames)
+
+
+def _three(gray: np.ndarray) -> np.ndarray:
+    """(n, h, w) -> (n, 3, h, w)."""
+    return np.repeat(gray[:, None], 3, axis=1)

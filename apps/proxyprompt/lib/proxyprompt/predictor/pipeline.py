@@ -1,0 +1,313 @@
+"""From a target and its supports to masks on the target's slices. Knows no server and no files.
+
+Everything that is computed from pixels and weights goes through the content cache: the features of a slice (a target
+today is a support tomorrow), the context of each support image with each mask, the memory of a whole support set, and
+what the decoder said of each target. Another structure or another support then costs only the decoding, a click only
+that of the clicked slice, and the same request again nothing.
+
+Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxyprompt.foundation.base import Features, Points
+from proxyprompt.io.cache import ContentCache, content_key
+from proxyprompt.io.study import Study
+from proxyprompt.metrics.segmentation import overlap
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.supports.selection import Selection
+from proxyprompt.supports.slice_positions import likely
+
+from .latency import Latencies
+from .segmenter import Segmenter
+
+PRESENT = 0.5
+"""A structure is drawn on a slice when the probability that it is there reaches this."""
+PLACED = 0.5
+"""And when the place of the slice in its volume is at least so good, compared with the best one."""
+_WORK = 32 * 32
+"""Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
+_GPU_FACTOR = 64
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the model says of every slice.
+
+    logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. placed: (Z, N), from
+    0 to 1, what labelled volumes say of the place of the slice. agreement: N, None where fewer than two supports hold
+    the structure.
+    """
+
+    logits: np.ndarray
+    presence: np.ndarray
+    placed: np.ndarray
+    agreement: tuple[float | None, ...]
+
+    def searched(self) -> np.ndarray:
+        """(Z, N) bool, whether the slice lies where the structure can be."""
+        return self.placed >= PLACED
+
+    def present(self) -> np.ndarray:
+        """(Z, N) bool, whether the structure is drawn on the slice."""
+        return (self.presence >= PRESENT) & self.searched()
+
+    def gated(self, structure: int) -> np.ndarray:
+        """(Z, h, w) logits of one structure, minus infinity on every slice where it is absent."""
+        return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
+
+
+class Alone(NamedTuple):
+    """One support's own word on one structure, on n slices: masks (n, s, s) bool, gated; presence (n,), the model's."""
+
+    structure: int
+    masks: np.ndarray
+    presence: np.ndarray
+
+
+class Pipeline:
+    """One request's way through one segmenter."""
+
+    def __init__(self, segmenter: Segmenter, cache: ContentCache, latencies: Latencies) -> None:
+        self._segmenter, self._cache, self._latencies = segmenter, cache, latencies
+        self._foundation = segmenter.foundation
+        self._device = next(segmenter.parameters()).device
+
+    @torch.inference_mode()
+    def run(
+        self,
+        study: Study,
+        selection: Selection,
+        *,
+        indices: Sequence[int] | None = None,
+        agreement: bool = True,
+        everywhere: bool = False,
+    ) -> Masks:
+        """Segment ``study`` as the supports show: every slice, or those of ``indices``; nothing where there is no
+        support. everywhere: also where labelled volumes do not show the structure. Raises what the parts raise;
+        StudyError for input."""
+        structures = len(selection.structures)
+        indices = list(range(len(study)) if indices is None else indices)
+        logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
+        if not len(selection):
+            nowhere = np.zeros((len(indices), structures), np.float32)
+            return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
+        remembered = self.memory_key(selection)
+        memory = self.prepare(selection, remembered)
+        key = self._key("decoded", study.content_hash, remembered, indices)
+        entry = self._cache.get(key)
+        if entry is None:
+            made = self._decode(study, indices, memory)
+            entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
+        with self._latencies.of("decode"):
+            geometry = self._foundation.geometry(study.slice_shape)
+            for z, small in enumerate(entry.tensors["logits"]):
+                logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
+        presence = entry.tensors["presence"].numpy()
+        where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
+        masks = Masks(logits, presence, where, (None,) * structures)
+        if not agreement:
+            return masks
+        shown = indices[most_shown(masks)]
+        return replace(masks, agreement=self._agreement(study, selection, shown))
+
+    @torch.inference_mode()
+    def click(self, study: Study, selection: Selection, index: int, structure: int, points: Points) -> np.ndarray:
+        """One structure on one slice, prompted by its supports and by ``points``; without supports by these alone.
+
+        points: coords (1, 1, P, 2) as (x, y) in pixels of the slice. Returns (h, w) float16 logits, not gated.
+        """
+        remembered = self.memory_key(selection)
+        memory = self.prepare(selection, remembered).only(structure) if len(selection) else None
+        target = self._target(study, [index])
+
+        def compute() -> dict[str, Tensor]:
+            coords = self._foundation.to_input(points.coords.to(self._device), geometry)
+            decoded = self._segmenter.segment(target, memory, Points(coords, points.labels.to(self._device)))
+            return {"logits": decoded.mask_logits[0]}
+
+        with self._latencies.of("click"):
+            geometry = self._foundation.geometry(study.slice_shape)
+            said = (study.slice_hash(index), structure, points.coords, points.labels)
+            key = self._key("clicked", remembered, *said)
+            entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
+            logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
+            return logits[0, 0].half().cpu().numpy()
+
+    def _decode(self, study: Study, indices: Sequence[int], memory: SupportEncoding) -> dict[str, Tensor]:
+        """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
+        logits, presence = [], []
+        step = self._slices_at_once(memory.values.shape[1])
+        for start in range(0, len(indices), step):
+            target = self._target(study, indices[start : start + step])
+            with self._latencies.of("decode"):
+                decoded = self._segmenter.segment(target, memory)
+                logits.append(decoded.mask_logits.half().cpu())
+                presence.append(decoded.presence_logit.float().sigmoid().cpu())
+        return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+
+    # encoding
+
+    @torch.inference_mode()
+    def prepare(self, selection: Selection, key: str | None = None) -> SupportEncoding:
+        """All that depends on the supports only, from the cache or into it. key: :meth:`memory_key`, where it is known
+        already."""
+        return self._encode_support(selection, key or self.memory_key(selection), lambda: self._supports(selection))
+
+    def _slices_at_once(self, objects: int) -> int:
+        work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
+        return max(1, work // (self._foundation.grid**2 * objects))
+
+    def _key(self, kind: str, *parts: object) -> str:
+        return content_key(kind, self._segmenter.weights_sha256, *parts)
+
+    def _target(self, study: Study, indices: Sequence[int]) -> Features:
+        """Features of some slices of the target; those that the cache does not hold are encoded together."""
+        keys = [self._key("features", study.slice_hash(i)) for i in indices]
+        with self._latencies.of("encode"):
+            entries = [self._cache.get(key) for key in keys]
+            missing = [n for n, entry in enumerate(entries) if entry is None]
+            if missing:
+                made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
+                for row, n in enumerate(missing):
+                    entries[n] = self._cache.put(keys[n], made[row : row + 1].to_tensors(), tags={study.content_hash})
+            return Features.join([Features.from_tensors(entry.tensors) for entry in entries], self._device)
+
+    def _encode(self, images: Tensor) -> Features:
+        """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
+        prepared, geometry = self._foundation.preprocess(images.to(self._device))
+        features = self._segmenter.encode(prepared)
+        return replace(features, padding=self._foundation.padding(geometry, len(images), self._device))
+
+    def _supports(self, selection: Selection) -> tuple[Features, Tensor]:
+        """F_sup of the K support images, and V (K, N, D, H, W), zeros where a study does not declare the structure."""
+        features: list[Features] = []
+        contexts: list[Tensor] = []
+        for k, chosen in enumerate(selection.slices):
+            image = torch.from_numpy(selection.images[k])[None]
+            with self._latencies.of("encode"):
+                entry = self._cache.get_or_compute(
+                    self._key("features", chosen.image_key),
+                    chosen.tags,
+                    lambda image=image: self._encode(image).to_tensors(),
+                )
+                features.append(Features.from_tensors(entry.tensors))
+            with self._latencies.of("encode_support"):
+                contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
+        return Features.join(features, self._device), torch.stack(contexts).to(self._device)
+
+    def _context(self, image: Tensor, masks: np.ndarray, valid: np.ndarray, chosen) -> Tensor:
+        """V of one support image with each of its N masks: (N, D, H, W)."""
+        keys = self._context_keys(chosen.image_key, masks)
+        found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(valid)}
+        missing = [n for n, entry in found.items() if entry is None]
+        if missing:
+            prepared, _ = self._foundation.preprocess(image.to(self._device))
+            made = self._segmenter.encode_pair(prepared, self._lay(masks[missing]))[0]
+            for row, n in enumerate(missing):
+                found[n] = self._cache.put(keys[n], {"context": made[row]}, tags=chosen.tags)
+        known = {n: entry.tensors["context"] for n, entry in found.items()}
+        empty = torch.zeros_like(next(iter(known.values())))
+        return torch.stack([known.get(n, empty) for n in range(len(masks))])
+
+    def _lay(self, masks: np.ndarray) -> Tensor:
+        """(N, h, w) bool as the foundation takes them: (1, N, S, S)."""
+        laid = torch.from_numpy(masks)[None].to(self._device)
+        return self._foundation.preprocess_masks(laid, self._foundation.geometry(masks.shape[1:]))
+
+    def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
+        return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
+
+    def memory_key(self, selection: Selection) -> str:
+        keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
+        return self._key("support encoding", keys, selection.valid)
+
+    def _encode_support(
+        self, selection: Selection, key: str, supports: Callable[[], tuple[Features, Tensor]]
+    ) -> SupportEncoding:
+        """supports: F_sup and V (K, N, D, H, W), which are not asked for where the memory is known."""
+
+        def compute() -> dict[str, Tensor]:
+            features, contexts = supports()
+            with self._latencies.of("encode_support"):
+                valid = torch.from_numpy(selection.valid).to(self._device)
+                encoding = self._segmenter.encode_support(features, contexts, valid)
+            return dict(vars(encoding))
+
+        entry = self._cache.get_or_compute(key, selection.tags, compute)
+        return SupportEncoding(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
+
+    # agreement
+
+    @torch.inference_mode()
+    def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
+        """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
+        where = searched(study, selection, indices)
+        found = self._alone(study, selection, indices)
+        return [one._replace(masks=one.masks & where[:, one.structure, None, None]) for one in found]
+
+    def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:
+        held = selection.held()
+        compared = held & (held.sum(axis=0) > 1)
+        if not compared.any():
+            return
+        target = self._target(study, indices)
+        features, contexts = self._supports(selection)
+        for k in range(len(selection)):
+            shared = np.flatnonzero(compared[k]).tolist()
+            if not shared:
+                continue
+            single = selection.only(k, shared)
+            own = features[k : k + 1], contexts[k : k + 1, shared]
+            memory = self._encode_support(single, self.memory_key(single), lambda own=own: own)
+            with self._latencies.of("agreement"):
+                decoded = self._segmenter.segment(target, memory)
+                presence = decoded.presence_logit.sigmoid()
+                masks = (decoded.mask_logits > 0) & (presence >= PRESENT)[..., None, None]
+                for row, n in enumerate(shared):
+                    yield Alone(n, masks[:, row].cpu().numpy(), presence[:, row].float().cpu().numpy())
+
+    def _agreement(self, study: Study, selection: Selection, shown: int) -> tuple[float | None, ...]:
+        """How alike the supports, each alone, draw each structure: mean Dice over pairs, on the slice that shows most.
+
+        None for a structure that fewer than two supports hold.
+
+        One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
+        """
+        drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
+        for one in self._alone(study, selection, [shown]):
+            drawn[one.structure].append(one.masks)
+        return tuple(mean_dice(masks) for masks in drawn)
+
+
+def placed(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
+    """(len(indices), N), from 0 to 1: what the supports' volumes say of slices of a volume, 1 of anything else; see
+    :func:`proxyprompt.supports.slice_positions.likely`."""
+    extents = selection.extents.values() if study.kind == "volume" else ()
+    return likely(extents, len(selection.structures), len(study), indices, study.length)
+
+
+def searched(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
+    """(len(indices), N) bool, whether structures can be on these slices at all, by :func:`placed`."""
+    return placed(study, selection, indices) >= PLACED
+
+
+def most_shown(masks: Masks) -> int:
+    """The slice with the most pixels of all structures; where none is drawn, the one where most is likely present."""
+    area = [(masks.logits[z, masks.present()[z]] > 0).sum() for z in range(len(masks.logits))]
+    return int(np.argmax(area)) if any(area) else int(masks.presence.max(axis=1).argmax())
+
+
+def mean_dice(masks: Sequence[np.ndarray]) -> float | None:
+    """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
+    pairs = [overlap(one, other).dice for one, other in combinations(masks, 2)]
+    return float(np.mean(pairs)) if pairs else None

@@ -1,0 +1,187 @@
+"""Foundation and Proxy Prompt Generator as one model: encode a support set, segment by it.
+
+The arrows end here: what lies above (studies, training, tasks) knows a :class:`Segmenter`; what lies below knows
+nothing of files, servers or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from proxyprompt.foundation import (
+    FOUNDATION_PREFIX,
+    GENERATOR_PREFIX,
+    build_foundation,
+    embedded_file,
+    foundation_entry,
+    load_embedded,
+    part_of,
+)
+from proxyprompt.foundation.adapted import adapt
+from proxyprompt.foundation.base import Decoded, Features, Foundation, MemoryBank, Points, Prompts
+from proxyprompt.foundation.checkpoints import load_strictly
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.prompt_generator.generator import GeneratorConfig, ProxyPromptGenerator
+
+if TYPE_CHECKING:
+    from .adapters import AdapterStore
+
+logger = logging.getLogger(__name__)
+
+UNTRAINED = "untrained"
+_SEED = 20260101  # an untrained generator is the same one everywhere
+
+
+class Segmenter(nn.Module):
+    """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
+
+    version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
+    features, contexts and memories are bound to it. trained: False for a generator with random weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        foundation: Foundation,
+        generator: ProxyPromptGenerator,
+        version: str = UNTRAINED,
+        weights_sha256: str = "",
+        trained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.foundation, self.generator = foundation, generator
+        self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
+
+    def options(self) -> dict[str, object]:
+        """What the generator must be built with again."""
+        return self.generator.config.to_dict()
+
+    def encode(self, images: Tensor) -> Features:
+        """images: (B, 3, S, S), from ``foundation.preprocess``."""
+        return self.foundation.encode(images)
+
+    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
+        """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
+        return self.generator.encode_pair(images, masks)
+
+    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> SupportEncoding:
+        """One support set, as :meth:`segment` takes it.
+
+        Args:
+            features: of its K images.
+            contexts: (K, N, D, H, W), from :meth:`encode_pair`.
+            valid: (K, N) bool, which support declares which object.
+
+        Returns:
+            The encoding of N objects.
+
+        Raises:
+            ValueError: when an object is declared by no support.
+        """
+        padding = None if features.padding is None else features.padding[None]
+        return self.generator.encode_support(features.embedding[None], contexts[None], valid[None], padding=padding)
+
+    def segment(
+        self,
+        features: Features,
+        support: SupportEncoding | None,
+        points: Points | None = None,
+        *,
+        bank: MemoryBank | None = None,
+    ) -> Decoded:
+        """Select what the supports say of each position, colorize it, decode.
+
+        Args:
+            features: of B images.
+            support: of N objects; None where there is no support: then the foundation segments by the clicks alone.
+            points: clicks beside the proxy.
+            bank: earlier slices.
+
+        Returns:
+            The N objects in the B images.
+        """
+        if support is None:
+            return self.foundation.decode(features, Prompts(points=points), bank)
+        proxy = self.generator(features.embedding, support)
+        return self.foundation.decode(features, Prompts(proxy=proxy.tokens, points=points), bank)
+
+
+def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
+    """Versions that fit ``foundation``, the default first: published adapters (newest first), then what is shipped."""
+    own = embedded_file(foundation, weights_dir).stem if foundation_entry(foundation).embedded else UNTRAINED
+    return [*(adapters.versions() if adapters is not None else ()), own]
+
+
+def build_segmenter(
+    *,
+    foundation: str = "atto",
+    weights_dir: str | Path,
+    image_size: int | None = None,
+    adapter: str | None = None,
+    adapters: AdapterStore | None = None,
+    generator: Mapping[str, object] | None = None,
+    device: torch.device | str = "cpu",
+    verify: bool = True,
+    merge: bool = True,
+) -> Segmenter:
+    """A segmenter in eval mode, nothing of it trainable.
+
+    foundation: of :func:`proxyprompt.foundation.foundation_names`. image_size: None for what the weights were made for.
+    adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
+    generator: other options of GeneratorConfig; the foundation is then as shipped and its generator untrained. merge:
+    False leaves low-rank adapters in place, to train them on.
+
+    Raises ValueError for unknown names, CheckpointError for missing or unfit weights, AdapterError for a version that
+    is damaged or belongs to other weights.
+    """
+    versions = available_versions(foundation, weights_dir, adapters)
+    version = adapter or versions[0 if generator is None else -1]
+    stored = adapters is not None and version != versions[-1] and adapters.path(version).is_file()
+    if not stored and version != versions[-1]:
+        raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
+    if versions[-1] == UNTRAINED:
+        model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
+        options, state = GeneratorConfig(dim=model.dim, grid=model.grid).to_dict(), None
+    else:
+        model, state, config = load_embedded(versions[-1], image_size=image_size, weights_dir=weights_dir)
+        options = config["generator"]
+    sha256 = ""
+    if stored:
+        header, tensors = adapters.load(version)
+        adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
+        options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
+        if "peer" in options:
+            raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
+    if generator is not None:
+        if stored:
+            raise ValueError(
+                f"{version} has its own generator; another one starts from the foundation as it is shipped"
+            )
+        options, state, sha256 = {**options, **generator}, None, json.dumps(dict(generator), sort_keys=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        made = ProxyPromptGenerator(GeneratorConfig(**options))
+    if state is None:
+        logger.warning(
+            "the Proxy Prompt Generator of %s is untrained: masks mean nothing before fine-tuning on labelled studies",
+            foundation,
+        )
+    else:
+        load_strictly(made, state, source=version)
+    decides = f"{model.weights_sha256}|{version}|{sha256}|{model.image_size}|{_SEED}"
+    segmenter = Segmenter(
+        foundation=model,
+        generator=made,
+        version=version,
+        weights_sha256=hashlib.sha256(decides.encode()).hexdigest(),
+        trained=state is not None,
+    )
+    return segmenter.to(device).eval().requires_grad_(False)

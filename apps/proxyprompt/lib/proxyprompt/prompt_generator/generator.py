@@ -1,0 +1,176 @@
+"""The Proxy Prompt Generator (paper, section 3): support pairs and a target's features to a proxy prompt.
+
+Pure torch; knows no files and no server. Axes: ``B`` targets, ``E`` support sets (1, or B), ``K`` support pairs,
+``N`` objects, ``C`` channels of the foundation, ``D`` channels of the context encoder, ``S`` pixels, ``H = W = S/16``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .context_encoders import NONE, PAPER_SIZES, VIM, build_context_encoder
+from .contextual_colorization import ContextualColorization
+from .contextual_selection import BridgeUnit, SupportEncoding, mean_context, select_context
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
+
+    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder.
+
+    For ablations: context, the encoder of support pairs, see :mod:`proxyprompt.prompt_generator.context_encoders`;
+    selection: False takes the mean of all support positions in the place of the selective map; colorization: False
+    makes the prompt of the selected context alone, each token the mean of 4 x 4 positions. :data:`WITHOUT` names the
+    paper's.
+
+    d_state: of Vision Mamba. halvings, norm_first: see :class:`ContextualColorization`; 4 and False are the paper's.
+    """
+
+    dim: int = 256
+    grid: int = 64
+    patch: int = 16
+    width: int = 192
+    depth: int = 24
+    heads: int = 8
+    context: str = VIM
+    selection: bool = True
+    colorization: bool = True
+    d_state: int = 16
+    halvings: int = 4
+    norm_first: bool = False
+
+    def to_dict(self) -> dict[str, int | bool | str]:
+        return asdict(self)
+
+
+WITHOUT: Mapping[str, Mapping[str, object]] = {
+    "csm": {"context": NONE, "selection": False},
+    "ccm": {"colorization": False},
+}
+"""Part that is left out in an ablation -> options of :class:`GeneratorConfig`."""
+
+
+def ablation(without: Iterable[str] = (), context: str | None = None, *, full_size: bool = False) -> dict[str, object]:
+    """Options of :class:`GeneratorConfig`. without: keys of WITHOUT. context: another encoder of support pairs, of the
+    paper's size if ``full_size``.
+
+    ValueError for a part that does not exist, and for an encoder of the csm that is left out.
+    """
+    parts = list(without)
+    if unknown := sorted(set(parts) - set(WITHOUT)):
+        raise ValueError(f"unknown part {', '.join(unknown)}; expected some of {', '.join(WITHOUT)}")
+    if context and "csm" in parts:
+        raise ValueError(f"context encoder {context} is part of the csm that is left out; choose one of the two")
+    options = {name: value for part in parts for name, value in WITHOUT[part].items()}
+    if context:
+        options |= {"context": context, **(PAPER_SIZES.get(context, {}) if full_size else {})}
+    return options
+
+
+class ProxyPrompt(NamedTuple):
+    """What the foundation is prompted with.
+
+    Attributes:
+        tokens: (B, N, T, C), the paper's P; T is H*W/16 with four halvings.
+        context: (B, N, C, H, W), the selected context E_ctx that they are made of.
+    """
+
+    tokens: Tensor
+    context: Tensor
+
+
+class ProxyPromptGenerator(nn.Module):
+    """Contextual Selective Module and Contextual Colorization Module. ValueError for an unknown context encoder."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        encoder = build_context_encoder(
+            config.context,
+            width=config.width,
+            depth=config.depth,
+            patch=config.patch,
+            grid=config.grid,
+            d_state=config.d_state,
+        )
+        self.vision_mamba, self.context_width = encoder, encoder.width  # whichever it is: weights files call it so
+        self.bridge = BridgeUnit(dim=config.dim, context_dim=encoder.width)
+        self.colorization = None
+        if config.colorization:
+            self.colorization = ContextualColorization(
+                config.dim, heads=config.heads, halvings=config.halvings, norm_first=config.norm_first
+            )
+
+    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
+        """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
+        pairs, objects = masks.shape[:2]
+        repeated = images[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
+        return self.vision_mamba(repeated, masks.flatten(0, 1)).unflatten(0, (pairs, objects))
+
+    def encode_support(
+        self, features: Tensor, contexts: Tensor, valid: Tensor, *, padding: Tensor | None = None
+    ) -> SupportEncoding:
+        """Everything that depends only on the support: keys of the selective map, and A_agg (eqs. 4 and 5).
+
+        Args:
+            features: (E, K, C, H, W), F_sup.
+            contexts: (E, K, N, D, H, W), V, from :meth:`encode_pair`.
+            valid: (E, K, N) bool, which support declares which object.
+            padding: (E, K, H, W) bool, or None.
+
+        Returns:
+            The encoding of E support sets.
+
+        Raises:
+            ValueError: when a set declares some object in none of its supports.
+        """
+        sets, pairs, objects = valid.shape
+        expected = (sets, pairs, objects, self.context_width, *features.shape[-2:])
+        if contexts.shape != expected:
+            raise ValueError(f"contexts {tuple(contexts.shape)} do not fit features and valid: expected {expected}")
+        counts = valid[..., None, None].expand(-1, -1, -1, *features.shape[-2:])
+        if padding is not None:
+            counts = counts & ~padding[:, :, None]
+        missing = (~counts.flatten(3).any(-1).any(1)).nonzero().tolist()
+        if missing:
+            raise ValueError(f"no support declares (set, object) {missing}; every object needs at least one support")
+        values = self.bridge(features.flatten(0, 1), contexts.flatten(0, 1), counts.flatten(0, 1))
+        values = values.unflatten(0, (sets, pairs))  # (E, K, N, C, H, W)
+        return SupportEncoding(
+            keys=features.permute(0, 1, 3, 4, 2).flatten(1, 3),
+            values=values.permute(0, 2, 1, 4, 5, 3).flatten(2, 4),
+            valid=counts.transpose(1, 2).flatten(2),
+        )
+
+    def forward(self, target: Tensor, support: SupportEncoding) -> ProxyPrompt:
+        """Select what the supports say of each position (CSM), then colorize it (CCM).
+
+        Args:
+            target: (B, C, H, W), F_x, the foundation's embedding.
+            support: one set for all targets, or one for each.
+
+        Returns:
+            The proxy prompt.
+        """
+        context = self.select(target, support)
+        return ProxyPrompt(self.colorize(target, context), context)
+
+    def select(self, target: Tensor, support: SupportEncoding) -> Tensor:
+        """E_ctx (eqs. 6 and 7), (B, N, C, H, W), as :func:`select_context`; the rest of what :meth:`forward` says."""
+        if target.shape[1] != self.config.dim:
+            raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
+        return select_context(target, support) if self.config.selection else mean_context(target, support)
+
+    def colorize(self, target: Tensor, context: Tensor) -> Tensor:
+        """P (eqs. 8 to 11) of what :meth:`select` found: (B, N, T, C)."""
+        context = context.to(target.dtype)
+        if self.colorization is not None:
+            return self.colorization(target, context)
+        pooled = F.avg_pool2d(context.flatten(0, 1), 2 ** (self.config.halvings // 2))
+        return pooled.flatten(2).transpose(1, 2).unflatten(0, context.shape[:2])

@@ -1,0 +1,141 @@
+"""Form fields and bodies of requests that are JSON, but not what the handlers expect.
+
+MONAI Label's handlers read form fields with :func:`json.loads` and take whatever comes for an object, and files by
+whatever name they come. Here the same handlers get objects, or the request is refused with the form that is expected.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import BackgroundTasks, UploadFile
+from fastapi.responses import Response
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.endpoints import datastore, infer, logs, ohif, session, wsi_infer
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from proxyprompt.datastores.noted import check_json
+from proxyprompt.errors import refuse
+from proxyprompt.io.names import why_unusable
+from proxyprompt.viewer.serve import STOCK, page
+
+MOST_LINES = 100_000
+CHECK_SUMS = ("SHA256", "SHA512", "MD5")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object in a form field.
+
+    Args:
+        text: of the field.
+
+    Returns:
+        The object; an empty one for an empty field.
+
+    Raises:
+        MONAILabelException: bad input, when it is not JSON, or no object.
+    """
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"params is not valid JSON: {error}; send an object such as {{}}") from error
+    if not isinstance(value, dict):
+        raise refuse(f"params {value!r} is not a JSON object; send one such as {{}}")
+    check_json(value)
+    return value
+
+
+def file_name(file: UploadFile) -> str:
+    """The name of an uploaded file without the folders that some clients send with it.
+
+    Args:
+        file: of the request.
+
+    Returns:
+        A plain name.
+
+    Raises:
+        MONAILabelException: bad input, when it has none.
+    """
+    name = os.path.basename((file.filename or "").replace("\\", "/"))
+    if reason := why_unusable(name):
+        raise refuse(f"the file's name {name!r} {reason}; send the file with a plain name, such as case_01.nii.gz")
+    return name
+
+
+class _Objects:
+    """In the place of the module ``json``, for handlers that expect objects."""
+
+    JSONDecodeError, dumps = json.JSONDecodeError, staticmethod(json.dumps)
+    loads = staticmethod(json_object)
+
+
+def install_forms(app: MONAILabelApp) -> None:
+    """Put the checks in front of MONAI Label's handlers.
+
+    Args:
+        app: whose studies and sessions requests speak of.
+    """
+    for module in (datastore, infer, wsi_infer):
+        module.json = _Objects
+    run_inference, create_session = infer.run_inference, session.create_session
+    get_session, get_logs = session.get_session, logs.get_logs
+    download_image = datastore.download_image
+
+    def checked_inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: str = "{}",
+        file: UploadFile | None = None,
+        label: UploadFile | None = None,
+        output: infer.ResultType | None = None,
+    ) -> Any:
+        if file or label:
+            raise refuse(
+                "this app takes no file with a request for inference; upload it before (PUT /datastore/image, or "
+                "PUT /session/ for one that is not to be kept) and name it: ?image=ID or ?session_id=ID"
+            )
+        if not image and not session_id:
+            raise refuse("no image is named; name one that the datastore lists: ?image=ID, or ?session_id=ID")
+        if session_id and (app.sessions() is None or app.sessions().get_session(session_id) is None):
+            raise ImageNotFoundException(f"there is no session {session_id!r}; create one with PUT /session/")
+        if output == infer.ResultType.dicom_seg and not _converts(app):
+            raise refuse("output dicom_seg is not offered here; valid: image, json, all")
+        return run_inference(background_tasks, model, image, session_id, params, file, label, output)
+
+    def checked_download(image: str, check_only: bool = False, check_sum: str | None = None) -> Any:
+        algorithm, colon, _ = (check_sum or "").partition(":")
+        if colon and algorithm not in CHECK_SUMS:
+            raise refuse(f"check_sum {check_sum!r} is of no known kind; valid: {', '.join(CHECK_SUMS)}, then a colon")
+        return download_image(image, check_only=check_only, check_sum=check_sum)
+
+    def checked_create(background_tasks: BackgroundTasks, uncompress: bool, expiry: int, files: Sequence) -> Any:
+        names = [file_name(file) for file in files]
+        if len(set(names)) < len(names):
+            raise refuse("two files of the session have the same name; send each with its own")
+        return create_session(background_tasks, uncompress, expiry, files)
+
+    def checked_session(session_id: str, update_ts: bool = False, image: bool = False) -> Any:
+        known = app.sessions().get_session(session_id) if image and app.sessions() is not None else None
+        if known is not None and not os.path.isfile(known.image):
+            raise refuse(f"session {session_id!r} holds several files, which cannot be downloaded as one")
+        return get_session(session_id, update_ts, image)
+
+    def checked_logs(logger_file: str, lines: int, html: bool, text: bool, refresh: int) -> Response:
+        return get_logs(logger_file, min(lines or 0, MOST_LINES), html, text, refresh)
+
+    infer.run_inference, datastore.download_image = checked_inference, checked_download
+    session.create_session, session.get_session = checked_create, checked_session
+    logs.get_logs = checked_logs
+    ohif.get_ohif = lambda path: page(path, (STOCK,))
+
+
+def _converts(app: MONAILabelApp) -> bool:
+    """Whether results can be turned into DICOM SEG by MONAI Label: it wants a NIfTI copy beside the series."""
+    return isinstance(app.datastore(), DICOMWebDatastore) and app.datastore()._convert_to_nifti

@@ -1,0 +1,66 @@
+"""Everything that this app changes about the web server it runs in. MONAI Label's files stay as they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+
+from proxyprompt.predictor.adapters import AdapterStore
+from proxyprompt.session.journal import Journal
+
+from .answers import install_answers
+from .auth import install_auth
+from .background import install_checks
+from .forms import install_forms
+from .gate import Gate, started_without_host
+from .report import report_router
+from .studies import hide_replaced, study_router
+from .threads import INFERENCES, RequestThreads
+from .uploads import upload_router
+
+
+def install(
+    app: MONAILabelApp, *, journal: Journal, adapters: Callable[[], AdapterStore], model_upload: bool = False
+) -> bool:
+    """Prepare the web server of this process for ``app``; False when none runs in it.
+
+    journal: what the session report is made of. adapters: the trained versions. model_upload: whether others may be
+    added over the network, and the one that serves be taken away.
+
+    The app is built while the server starts, when the framework has assembled its middleware already; dropping the
+    assembled stack makes it assemble a new one at the next request.
+    """
+    module = sys.modules.get("monailabel.app")
+    if module is None:
+        return False
+    server = module.app
+    install_auth()
+    install_checks(app)
+    install_answers(server)
+    install_forms(app)
+    hide_replaced()
+    include_first(server, study_router(app), prefix=settings.MONAI_LABEL_API_STR)
+    server.include_router(report_router(journal))
+    if model_upload:
+        include_first(server, upload_router(adapters))
+    wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
+    server.middleware_stack = None
+    server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
+    server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
+    return True
+
+
+def include_first(server: FastAPI, router: APIRouter, *, prefix: str = "") -> None:
+    """Add routes that are asked before those that the server has.
+
+    Args:
+        server: the web server.
+        router: of the routes.
+        prefix: of their addresses.
+    """
+    server.include_router(router, prefix=prefix)
+    server.router.routes.insert(0, server.router.routes.pop())

@@ -1,0 +1,90 @@
+"""The labelled slices that may become support, and the choice among them for several structures at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .library import LabelledStudy
+from .ranking import evenly, pick, scores
+
+STUDY_SLICES = 24
+"""Slices per labelled study and structure that may become support."""
+SLIVER = 0.05
+"""Of a structure's largest area in its study: slices with less of it serve only if there is nothing else."""
+_LAST = 2.0  # the width of the range of a cosine
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n slices of labelled studies, their similarity (T, n) to the target, and where each structure lies (n,) bool."""
+
+    slices: list[tuple[LabelledStudy, int]]
+    similarity: np.ndarray
+    holds: dict[str, np.ndarray]
+
+    @property
+    def owners(self) -> list[str]:
+        return [study.id for study, _ in self.slices]
+
+    @classmethod
+    def of(cls, slices: list[tuple[LabelledStudy, int]], similarity: np.ndarray) -> Candidates:
+        studies = {study.id: study for study, _ in slices}
+        holds = {}
+        for name in dict.fromkeys(n for s in studies.values() for n in s.present()):
+            areas = {i: s.area(name) for i, s in studies.items()}
+            size = np.array([areas[s.id][i] for s, i in slices])
+            largest = np.array([areas[s.id].max() for s, _ in slices])
+            solid = (size > 0) & (size >= SLIVER * largest)
+            holds[name] = solid if solid.any() else size > 0
+        return cls(slices, similarity, holds)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n,) similarity to the target as a whole."""
+        return scores(self.similarity)
+
+    @property
+    def rank(self) -> np.ndarray:
+        """(T, n) what to choose by: the similarity, but labels that were accepted unchanged come after all others."""
+        last = np.array([study.accepted_unchanged for study, _ in self.slices])
+        return self.similarity - _LAST * last
+
+
+def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> list[int]:
+    """Indices of the chosen candidates, the most similar first.
+
+    Every structure gets one, then a fair share of ``2 * count``, then up to ``count`` while there is room. The rarest
+    structure chooses first, since its slices often serve the others too.
+    """
+    owners, limit = candidates.owners, 2 * count
+    chosen: list[int] = []
+    fair = min(count, max(1, math.ceil(limit / len(names))))
+    for quota in dict.fromkeys((1, fair, count)):
+        for name in sorted(names, key=lambda n: int(candidates.holds[n].sum())):
+            mine = np.flatnonzero(candidates.holds[name])
+            place = {int(i): p for p, i in enumerate(mine)}
+            have = [place[i] for i in chosen if i in place]
+            want = min(quota, len(have) + max(limit - len(chosen), 0 if have else 1))
+            picked = pick(candidates.rank[:, mine], [owners[i] for i in mine], want, chosen=have)
+            chosen += [int(mine[p]) for p in picked[len(have) :]]
+    score = scores(candidates.rank)
+    return sorted(chosen, key=lambda i: -score[i])
+
+
+def usable_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> list[int]:
+    """Slices that may become support: per structure at most STUDY_SLICES of those on which it is, evenly spread."""
+    found: set[int] = set()
+    for name in study.present():
+        if names is None or name in names:
+            found.update(evenly(np.flatnonzero(study.area(name)).tolist(), STUDY_SLICES))
+    return sorted(found)
+
+
+def best_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> list[int]:
+    """For each structure the slice with most of it."""
+    present = [n for n in study.present() if names is None or n in names]
+    return list(dict.fromkeys(int(study.area(n).argmax()) for n in present))

@@ -1,0 +1,101 @@
+"""The support slices chosen for a target, with their images and masks, and what the answer says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from proxyprompt.io.errors import StudyError
+
+from .slice_positions import Extent
+
+
+class SupportError(StudyError):
+    """No support can be had as asked; the message says what there is."""
+
+
+class NoSupport(SupportError):
+    """Nobody named a support, and no labelled study shows what was asked for."""
+
+
+@dataclass(frozen=True)
+class SupportSlice:
+    """similarity: centred cosine to the target, -1 to 1. same_group: same patient or case as the target.
+
+    image_key: the slice's hash (``Study.slice_hash``), for caching what is computed from its pixels, under ``tags``.
+    """
+
+    study_id: str
+    index: int
+    similarity: float
+    same_group: bool
+    image_key: str
+    tags: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """K support slices for N structures.
+
+    images: K arrays (3, h, w), float32 in [0, 1]; masks: K arrays (N, h, w), bool; sizes differ between slices.
+    valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
+    mask that counts. extents: by study, where along each support that is a volume the structures lie. skipped:
+    labelled studies that could not be used, and why. indexing: how many studies were left out because the background
+    index had not reached them yet.
+    """
+
+    slices: tuple[SupportSlice, ...]
+    structures: tuple[str, ...]
+    images: list[np.ndarray]
+    masks: list[np.ndarray]
+    valid: np.ndarray
+    extents: Mapping[str, Extent] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    indexing: int = 0
+
+    @classmethod
+    def empty(cls, structures: Sequence[str]) -> Selection:
+        """No support at all."""
+        return cls((), tuple(structures), [], [], np.zeros((0, len(structures)), bool))
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def held(self) -> np.ndarray:
+        """(K, N) bool, whether the slice shows at least a pixel of the structure."""
+        shown = [[mask.any() for mask in masks] for masks in self.masks]
+        return np.array(shown, bool).reshape(self.valid.shape) & self.valid
+
+    def only(self, support: int, structures: Sequence[int]) -> Selection:
+        """One of the supports, as the whole selection for some of the structures."""
+        chosen = list(structures)
+        return Selection(
+            (self.slices[support],),
+            tuple(self.structures[n] for n in chosen),
+            [self.images[support]],
+            [self.masks[support][chosen]],
+            self.valid[[support]][:, chosen],
+        )
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What is computed from the whole set is cached under these."""
+        return frozenset().union(*(s.tags for s in self.slices))
+
+    def report(self) -> dict[str, object]:
+        """For the JSON part of the answer: which supports were used, for what, and how similar they are."""
+        used = []
+        for k, chosen in enumerate(self.slices):
+            names = [n for i, n in enumerate(self.structures) if self.masks[k][i].any()]
+            used.append(
+                {
+                    "id": chosen.study_id,
+                    "slice": chosen.index,
+                    "similarity": round(chosen.similarity, 4),
+                    "same_group": chosen.same_group,
+                    "structures": names,
+                }
+            )
+        return {"supports": used, "skipped": dict(self.skipped), "still_indexing": self.indexing}

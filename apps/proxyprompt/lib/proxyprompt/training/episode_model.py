@@ -1,0 +1,123 @@
+"""A segmenter's forward pass over the episodes of one step, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from cachetools import LRUCache
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from proxyprompt.foundation.base import Decoded, Features
+from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+
+from .episodes import Episodes, EpisodeSource, Picture
+from .finetune_config import FinetuneConfig
+from .losses import SegmentationLoss, segmentation_loss
+
+CACHE_BYTES = 4 << 30
+
+
+class EpisodeModel(nn.Module):
+    """frozen_encoder: image features do not change while this trains: they are computed once for each slice and
+    variation, and kept as far as ``CACHE_BYTES`` goes. save_memory: activations of the image encoder are computed again
+    for the gradient instead of kept."""
+
+    def __init__(self, segmenter: Segmenter, *, frozen_encoder: bool = False, save_memory: bool = False) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self._frozen, self._save_memory = frozen_encoder, save_memory
+        self._kept: LRUCache = LRUCache(CACHE_BYTES, getsizeof=_nbytes)
+
+    def source(self, episodes: EpisodeSource, config: FinetuneConfig) -> EpisodeSource:
+        """What steps are drawn from."""
+        return episodes
+
+    def criterion(self, config: FinetuneConfig) -> nn.Module:
+        """From what was drawn to a SegmentationLoss."""
+        weights = {name: getattr(config, name) for name in ("pixel_weight", "presence_weight", "iou_weight")}
+        return EpisodeLoss(self, **weights)
+
+    def serve(
+        self, pictures: Sequence[Picture], features: Features, contexts: Tensor, declared: Tensor
+    ) -> SupportEncoding:
+        """A support set as requests have it. features, contexts: of its pictures. declared: (K, N) bool."""
+        return self.segmenter.encode_support(features, contexts, declared)
+
+    def forward(self, episodes: Episodes) -> Decoded:
+        """The structures asked for in each of the M images, prompted by its supports."""
+        features = self.features(episodes.pictures)
+        device = features.embedding.device
+        declared, supports = episodes.declared.to(device), episodes.supports.to(device)
+        memory = self.encode_support(episodes.pictures, features, declared)
+        each = memory.valid.unflatten(2, (len(supports), -1))  # (1, N, M, HW)
+        valid = (each & supports[:, None, :, None]).flatten(2)  # (M, N, M * HW)
+        # what no support declares is not asked for; but a softmax over nothing would spoil the whole step
+        valid = valid | ~valid.any(-1, keepdim=True)
+        members = len(supports)
+        chosen = replace(memory.repeated(members), valid=valid)
+        return self.segment(features, chosen, episodes.pictures, episodes.structures)
+
+    def segment(
+        self, features: Features, memory: SupportEncoding, pictures: Sequence[Picture], structures: Sequence[int]
+    ) -> Decoded:
+        """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
+        are told where they are; see :mod:`proxyprompt.evaluation.comparison_models`."""
+        return self.segmenter.segment(features, memory)
+
+    def features(self, pictures: Sequence[Picture]) -> Features:
+        """Of all pictures, with their padding."""
+        padding = None
+        if any(p.padding is not None for p in pictures):
+            grid = self.segmenter.foundation.grid
+            whole = torch.zeros(grid, grid, dtype=torch.bool, device=pictures[0].image.device)
+            padding = torch.stack([whole if p.padding is None else p.padding for p in pictures])
+        if self._frozen:
+            made = [self._once(p) for p in pictures]
+        elif self._save_memory and torch.is_grad_enabled():
+            made = [checkpoint(self.segmenter.encode, p.image[None], use_reentrant=False) for p in pictures]
+        else:
+            made = [self.segmenter.encode(torch.stack([p.image for p in pictures]))]
+        return replace(Features.join(made), padding=padding)
+
+    def encode_support(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportEncoding:
+        """All pictures as one support set. declared: (M, N) bool, no column without a True."""
+        images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
+        contexts = self.segmenter.encode_pair(images, masks)
+        return self.segmenter.encode_support(features, contexts, declared)
+
+    def _once(self, picture: Picture) -> Features:
+        if picture.key not in self._kept:
+            with torch.no_grad():
+                made = self.segmenter.encode(picture.image[None])
+            if _nbytes(made) > self._kept.maxsize:
+                return made
+            self._kept[picture.key] = made
+        return self._kept[picture.key]
+
+
+class EpisodeLoss(nn.Module):
+    """Model and loss as one: several processes that average gradients must see no output that the loss does not use.
+
+    pixel_weight, presence_weight, iou_weight: see :func:`proxyprompt.training.losses.segmentation_loss`.
+    """
+
+    def __init__(
+        self, model: EpisodeModel, *, pixel_weight: float, presence_weight: float, iou_weight: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._weights = {"pixel_weight": pixel_weight, "presence_weight": presence_weight, "iou_weight": iou_weight}
+
+    def forward(self, episodes: Episodes) -> SegmentationLoss:
+        masks = torch.stack([p.masks for p in episodes.pictures])
+        inside = torch.stack([p.inside for p in episodes.pictures])
+        asked = episodes.asked.to(masks.device)
+        return segmentation_loss(self.model(episodes), masks, asked=asked, inside=inside, **self._weights)
+
+
+def _nbytes(features: Features) -> int:
+    return sum(tensor.nbytes for tensor in features.to_tensors().values())
