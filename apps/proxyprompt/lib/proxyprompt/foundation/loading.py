@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from .base import Foundation
 
+EMBEDDED_WEIGHTS = Path(__file__).resolve().parents[3] / "model"
+"""Where the app keeps the weights that come with it."""
 FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
 """Embedded files hold the foundation and the generator side by side, told apart by the first part of the key."""
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from .errors import StudyError
 from .intensity import Bounds, IntensitySettings, normalise
@@ -17,9 +18,9 @@ from .label_files import read_label_map, write_label_on
 from .label_map import LabelMap
 from .orientation import Cut, cut, upright
 from .padding import without_padding
-from .readers import Raster, read_raster
+from .readers import Raster, from_itk, read_raster
 
-__all__ = ["Study", "StudyError", "read_study"]
+__all__ = ["Study", "StudyError", "read_study", "study_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,34 @@ def read_study(path: str | Path, *, intensity: IntensitySettings | None = None, 
     StudyError, with the path, when the file cannot be used: see :class:`Study`.
     """
     return Study(read_raster(path), intensity=intensity or IntensitySettings(), modality=modality)
+
+
+def study_of(image: np.ndarray | sitk.Image, *, intensity: IntensitySettings | None = None) -> Study:
+    """A study of what is in memory already.
+
+    Args:
+        image: (h, w) gray, (h, w, 3) colour or (Z, h, w) gray; of an array nothing is known of spacing and
+            orientation, of a SimpleITK image both.
+        intensity: how values become brightness.
+
+    Returns:
+        The study; it has no file.
+
+    Raises:
+        StudyError: for another number of axes, and as :class:`Study`.
+    """
+    if not isinstance(image, sitk.Image):
+        array = np.asarray(image)
+        colour = array.ndim == 3 and array.shape[-1] == 3
+        if array.ndim not in (2, 3) or array.dtype.kind not in "buif":
+            raise StudyError(
+                f"the image is an array {array.shape} of {array.dtype}; expected numbers (h, w), (h, w, 3) in colour, "
+                f"or (Z, h, w) for a volume or clip"
+            )
+        array = array.astype(np.uint8) if array.dtype == bool else array
+        array = array.astype(np.float32) if array.dtype == np.float16 else array
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=colour)
+    return Study(from_itk(Path("the image"), image), intensity=intensity or IntensitySettings())
 
 
 class Study:
@@ -179,7 +208,24 @@ class Study:
         nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and DICOM;
         (rows, columns) for a picture.
         """
-        voxels = self._to_file(labels)
+        return self._in_file_order(self._to_file(labels))
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Shape of the file's own array, without colour."""
+        return tuple(self._raster.array_shape)
+
+    def grid_to_slices(self, values: np.ndarray) -> np.ndarray:
+        """The reverse of :meth:`values_to_grid`."""
+        size = self._raster.voxels.shape[:3]
+        voxels = values.reshape(size[::-1]).transpose() if self._raster.transposed else values.reshape(size)
+        return np.ascontiguousarray(self._cut.alignment.apply(voxels))
+
+    def values_to_grid(self, values: np.ndarray) -> np.ndarray:
+        """(Z, h, w) of any type -> in the file's own array order, as :meth:`to_grid`."""
+        return self._in_file_order(self._cut.alignment.undo(values))
+
+    def _in_file_order(self, voxels: np.ndarray) -> np.ndarray:
         array = voxels.transpose() if self._raster.transposed else voxels
         return np.ascontiguousarray(array.reshape(self._raster.array_shape))
 
