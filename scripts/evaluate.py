@@ -20,11 +20,13 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
   memory        the supports as earlier frames of a video: plain SAM 2 (or atto), no generator
   persam        clicks where the target looks most and least like the structure, refined by the mask they give
-  point, box, everything   the foundation prompted by the target's own truth: what a user's prompt would give
+  point, clicks-5, box, everything   the foundation prompted by the target's own truth: what a user's prompts would
+                give; clicks-5: one after the other, each in the middle of the largest error
   finetuned     proxyprompt after --train-minutes of training on those K supports
   finetuned_paper   the paper's setting: frozen foundation, low-rank adapters, a generator from scratch, SGD
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
   dynunet_plateau   the same, until its training loss no longer falls
+  unet_pretrained   the same minutes for a U-Net whose encoder is atto's frozen ImageNet trunk
   --peers FILE  SAMed-, AutoSAM- and Med-SA-like rivals, trained by scripts/train.py --peer; they take no supports
 
 An interrupted run with the same --json goes on; methods, seeds, collections and K can be added to it later, and other
@@ -53,7 +55,7 @@ PAPER = {
 }
 COMPARE = {
     "supports": [16],
-    "methods": ["proxyprompt", "finetuned", "finetuned_paper", "dynunet", "dynunet_plateau"],
+    "methods": ["proxyprompt", "finetuned", "finetuned_paper", "unet_pretrained", "dynunet", "dynunet_plateau"],
 }
 
 

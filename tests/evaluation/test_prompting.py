@@ -62,6 +62,26 @@ def test_a_click_lies_in_the_structure_and_a_box_around_it(foundation, episode):
     assert foundation.prompts[-1].boxes[0, 0].numpy() == pytest.approx(expected, abs=1e-3)
 
 
+def test_five_clicks_go_where_the_error_is_largest(foundation, episode):
+    """Each click lies on an error of the mask before it, and says which kind of error it is."""
+    supports, slices, truth = episode
+    told = Told("clicks-5", TOLD["clicks-5"], foundation)
+    told.learn(supports, seed=0).segment(slices, truth)
+    rows = [row for row in range(len(truth)) if truth[row].any()]
+    first = foundation.prompts[:5]
+    assert [prompts.points.coords.shape[2] for prompts in first] == [1, 2, 3, 4, 5]
+    assert first[0].masks is None and all(prompts.masks is not None for prompts in first[1:])
+    scale = foundation.to_input(torch.ones(1, 2), foundation.geometry(slices.slice_shape))[0]
+    with torch.inference_mode():
+        features, geometry = told.encode(slices.images([rows[0]])[0])
+        mask = np.zeros_like(truth[rows[0]])
+        for prompts in first:
+            column, row = (prompts.points.coords[0, 0, -1] / scale).round().int().tolist()
+            label = prompts.points.labels[0, 0, -1].item()
+            assert bool(truth[rows[0]][row, column]) == bool(label) != bool(mask[row, column])
+            mask = told.mask(features, geometry, prompts)[0].numpy()
+
+
 def test_everything_takes_the_mask_that_fits_best(foundation, episode, monkeypatch):
     monkeypatch.setattr("proxyprompt.evaluation.prompting.EVERYTHING_SIDE", 4)
     supports, slices, truth = episode

@@ -76,3 +76,18 @@ def test_augmentation_moves_image_and_mask_together():
         assert overlap(image[0] > 0.5, moved_mask[0]).dice > 0.9
         moved += overlap(moved_mask, mask).dice < 0.98
     assert moved > 10
+
+
+def test_on_a_pretrained_trunk_only_the_decoder_trains(episode):
+    supports, slices, truth = episode
+    config = UNetConfig(
+        size=64, pretrained=True, filters=(32, 16, 16, 8, 8), learning_rate=5e-3, window=10, most_steps=60
+    )
+    method = DynUNetFromScratch(config, name="unet_pretrained")
+    learned = method.learn(supports, seed=0)
+    assert learned.notes["curve"][-1] < 0.8 * learned.notes["curve"][0]
+    masks = learned.predict(slices)
+    assert masks.shape == truth.shape and overlap(masks, truth).dice > 0.4
+    network = method._last[1].network
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert trained == sum(p.numel() for p in network.parameters()) < 500_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxyprompt.foundation import build_foundation, weights_identity
@@ -22,7 +22,9 @@ from .quality import with_inverted_masks, with_masks_of, with_supports_of
 from .removal import REMOVALS, WITHOUT_PROXY, Removal, WithoutProxy
 
 FINETUNED = ("finetuned", "finetuned_paper")
-UNETS = ("dynunet", "dynunet_plateau")
+PRETRAINED_FILTERS = (128, 96, 64, 32, 16)
+"""Of the decoder of ``unet_pretrained``, coarse to fine."""
+UNETS = ("unet_pretrained", "dynunet", "dynunet_plateau")
 OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY)
 METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
 
@@ -180,22 +182,23 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
 
 
 def _unets(options: MethodOptions) -> list[Method]:
-    """The second goes on where the first stopped."""
+    """``dynunet_plateau`` goes on where ``dynunet`` stopped."""
     names = [name for name in UNETS if name in options.names]
     if not names:
         return []
     from .unet import DynUNetFromScratch, UNetConfig  # MONAI takes seconds to import
 
-    minutes = {"dynunet": options.unet_minutes, "dynunet_plateau": options.plateau_minutes}
     made: list[DynUNetFromScratch] = []
     for name in names:
         config = UNetConfig.of_width(
             options.unet_width,
-            minutes=minutes[name],
+            minutes=options.plateau_minutes if name == "dynunet_plateau" else options.unet_minutes,
             size=options.unet_size,
             mixed_precision=options.mixed_precision,
         )
-        before = made[-1] if made else None
+        if name == "unet_pretrained":
+            config = replace(config, pretrained=True, filters=PRETRAINED_FILTERS)
+        before = made[-1] if made and not made[-1].config.pretrained else None
         made.append(DynUNetFromScratch(config, name=name, after=before, device=options.device))
     return [*made]
 

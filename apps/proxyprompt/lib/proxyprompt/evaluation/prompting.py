@@ -1,8 +1,9 @@
 """The foundation without the proxy prompt: asked by clicks and boxes, or shown the supports as it can be (paper,
 section 6).
 
-*point*, *box* and *everything* are told where the structure is on the target itself, and on which slices: they say what
-a user's prompt would give, and are no rivals of methods that see only supports. *persam* and *memory* see only those.
+*point*, *clicks-5*, *box* and *everything* are told where the structure is on the target itself, and on which slices:
+they say what a user's prompt would give, and are no rivals of methods that see only supports. *persam* and *memory* see
+only those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +28,7 @@ from .methods import Learned, Method
 
 EVERYTHING_SIDE = 16
 """Clicks along each side of the image for *everything*; SAM's own generator takes 32."""
+CLICKS = 5
 _AT_ONCE = 64  # of these clicks
 _SURE = 10.0  # a mask as logits, the way SAM 2 takes one for its output
 
@@ -65,7 +68,7 @@ class FoundationMethod(Method):
 
 
 class Told(FoundationMethod):
-    """The target's own truth as a prompt. ask: one of :func:`point`, :func:`box`, :func:`everything`."""
+    """The target's own truth as a prompt. ask: one of :data:`TOLD`."""
 
     def __init__(self, name: str, ask: Callable[..., np.ndarray], foundation: Foundation) -> None:
         super().__init__(foundation)
@@ -90,6 +93,29 @@ def point(method: FoundationMethod, features: Features, geometry: Geometry, trut
     chosen = rng.integers(len(rows))
     clicks = method.clicks(np.array([[[columns[chosen], rows[chosen]]]]), geometry)
     return method.mask(features, geometry, Prompts(points=clicks))[0].cpu().numpy()
+
+
+def five_clicks(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+    """A reader who corrects: each click goes to the middle of the largest error, with the mask so far as a prompt.
+
+    The first goes to the middle of the structure, as is usual for interactive segmentation.
+    """
+    places, labels, logits = [], [], None
+    mask = np.zeros_like(truth)
+    for _ in range(CLICKS):
+        missed, spilled = truth & ~mask, mask & ~truth
+        if not (missed | spilled).any():
+            break
+        inside = missed.sum() >= spilled.sum()
+        depth = distance_transform_edt(np.pad(missed if inside else spilled, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        places.append((column, row))
+        labels.append(int(inside))
+        points = method.clicks(np.array([places]), geometry, np.array([labels]))
+        decoded = method.foundation.decode(features, Prompts(points=points, masks=logits))
+        logits = decoded.mask_logits
+        mask = (method.foundation.postprocess(logits, geometry)[0, 0] > 0).cpu().numpy()
+    return mask
 
 
 def box(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
@@ -193,4 +219,4 @@ class Memory(FoundationMethod):
         return (mask & (decoded.presence_logit[0, 0] >= 0)).cpu().numpy()
 
 
-TOLD = {"point": point, "box": box, "everything": everything}
+TOLD = {"point": point, "clicks-5": five_clicks, "box": box, "everything": everything}

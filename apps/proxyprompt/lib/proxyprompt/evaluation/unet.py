@@ -1,5 +1,7 @@
 """What the supports are worth to a network that knows nothing else: MONAI's DynUNet, from scratch on K images.
 
+The same with a pretrained encoder, that of ``atto``, in the place of its first half.
+
 Trained with MONAI's augmentation until its loss no longer falls, or for so many minutes; with a handful of labels
 there is none to spare for a validation set.
 """
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import DynUNet
+from monai.networks.nets.basic_unet import UpCat
 from monai.transforms import (
     Compose,
     Rand2DElasticd,
@@ -26,9 +29,10 @@ from monai.transforms import (
     RandScaleIntensityd,
 )
 from monai.utils import set_determinism
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from proxyprompt.foundation.pretrained_trunk import PretrainedTrunk
 from proxyprompt.io.cache import content_key
 from proxyprompt.supports.selection import Selection
 
@@ -42,7 +46,8 @@ class UNetConfig:
 
     Training ends after ``minutes`` or ``most_steps``, or when the mean loss of the last ``window`` steps is no longer a
     hundredth below the lowest such mean before, ``patience`` windows in a row. The learning rate falls to a tenth at
-    the last but one. mixed_precision: convolutions in bfloat16.
+    the last but one. mixed_precision: convolutions in bfloat16. pretrained: the encoder is the frozen trunk of
+    ``atto`` with its ImageNet weights, and ``filters`` are those of the decoder, coarse to fine.
     """
 
     size: int = 256
@@ -54,6 +59,7 @@ class UNetConfig:
     window: int = 25
     patience: int = 4
     mixed_precision: bool = False
+    pretrained: bool = False
 
     @classmethod
     def of_width(cls, width: int, **options: float) -> UNetConfig:
@@ -196,7 +202,47 @@ class _Training:
         return self._idle >= config.patience
 
 
-def _network(config: UNetConfig) -> DynUNet:
+class UNetOnTrunk(nn.Module):
+    """A U-Net whose encoder is a frozen, pretrained trunk.
+
+    Args:
+        filters: channels of the decoder at strides 16, 8, 4, 2 and 1.
+    """
+
+    def __init__(self, filters: tuple[int, ...]) -> None:
+        super().__init__()
+        self.trunk = PretrainedTrunk()
+        skips = (*self.trunk.channels[-2::-1], 3)  # strides 16, 8, 4, 2 and the image itself
+        widths = (self.trunk.channels[-1], *filters)
+        self.blocks = nn.ModuleList(
+            UpCat(
+                2,
+                below,
+                skip,
+                here,
+                act="LEAKYRELU",
+                norm="INSTANCE",
+                bias=True,
+                dropout=0.0,
+                upsample="nontrainable",
+                halves=False,
+            )
+            for below, skip, here in zip(widths, skips, filters, strict=False)
+        )
+        self.head = nn.Conv2d(filters[-1], 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, S, S) in [0, 1], S a multiple of 32. Returns (B, 1, S, S) logits."""
+        images = 2 * images - 1
+        *maps, x = self.trunk(images)
+        for block, skip in zip(self.blocks, (*maps[::-1], images), strict=True):
+            x = block(x, skip.to(x.dtype))
+        return self.head(x)
+
+
+def _network(config: UNetConfig) -> nn.Module:
+    if config.pretrained:
+        return UNetOnTrunk(config.filters)
     levels = len(config.filters)
     return DynUNet(
         spatial_dims=2,
