@@ -13,8 +13,7 @@ groups (patients, cases) are held out: the new version and the one it came from 
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
 --without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
-FILE`; see
-apps/proxyprompt/lib/proxyprompt/evaluation/comparison_models.py.
+FILE`; see apps/proxyprompt/lib/proxyprompt/evaluation/comparison_models.py.
 """
 
 from __future__ import annotations
