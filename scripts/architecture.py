@@ -43,7 +43,7 @@ FLOORS: tuple[Mapping[str, Room], ...] = (
         "prompt_generator": Room("method", 7.9),
         "foundation": Room("method", 3.4),
     },
-    {"settings": Room("serving", 2.3), "datastores": Room("data", 6.2)},
+    {"settings": Room("serving", 2.3), "datastores": Room("data", 6.2), "extensions": Room("method", 8.95)},
     {"requests": Room("serving", 3.0), "supports": Room("data", 5.2)},
     {"session": Room("serving", 4.9), "predictor": Room("method", 8.1)},
     {"infers": Room("serving", 4.1), "training": Room("learning", 9.4)},
@@ -54,10 +54,10 @@ FLOORS: tuple[Mapping[str, Room], ...] = (
 
 COLOURS = {"method": "#bcd7f5", "data": "#cfe8c6", "learning": "#fbdcae", "serving": "#e3d3ef"}
 MEANING = {
-    "method": "the method",
+    "method": "method and extensions",
     "data": "studies, labels, supports",
-    "learning": "training and measuring",
-    "serving": "what MONAI Label and viewers see",
+    "learning": "training, measuring",
+    "serving": "MONAI Label, viewers",
 }
 
 
