@@ -25,8 +25,8 @@ SIDE = 24
 @pytest.fixture
 def features():
     generator = torch.Generator().manual_seed(0)
-    draw = [torch.randn(2, c, side, side, generator=generator) for c, side in ((3, SIDE), (4, 12), (5, 6))]
-    return Features(draw[2], (draw[1],), fine=(draw[0].half(),))
+    fine = tuple(torch.randn(2, c, side, side, generator=generator).half() for c, side in ((3, SIDE), (4, 12), (5, 6)))
+    return Features(torch.randn(2, 7, 3, 3, generator=generator), fine=fine)
 
 
 @pytest.fixture
@@ -39,8 +39,7 @@ def masks():
 
 
 def columns(features, image):
-    levels = [*features.fine, *features.high_res, features.embedding]
-    maps = [F.interpolate(x.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)[image] for x in levels]
+    maps = [F.interpolate(x.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)[image] for x in features.fine]
     return torch.cat(maps).flatten(1).mT.double().numpy()  # (pixels, F)
 
 

@@ -1,9 +1,9 @@
 """A linear classifier of pixels, fitted in closed form to the supports, mixed with the mask of the proxy prompt.
 
-A token of the proxy prompt stands for a region of 64 x 64 pixels (with two halvings), so that P says well what a
-structure is and where, and badly how it runs through single pixels: vessels. Ridge regression on the foundation's maps
-says the opposite. How much of it is mixed in is decided for each structure by the supports themselves, each segmented
-from the others. What it brings: docs/atto.md. Not part of the paper; ``--conf paper true`` leaves it out.
+A token of the proxy prompt stands for a region of 32 x 32 pixels (with two halvings), so that P says well what a
+structure is and where, and badly how it runs through single pixels: vessels. Ridge regression on the foundation's fine
+maps says the opposite. How much of it is mixed in is decided for each structure by the supports themselves, each
+segmented from the others. What it brings: docs/atto.md. Not part of the paper; ``--conf paper true`` leaves it out.
 
 Axes: ``K`` supports, ``N`` structures, ``F`` features of a pixel, ``G`` the side of the grid of the finest maps.
 """
@@ -162,8 +162,12 @@ def _mixed(logits: Tensor, score: Tensor, share: Tensor | float) -> Tensor:
 
 
 def _levels(features: Features) -> list[Tensor]:
-    """(B, channels, side, side) float each, the finest first."""
-    return [level.float() for level in (*features.fine, *features.high_res, features.embedding)]
+    """(B, channels, side, side) float each, the finest first.
+
+    Coarser maps are left to the proxy prompt: with them the classifier fits a few supports too well, and the mixture
+    was worse by .05 on the mean.
+    """
+    return [level.float() for level in features.fine]
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -188,7 +188,7 @@ class Atto(Sam2):
         return Features(embedding=embedding, high_res=(fine, middle))
 
     def encode(self, images: Tensor) -> Features:
-        """Features, with the image and the trunk's first map at stride 2 beside them.
+        """Features, with the image and the trunk's maps at strides 2, 4 and 8 beside them.
 
         Args:
             images: (B, 3, S, S) as :meth:`preprocess` gives them.
@@ -197,8 +197,8 @@ class Atto(Sam2):
             What the B images are to the decoder and to the extensions.
         """
         maps = self.trunk_maps(images)
-        fine = torch.cat([F.avg_pool2d(images, 2), maps[0]], 1).half()
-        return replace(self.encode_maps(maps), fine=(fine,))
+        finest = torch.cat([F.avg_pool2d(images, 2), maps[0]], 1)
+        return replace(self.encode_maps(maps), fine=tuple(x.half() for x in (finest, *maps[1:3])))
 
     def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
         marks, masks = draw_marks(coords, labels, self.image_size).to(dense.dtype), None
