@@ -199,10 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
     from proxyprompt.datasets.collections import read_collection, structures_of
     from proxyprompt.evaluation.case_figures import draw_overlays
     from proxyprompt.evaluation.catalogue import build_methods
-    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+    from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
     from proxyprompt.evaluation.figures import plot
     from proxyprompt.evaluation.record import Record
-    from proxyprompt.evaluation.run import Plan, evaluate
+    from proxyprompt.evaluation.run import EvalConfig, evaluate
     from proxyprompt.evaluation.summary import rows, summarise
     from proxyprompt.evaluation.tables import markdown, table_csv
     from proxyprompt.foundation import CheckpointError
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.target_slices,
             options.shots or None,
         )
-        plan = Plan(
+        plan = EvalConfig(
             tuple(collections[: len(options.data)]),
             episodes,
             tuple(dict.fromkeys(options.supports)),
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.unseen,
         )
         record = Record(options.json)
-        unrelated = Episodes(collections[-1], episodes) if options.unrelated else None
+        unrelated = EvalEpisodes(collections[-1], episodes) if options.unrelated else None
         methods = build_methods(method_options(options, unrelated))
         every = 0.1 if sys.stderr.isatty() else 30
         with logging_redirect_tqdm(), tqdm(unit="draw", dynamic_ncols=True, mininterval=every) as bar:

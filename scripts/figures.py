@@ -57,7 +57,7 @@ def write_results(options: argparse.Namespace) -> None:
 
 def draw_maps(options: argparse.Namespace) -> None:
     from proxyprompt.datasets.collections import read_collection, structures_of
-    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+    from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
     from proxyprompt.evaluation.report.maps import Shown, draw_maps
     from proxyprompt.evaluation.scoring import image_difference
     from proxyprompt.foundation import weights_identity
@@ -79,7 +79,7 @@ def draw_maps(options: argparse.Namespace) -> None:
     )
     if options.structure not in collection.structures:
         raise ValueError(f"--structure {options.structure}: there are {', '.join(collection.structures)}")
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     targets = [case for case in episodes.targets_of(options.structure) if options.case in (None, case.id)]
     if not targets:
         raise ValueError(f"--case {options.case}: no target of evaluate.py is called so")

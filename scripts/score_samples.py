@@ -20,7 +20,7 @@ from rich.table import Table
 
 from proxyprompt.datasets.samples.folder import SampleFolder
 from proxyprompt.evaluation.client import Client, ServerError
-from proxyprompt.evaluation.sample_scores import MEASURES, Answer, Refused, Score, score_study, summarise
+from proxyprompt.evaluation.sample_scores import MEASURES, Answer, Refused, SampleScore, score_study, summarise
 from proxyprompt.foundation import CheckpointError, build_foundation
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.files import write_json
@@ -50,7 +50,7 @@ class Server:
         return Answer(Path(path), told["label_names"], supports, seconds)
 
 
-def table(scores: list[Score], summary: dict) -> Table:
+def table(scores: list[SampleScore], summary: dict) -> Table:
     drawn = Table(title="Dice on the unlabelled samples", caption="swapped and unrelated should be low")
     for column in ("study", "structure", *MEASURES, "seconds"):
         drawn.add_column(column, justify="left" if column in ("study", "structure") else "right")

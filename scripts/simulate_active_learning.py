@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     from proxyprompt.datasets.collections import read_collection
-    from proxyprompt.evaluation.labelling import STRATEGIES, Plan, Run, Simulation, compare
+    from proxyprompt.evaluation.labelling import STRATEGIES, LabellingConfig, LabellingRun, Simulation, compare
     from proxyprompt.foundation import build_foundation
     from proxyprompt.io.cache import ContentCache
     from proxyprompt.io.files import write_json
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    plan = Plan(**{name: getattr(options, name) for name in Plan.__dataclass_fields__})
+    plan = LabellingConfig(**{name: getattr(options, name) for name in LabellingConfig.__dataclass_fields__})
     collection = read_collection(options.data, structures=options.structures)
     segmenter = build_segmenter(
         foundation=options.foundation,
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     describer = build_foundation("atto", image_size=256, weights_dir=options.weights)
     about = {"collection": collection.name, "structures": sorted(collection.structures), "plan": asdict(plan)}
     about |= {"foundation": segmenter.foundation.name, "weights_sha256": segmenter.weights_sha256}
-    runs = [Run(**run) for run in _known(options.json, about)]
+    runs = [LabellingRun(**run) for run in _known(options.json, about)]
     cache = ContentCache(None, memory_bytes=int(options.cache_gb * GIGABYTE), disk_bytes=0)
     simulation = Simulation(collection, segmenter, describer.to(options.device), plan, cache)
     for seed in range(options.seeds):

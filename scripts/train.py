@@ -13,7 +13,7 @@ groups (patients, cases) are held out: the new version and the one it came from 
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
 --without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
-FILE`; see lib/proxyprompt/evaluation/comparison_models.py.
+FILE`; see apps/proxyprompt/lib/proxyprompt/evaluation/comparison_models.py.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def read_cases(options: argparse.Namespace):
     """The cases to train on. StudyError or ValueError when there are not so many."""
     from proxyprompt.datasets.collections import read_collection, structures_of
-    from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes, interleave
+    from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes, interleave
     from proxyprompt.training.cases import Cases
 
     names = [folder.resolve().name for folder in options.data]
@@ -123,7 +123,7 @@ def read_cases(options: argparse.Namespace):
         if options.shots is None:
             parts.append(Cases.from_collection(collection))
             continue
-        pool = interleave(Episodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
+        pool = interleave(EvalEpisodes(collection, EpisodeConfig(options.supports_share, options.split_seed)).pool)
         if not 1 <= options.shots <= len(pool):
             raise ValueError(
                 f"--shots {options.shots}: {options.supports_share} of the groups of {name} hold {len(pool)} of the "

@@ -9,7 +9,7 @@ import torch
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.datasets.samples import make_samples
 from proxyprompt.evaluation.baselines import nearest_feature
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.methods import Copy, FeatureMethod
 from proxyprompt.evaluation.removal import Removal
 from proxyprompt.foundation.base import Features
@@ -31,7 +31,7 @@ def episodes(tmp_path_factory):
     """The labelled sample studies, which are drawn by other code than pretraining's."""
     folder = tmp_path_factory.mktemp("samples") / "studies"
     make_samples(folder)
-    return Episodes(read_collection(folder), EpisodeConfig(supports_share=0.7, limit_targets=8))
+    return EvalEpisodes(read_collection(folder), EpisodeConfig(supports_share=0.7, limit_targets=8))
 
 
 def encoded(segmenter, selection):

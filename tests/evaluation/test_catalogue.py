@@ -7,9 +7,9 @@ from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.catalogue import METHODS, MethodOptions, build_methods
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.record import Record
-from proxyprompt.evaluation.run import LeakError, Plan, evaluate
+from proxyprompt.evaluation.run import EvalConfig, LeakError, evaluate
 from proxyprompt.foundation import weights_identity
 from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
 from proxyprompt.predictor.segmenter import build_segmenter
@@ -32,7 +32,7 @@ def version(tmp_path, weights, rings):
     """A stored version whose generator differs, trained on one of the groups that would be targets."""
     name, sha256 = weights_identity("atto", weights)
     split = GroupSplit(tmp_path)
-    trained_on = Episodes(rings, EpisodeConfig()).targets[0].group
+    trained_on = EvalEpisodes(rings, EpisodeConfig()).targets[0].group
     split.held_out([case.group for case in rings.cases], hold_out=False)
     segmenter = build_segmenter(weights_dir=weights)
     torch.nn.init.normal_(segmenter.generator.bridge.block2.conv2.weight)
@@ -79,10 +79,10 @@ def test_a_version_is_never_scored_on_what_trained_it(weights, version, rings):
     (tuned,) = build_methods(MethodOptions(("proxyprompt",), weights=weights, adapter=path))
     assert tuned.settings["version"] == "adapter-1" and tuned.identity != plain.identity
     assert tuned.has_seen("rings", trained_on) and not plain.has_seen("rings", trained_on)
-    plan = Plan((rings,), EpisodeConfig(), (1,), 1)
+    plan = EvalConfig((rings,), EpisodeConfig(), (1,), 1)
     with pytest.raises(LeakError, match=f"proxyprompt was trained on group '{trained_on}'"):
         evaluate(plan, [tuned], Record(None))
-    unseen = Plan((rings,), EpisodeConfig(), (1,), 1, unseen=True)
+    unseen = EvalConfig((rings,), EpisodeConfig(), (1,), 1, unseen=True)
     units = evaluate(unseen, [tuned], Record(None)).units
     assert units and all(trained_on not in unit.groups and len(unit.cases) == 3 for unit in units)
     assert all(trained_on in unit.groups for unit in evaluate(unseen, [plain], Record(None)).units)

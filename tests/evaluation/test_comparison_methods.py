@@ -7,9 +7,9 @@ from tiny_training import QUICK, make_bench
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.catalogue import MethodOptions, build_methods
 from proxyprompt.evaluation.comparison_models import BOX, PEERS, SAMED, PeerModel, build_peer
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.record import Record
-from proxyprompt.evaluation.run import LeakError, Plan, evaluate
+from proxyprompt.evaluation.run import EvalConfig, LeakError, evaluate
 from proxyprompt.foundation import build_foundation
 from proxyprompt.training.cases import Cases
 from proxyprompt.training.finetune import finetune
@@ -28,7 +28,7 @@ def rings(bench):
 @pytest.fixture(scope="module")
 def versions(bench, rings):
     """Of two peers, trained on the support pool's ring and core."""
-    pool = [case for group in Episodes(rings, EpisodeConfig(0.5)).pool for case in group]
+    pool = [case for group in EvalEpisodes(rings, EpisodeConfig(0.5)).pool for case in group]
     found = {}
     cases = Cases.from_collection(
         read_collection(bench.data, structures="ring=1+2,core=2"), only={case.id for case in pool}
@@ -48,7 +48,9 @@ def methods(bench, versions, *names):
 
 def test_they_are_scored_beside_the_others(bench, rings, versions, tmp_path):
     measured = evaluate(
-        Plan((rings,), EpisodeConfig(0.5), (1, 2), 1), methods(bench, versions, "copy"), Record(tmp_path / "r.json")
+        EvalConfig((rings,), EpisodeConfig(0.5), (1, 2), 1),
+        methods(bench, versions, "copy"),
+        Record(tmp_path / "r.json"),
     )
     assert {unit.method for unit in measured.units} == {"copy", SAMED, BOX}
     assert {unit.structure for unit in measured.units if unit.method == "copy"} == {"ring", "core", "edge"}
@@ -64,15 +66,15 @@ def test_they_are_scored_beside_the_others(bench, rings, versions, tmp_path):
 
 def test_a_peer_is_refused_on_what_trained_it(bench, rings, versions):
     with pytest.raises(LeakError, match="samed-like was trained on group"):
-        evaluate(Plan((rings,), EpisodeConfig(0.2, 3), (1,), 1), methods(bench, versions), Record(None))
-    unseen = Plan((rings,), EpisodeConfig(0.2, 3), (1,), 1, unseen=True)
+        evaluate(EvalConfig((rings,), EpisodeConfig(0.2, 3), (1,), 1), methods(bench, versions), Record(None))
+    unseen = EvalConfig((rings,), EpisodeConfig(0.2, 3), (1,), 1, unseen=True)
     seen = methods(bench, versions)[0].has_seen
     units = evaluate(unseen, methods(bench, versions), Record(None)).units
     assert units and not any(seen("data", group) for unit in units for group in unit.groups)
 
 
 def test_only_who_is_told_sees_the_truth(bench, rings, versions):
-    episodes = Episodes(rings, EpisodeConfig(0.5))
+    episodes = EvalEpisodes(rings, EpisodeConfig(0.5))
     supports = episodes.supports("ring", 1, 0)
     slices, truth = episodes.target(episodes.targets[0], "ring")
     samed, box = (method.learn(supports, seed=0) for method in methods(bench, versions))
@@ -87,10 +89,10 @@ def test_only_who_is_told_sees_the_truth(bench, rings, versions):
 def test_features_of_fine_tuned_encoders_are_kept_apart(bench, rings, versions):
     """One cache for all: a peer's adapted encoder must not answer for the foundation's own."""
     alone = evaluate(
-        Plan((rings,), EpisodeConfig(0.5, limit_targets=2), (1,), 1), methods(bench, {}, "nearest"), Record(None)
+        EvalConfig((rings,), EpisodeConfig(0.5, limit_targets=2), (1,), 1), methods(bench, {}, "nearest"), Record(None)
     ).units
     beside = evaluate(
-        Plan((rings,), EpisodeConfig(0.5, limit_targets=2), (1,), 1),
+        EvalConfig((rings,), EpisodeConfig(0.5, limit_targets=2), (1,), 1),
         methods(bench, versions, "proxyprompt", "nearest")[::-1],
         Record(None),
     ).units

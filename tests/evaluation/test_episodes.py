@@ -5,7 +5,7 @@ import pytest
 from labelled_folders import write_pictures, write_volumes
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes, interleave
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes, interleave
 from proxyprompt.io.errors import StudyError
 
 
@@ -26,7 +26,7 @@ def group_of(collection, selection):
 
 def test_supports_and_targets_share_no_group(pictures):
     for split_seed in range(5):
-        episodes = Episodes(pictures, EpisodeConfig(split_seed=split_seed))
+        episodes = EvalEpisodes(pictures, EpisodeConfig(split_seed=split_seed))
         targets = {case.group for case in episodes.targets_of("label_1")}
         drawn = {g for seed in range(4) for g in group_of(pictures, episodes.supports("label_1", 6, seed))}
         assert targets and drawn and not targets & drawn
@@ -34,7 +34,7 @@ def test_supports_and_targets_share_no_group(pictures):
 
 
 def test_draws_repeat_differ_by_seed_and_grow(pictures):
-    one, other = (Episodes(pictures, EpisodeConfig()) for _ in range(2))
+    one, other = (EvalEpisodes(pictures, EpisodeConfig()) for _ in range(2))
     names = [[s.study_id for s in one.supports("label_1", 6, seed).slices] for seed in range(3)]
     assert names == [[s.study_id for s in other.supports("label_1", 6, seed).slices] for seed in range(3)]
     assert len({tuple(n) for n in names}) > 1
@@ -43,21 +43,21 @@ def test_draws_repeat_differ_by_seed_and_grow(pictures):
 
 
 def test_groups_come_in_turn(pictures):
-    episodes = Episodes(pictures, EpisodeConfig(supports_share=0.5))
+    episodes = EvalEpisodes(pictures, EpisodeConfig(supports_share=0.5))
     groups = group_of(pictures, episodes.supports("label_1", 6, 0))
     assert len(set(groups[:3])) == 3 and sorted(groups[:3]) == sorted(groups[3:])
 
 
 def test_targets_are_limited_over_groups_and_do_not_depend_on_seeds(pictures):
-    every = Episodes(pictures, EpisodeConfig()).targets
-    some = Episodes(pictures, EpisodeConfig(limit_targets=4)).targets
+    every = EvalEpisodes(pictures, EpisodeConfig()).targets
+    some = EvalEpisodes(pictures, EpisodeConfig(limit_targets=4)).targets
     assert len(every) == 12 and len(some) == 4 and set(some) <= set(every)
     assert len({case.group for case in some}) == 4
     assert [case.id for case in some] == sorted(case.id for case in some)
 
 
 def test_supports_hold_the_structure_on_their_slice(volumes):
-    episodes = Episodes(volumes, EpisodeConfig())
+    episodes = EvalEpisodes(volumes, EpisodeConfig())
     selection = episodes.supports("ring", 8, 0)
     assert [mask.shape for mask in selection.masks] == [(1, 44, 40)] * 8 or all(m.ndim == 3 for m in selection.masks)
     assert all(mask.any() for mask in selection.masks) and selection.valid.all()
@@ -80,26 +80,26 @@ def test_a_slice_with_a_sliver_supports_nothing(tmp_path):
         labels = np.asarray(image.dataobj).copy()
         labels[3, 3, 0] = 1
         nib.save(nib.Nifti1Image(labels, image.affine), path)
-    episodes = Episodes(read_collection(folder), EpisodeConfig())
+    episodes = EvalEpisodes(read_collection(folder), EpisodeConfig())
     indices = {s.index for seed in range(20) for s in episodes.supports("ring", 4, seed).slices}
     assert indices == {1, 2, 3, 4}
 
 
 def test_target_slices_are_spread_evenly_with_their_truth(volumes):
-    case = Episodes(volumes, EpisodeConfig()).targets[0]
+    case = EvalEpisodes(volumes, EpisodeConfig()).targets[0]
     study, labels = volumes.open(case)
-    slices, truth = Episodes(volumes, EpisodeConfig(target_slices=3)).target(case, "core")
+    slices, truth = EvalEpisodes(volumes, EpisodeConfig(target_slices=3)).target(case, "core")
     assert slices.indices == [0, 2, 5] and np.array_equal(truth, labels[[0, 2, 5]] == 2)
     assert np.array_equal(slices.images([1]), study.images([2])) and slices.slice_hash(2) == study.slice_hash(5)
-    assert len(Episodes(volumes, EpisodeConfig(target_slices=99)).target(case, "core")[0]) == 6
+    assert len(EvalEpisodes(volumes, EpisodeConfig(target_slices=99)).target(case, "core")[0]) == 6
 
 
 def test_what_cannot_be_drawn_is_told(pictures, tmp_path):
-    episodes = Episodes(pictures, EpisodeConfig())
+    episodes = EvalEpisodes(pictures, EpisodeConfig())
     with pytest.raises(StudyError, match=r"rings: the support pool shows 'label_2' on 6 slices, 7 are asked for"):
         episodes.supports("label_2", 7, 0)
     with pytest.raises(StudyError, match="one group"):
-        Episodes(read_collection(write_pictures(tmp_path / "one", groups=1, each=3)), EpisodeConfig())
+        EvalEpisodes(read_collection(write_pictures(tmp_path / "one", groups=1, each=3)), EpisodeConfig())
     for wrong in ({"supports_share": 1.0}, {"limit_targets": 0}, {"target_slices": 0}):
         with pytest.raises(ValueError, match="expected"):
             EpisodeConfig(**wrong)

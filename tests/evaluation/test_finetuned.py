@@ -7,9 +7,9 @@ from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.catalogue import MethodOptions, build_methods
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.finetuned import FineTuned
-from proxyprompt.evaluation.methods import ProxyPrompt
+from proxyprompt.evaluation.methods import ProxyPromptMethod
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.training.finetune_config import FinetuneConfig
 
@@ -26,21 +26,25 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
     collection = read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", size=(64, 64), groups=12))
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     slices, truth = episodes.target(episodes.targets[0], "label_2")
     return episodes.supports("label_2", 4, 0), slices, truth
 
 
 def test_it_learns_the_supports_and_leaves_the_start_as_it_was(weights, episode):
     supports, slices, truth = episode
-    before = ProxyPrompt(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    before = (
+        ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    )
     method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=weights, image_size=64, merge=False), SHORT)
     learned = method.learn(supports, seed=0)
     assert learned.notes["steps"] == 40 and learned.notes["stopped"] == "epochs"
     assert learned.notes["training_dice"][-1] > learned.notes["training_dice"][0]
     after = learned.predict(slices)
     assert after.shape == truth.shape and not np.array_equal(after, before)
-    again = ProxyPrompt(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    again = (
+        ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+    )
     assert np.array_equal(again, before)
 
 

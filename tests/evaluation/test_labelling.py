@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.labelling import Plan, Run, Simulation, compare
+from proxyprompt.evaluation.labelling import LabellingConfig, LabellingRun, Simulation, compare
 from proxyprompt.foundation import build_foundation
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.segmenter import build_segmenter
@@ -33,7 +33,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def simulation(folder, weights):
-    plan = Plan(first=2, last=4, supports=2, targets=2, pool=6)
+    plan = LabellingConfig(first=2, last=4, supports=2, targets=2, pool=6)
     cache = ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
     describer = build_foundation("atto", image_size=128, weights_dir=weights)
     return Simulation(
@@ -55,17 +55,18 @@ def test_readers_begin_alike_and_label_what_is_not_held_out(simulation):
 
 
 def test_too_few_cases_are_refused(folder, weights):
+    collection = read_collection(folder, structures=SONOGRAM_NAMES)
+    cache = ContentCache(None, memory_bytes=0, disk_bytes=0)
     with pytest.raises(ValueError, match="6 cases to label"):
-        Simulation(read_collection(folder, structures=SONOGRAM_NAMES), None, None, Plan(last=16), ContentCache(
-            None, memory_bytes=0, disk_bytes=0))  # fmt: skip
+        Simulation(collection, None, None, LabellingConfig(last=16), cache)
 
 
 def test_readers_are_compared_seed_by_seed():
-    plan = Plan(first=2, last=3)
+    plan = LabellingConfig(first=2, last=3)
     runs = [
-        Run("disagreement", 0, (), (0.5, 0.7)),
-        Run("random", 0, (), (0.5, 0.6)),
-        Run("random", 1, (), (0.3, 0.2)),  # without its like: not in the gain
+        LabellingRun("disagreement", 0, (), (0.5, 0.7)),
+        LabellingRun("random", 0, (), (0.5, 0.6)),
+        LabellingRun("random", 1, (), (0.3, 0.2)),  # without its like: not in the gain
     ]
     found = compare(runs, plan)
     assert found["labels"] == [2, 3]

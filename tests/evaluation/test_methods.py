@@ -8,8 +8,8 @@ from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.baselines import copy_support_mask, nearest_feature, prototype
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
-from proxyprompt.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPrompt
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
+from proxyprompt.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPromptMethod
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
 
@@ -22,7 +22,7 @@ def segmenter(tmp_path_factory):
 @pytest.fixture(params=[write_pictures, write_volumes])
 def episode(request, tmp_path):
     collection = read_collection(request.param(tmp_path / "data"))
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     structure = next(iter(collection.structures))
     slices, _ = episodes.target(episodes.targets[0], structure)
     return episodes.supports(structure, 2, 0), slices
@@ -37,7 +37,7 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPrompt(segmenter).learn(supports, seed=0).predict(slices)
+    masks = ProxyPromptMethod(segmenter).learn(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
@@ -78,7 +78,10 @@ def test_an_image_is_encoded_once_for_all_methods_and_draws(segmenter, episode, 
     encoded = counted(segmenter, monkeypatch)
     shared = EncodeOnce(segmenter.foundation, memory())
     served = Segmenter(foundation=shared, generator=segmenter.generator).eval()
-    methods = [ProxyPrompt(served), *(FeatureMethod("x", label, shared) for label in (nearest_feature, prototype))]
+    methods = [
+        ProxyPromptMethod(served),
+        *(FeatureMethod("x", label, shared) for label in (nearest_feature, prototype)),
+    ]
     for seed in range(2):
         for method in methods:
             method.learn(supports, seed=seed).predict(slices)
@@ -102,7 +105,7 @@ def test_encode_once_gives_what_the_foundation_gives(segmenter):
 def test_identity_follows_what_decides(segmenter, tmp_path):
     other = build_segmenter(weights_dir=write_tiny_atto(tmp_path, number=2, seed=9))
     larger = build_segmenter(weights_dir=write_tiny_atto(tmp_path, number=3), image_size=192)
-    names = {ProxyPrompt(model).identity for model in (segmenter, other, larger)}
-    assert len(names) == 3 and ProxyPrompt(segmenter).identity in names
+    names = {ProxyPromptMethod(model).identity for model in (segmenter, other, larger)}
+    assert len(names) == 3 and ProxyPromptMethod(segmenter).identity in names
     features = {FeatureMethod("x", prototype, model.foundation).identity for model in (segmenter, other)}
     assert len(features) == 2

@@ -7,7 +7,7 @@ from labelled_folders import write_pictures, write_volumes
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.prompting import TOLD, Memory, PerSam, Told
 from proxyprompt.foundation import build_foundation
 from proxyprompt.foundation.base import MemoryBank, Prompts
@@ -37,7 +37,7 @@ def foundation(tmp_path):
 @pytest.fixture
 def episode(tmp_path):
     collection = read_collection(write_volumes(tmp_path / "stacks"))
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     return episodes.supports("core", 2, 0), *episodes.target(episodes.targets[0], "core")
 
 
@@ -127,7 +127,7 @@ def test_another_mask_is_another_memory(foundation, episode):
 
 def test_persam_clicks_where_the_target_looks_like_the_structure(foundation, tmp_path):
     collection = read_collection(write_pictures(tmp_path / "rings"))
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     slices, _ = episodes.target(episodes.targets[0], "label_2")
     masks = PerSam(foundation).learn(episodes.supports("label_2", 2, 0), seed=0).predict(slices)
     assert masks.shape == (1, *slices.slice_shape)

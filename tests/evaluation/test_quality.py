@@ -5,7 +5,7 @@ import pytest
 from labelled_folders import write_pictures
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.methods import Copy, Learned, Method
 from proxyprompt.evaluation.quality import degrade, with_inverted_masks, with_masks_of
 from proxyprompt.metrics.segmentation import overlap
@@ -25,7 +25,7 @@ class Keeper(Method):
 @pytest.fixture
 def supports(tmp_path):
     collection = read_collection(write_pictures(tmp_path / "rings", size=(96, 80)))
-    return Episodes(collection, EpisodeConfig()).supports("label_1", 2, 0)
+    return EvalEpisodes(collection, EpisodeConfig()).supports("label_1", 2, 0)
 
 
 @pytest.mark.parametrize("quality", [0.9, 0.7, 0.4])

@@ -9,8 +9,8 @@ from labelled_folders import write_pictures
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
-from proxyprompt.evaluation.methods import ProxyPrompt
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
+from proxyprompt.evaluation.methods import ProxyPromptMethod
 from proxyprompt.evaluation.removal import REMOVALS, Removal
 from proxyprompt.predictor.segmenter import build_segmenter
 
@@ -22,14 +22,14 @@ def segmenter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
-    episodes = Episodes(read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings")), EpisodeConfig())
+    episodes = EvalEpisodes(read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings")), EpisodeConfig())
     slices, _ = episodes.target(episodes.targets[0], "label_2")
     return episodes.supports("label_2", 2, 0), slices
 
 
 def test_the_proxy_alone_is_what_ships_where_there_is_nothing_else(segmenter, episode):
     supports, slices = episode
-    shipped = ProxyPrompt(segmenter, classify=False).learn(supports, seed=0).predict(slices)
+    shipped = ProxyPromptMethod(segmenter, classify=False).learn(supports, seed=0).predict(slices)
     alone = Removal("proxyprompt:p-only", segmenter).learn(supports, seed=0).predict(slices)
     assert shipped.any() and (shipped != alone).mean() < 1e-3
 

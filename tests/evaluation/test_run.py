@@ -11,7 +11,7 @@ from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig
 from proxyprompt.evaluation.methods import Copy, Learned, Method
 from proxyprompt.evaluation.record import Record, RecordError
-from proxyprompt.evaluation.run import LeakError, Plan, evaluate
+from proxyprompt.evaluation.run import EvalConfig, LeakError, evaluate
 from proxyprompt.io.errors import StudyError
 
 
@@ -44,7 +44,7 @@ class Spy(Method):
 def plan(tmp_path):
     folders = [write_pictures(tmp_path / "rings"), write_volumes(tmp_path / "stacks")]
     collections = tuple(read_collection(folder) for folder in folders)
-    return Plan(collections, EpisodeConfig(), counts=(1, 2), seeds=2)
+    return EvalConfig(collections, EpisodeConfig(), counts=(1, 2), seeds=2)
 
 
 def test_no_method_is_asked_where_the_supports_volumes_never_show_the_structure(plan):
@@ -132,7 +132,7 @@ def test_what_cannot_be_measured_is_told_and_the_rest_is(plan):
     with pytest.raises(ValueError, match="nothing to measure"):
         replace(plan, counts=())
     with pytest.raises(ValueError, match="same name"):
-        Plan((plan.collections[0],) * 2, EpisodeConfig(), (1,), 1)
+        EvalConfig((plan.collections[0],) * 2, EpisodeConfig(), (1,), 1)
 
 
 def test_a_damaged_image_stops_the_run_and_what_was_measured_is_kept(plan, tmp_path):

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from proxyprompt.datasets.collections import Case, Collection
-from proxyprompt.evaluation.training_loop import Measured, plan_of
+from proxyprompt.datasets.collections import Collection, CollectionCase
+from proxyprompt.evaluation.training_loop import LoopResult, plan_of
 from proxyprompt.io.errors import StudyError
 
 
 def collection_of(sizes):
     """sizes: of the groups."""
     cases = [
-        Case(f"{group}_{n}", group, Path("image.png"), Path("label.png"), {"head": (1,)})
+        CollectionCase(f"{group}_{n}", group, Path("image.png"), Path("label.png"), {"head": (1,)})
         for group, size in sizes.items()
         for n in range(size)
     ]
@@ -48,6 +48,6 @@ def test_a_collection_that_is_too_small_is_refused_with_what_it_has():
 
 
 def test_a_target_counts_once_however_many_structures_it_declares():
-    measured = Measured("v", {"a": {"disc": 1.0, "cup": 0.0}, "b": {"disc": 0.2}}, {})
+    measured = LoopResult("v", {"a": {"disc": 1.0, "cup": 0.0}, "b": {"disc": 0.2}}, {})
     assert measured.means() == [0.5, 0.2]
     assert measured.by_structure() == {"cup": 0.0, "disc": 0.6}

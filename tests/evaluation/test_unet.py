@@ -5,7 +5,7 @@ import pytest
 from labelled_folders import write_pictures
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.unet import DynUNetFromScratch, UNetConfig, augmentation
 from proxyprompt.metrics.segmentation import overlap
 
@@ -15,7 +15,7 @@ TINY = UNetConfig(size=32, filters=(8, 16, 16), learning_rate=1e-2, window=10, m
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
     collection = read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", size=(48, 40)))
-    episodes = Episodes(collection, EpisodeConfig())
+    episodes = EvalEpisodes(collection, EpisodeConfig())
     slices, truth = episodes.target(episodes.targets[0], "label_2")
     return episodes.supports("label_2", 2, 0), slices, truth
 

@@ -3,7 +3,7 @@
 import pytest
 
 from proxyprompt.io.names import MAX_BYTES, split_suffix, why_unusable
-from proxyprompt.io.readers import DICOM, ITK, NIFTI, PICTURES
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES
 
 SUFFIXES = (*NIFTI, *ITK, *DICOM, *PICTURES)
 

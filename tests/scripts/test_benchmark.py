@@ -8,7 +8,7 @@ import benchmark
 import pytest
 import torch
 
-from proxyprompt.benchmark.measure import Row, compare, peak_bytes
+from proxyprompt.benchmark.measure import BenchmarkRow, compare, peak_bytes
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def test_peak_memory_sees_what_is_freed_again():
 
 
 def test_aims_go_both_ways():
-    assert Row("p", "n", 25, "x", 20, at_least=True).reached
-    assert not Row("p", "n", 1.3, "x", 1.2).reached
-    assert Row("p", "n", 1.3, "x").reached is None
+    assert BenchmarkRow("p", "n", 25, "x", 20, at_least=True).reached
+    assert not BenchmarkRow("p", "n", 1.3, "x", 1.2).reached
+    assert BenchmarkRow("p", "n", 1.3, "x").reached is None
 
 
 def test_what_cannot_be_measured_is_refused(capsys):

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_training import SIDE, make_bench
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.evaluation.episodes import EpisodeConfig, Episodes
+from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.foundation import weights_identity
 from proxyprompt.predictor.adapters import AdapterStore
 from proxyprompt.predictor.segmenter import build_segmenter
@@ -47,10 +47,10 @@ def test_shots_come_from_the_support_pool_of_the_evaluation(bench, tmp_path):
     options = train.parse(arguments(bench, tmp_path, "--shots", "4", "--supports-share", "0.5", "--split-seed", "3"))
     drawn = {case.id for case in train.read_cases(options)}
     collection = read_collection(bench.data, structures="ring=1+2,core=2")
-    episodes = Episodes(collection, EpisodeConfig(0.5, 3))
+    episodes = EvalEpisodes(collection, EpisodeConfig(0.5, 3))
     assert len(drawn) == 4 and drawn <= {case.id for group in episodes.pool for case in group}
     assert not drawn & {case.id for case in episodes.targets}
-    measured = Episodes(collection, EpisodeConfig(0.5, 3, shots=4))  # evaluate.py --shots 4
+    measured = EvalEpisodes(collection, EpisodeConfig(0.5, 3, shots=4))  # evaluate.py --shots 4
     assert {case.id for group in measured.pool for case in group} == drawn
     assert measured.targets == episodes.targets
     assert train.main(arguments(bench, tmp_path, "--shots", "7", "--supports-share", "0.5")) == 2

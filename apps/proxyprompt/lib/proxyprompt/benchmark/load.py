@@ -34,7 +34,7 @@ class LoadError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Case:
+class LoadCase:
     """One request and the answer that it must get."""
 
     kind: str
@@ -112,7 +112,7 @@ def run_load(url: str, *, clients: int = 20, seconds: float = 60.0, seed: int = 
     return load
 
 
-def _cases(url: str) -> list[Case]:
+def _cases(url: str) -> list[LoadCase]:
     with requests.Session() as session:
         studies = _checked(session.get(f"{url}/datastore/", params={"output": "all"}, timeout=_TIMEOUT)).json()
         labelled = {name: s for name, s in studies["objects"].items() if "final" in s["labels"]}
@@ -125,7 +125,7 @@ def _cases(url: str) -> list[Case]:
             (_, answer), _ = _infer(url, image, {})(session)
             first = json.loads(answer)["supports"][0]["id"]
             asks += [("infer", _infer(url, image, {})), ("infer", _infer(url, image, {"support": first}))]
-        return [Case(kind, ask, ask(session)[0]) for kind, ask in asks]
+        return [LoadCase(kind, ask, ask(session)[0]) for kind, ask in asks]
 
 
 def _checked(response: requests.Response) -> requests.Response:

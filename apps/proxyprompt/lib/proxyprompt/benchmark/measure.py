@@ -18,7 +18,7 @@ Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One measured figure.
 
     value: seconds, bytes or a ratio, as ``unit`` says ("s", "MB", "x"). aim: the value that is aimed at, or None;

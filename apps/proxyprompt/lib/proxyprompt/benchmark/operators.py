@@ -12,10 +12,10 @@ from proxyprompt.prompt_generator.ops.selective_scan import selective_scan
 from proxyprompt.prompt_generator.ops.selective_scan_mamba_ssm import why_not_mamba
 from proxyprompt.prompt_generator.vision_mamba import VisionMamba
 
-from .measure import Row, compare, peak_bytes
+from .measure import BenchmarkRow, compare, peak_bytes
 
 
-def scan_rows(device: torch.device, *, length: int, budget: float) -> Iterator[Row]:
+def scan_rows(device: torch.device, *, length: int, budget: float) -> Iterator[BenchmarkRow]:
     """Every backend that runs here over the loop, at (1, length, 384, 16)."""
     channels, state = 384, 16
     g = torch.Generator().manual_seed(0)
@@ -39,11 +39,13 @@ def scan_rows(device: torch.device, *, length: int, budget: float) -> Iterator[R
         for backend, spent in zip(backends, others, strict=True):
             aim = 20.0 if (backend, kind) == ("numba", "forward and backward") else None
             note = f"{_ms(spent)} against {_ms(loop)} at (1, {length}, {channels}, {state})"
-            yield Row("scan", f"{backend} over the loop, {kind}", loop / spent, "x", aim, True, note)
+            yield BenchmarkRow("scan", f"{backend} over the loop, {kind}", loop / spent, "x", aim, True, note)
 
 
 @torch.inference_mode()
-def vision_mamba_rows(device: torch.device, *, grid: int, width: int, depth: int, budget: float) -> Iterator[Row]:
+def vision_mamba_rows(
+    device: torch.device, *, grid: int, width: int, depth: int, budget: float
+) -> Iterator[BenchmarkRow]:
     """Vision Mamba's forward pass over its matrix products alone."""
     torch.manual_seed(0)
     model = VisionMamba(width=width, depth=depth, grid=grid).to(device).eval()
@@ -64,11 +66,13 @@ def vision_mamba_rows(device: torch.device, *, grid: int, width: int, depth: int
 
     whole, alone = compare(lambda: model(images, masks), products, budget=budget)
     note = f"{_ms(whole)} against {_ms(alone)}; width {width}, depth {depth}, {grid**2} positions"
-    yield Row("vision mamba", "forward over its matrix products", whole / alone, "x", 2.5, note=note)
+    yield BenchmarkRow("vision mamba", "forward over its matrix products", whole / alone, "x", 2.5, note=note)
 
 
 @torch.inference_mode()
-def selective_map_rows(device: torch.device, *, grid: int, counts: tuple[int, ...], budget: float) -> Iterator[Row]:
+def selective_map_rows(
+    device: torch.device, *, grid: int, counts: tuple[int, ...], budget: float
+) -> Iterator[BenchmarkRow]:
     """The explicit selective map over its attention form, for K supports of one object."""
     dim, positions = 256, grid**2
     g = torch.Generator().manual_seed(0)
@@ -88,9 +92,11 @@ def selective_map_rows(device: torch.device, *, grid: int, counts: tuple[int, ..
         more, less = peak_bytes(explicit), max(peak_bytes(attention), 2**20)
         where = f"{grid} x {grid} positions"
         note = f"{_ms(slow)} against {_ms(fast)}, {where}"
-        yield Row("selective map", f"explicit over attention, time, K={count}", slow / fast, "x", note=note)
+        yield BenchmarkRow("selective map", f"explicit over attention, time, K={count}", slow / fast, "x", note=note)
         note = f"{more / 2**20:.0f} MB against {less / 2**20:.0f} MB, {where}"
-        yield Row("selective map", f"explicit over attention, peak memory, K={count}", more / less, "x", note=note)
+        yield BenchmarkRow(
+            "selective map", f"explicit over attention, peak memory, K={count}", more / less, "x", note=note
+        )
 
 
 def _ms(value: float) -> str:

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from proxyprompt.io.files import replacing, write_text
 
-from .measure import Row
+from .measure import BenchmarkRow
 
 
-def screen_table(rows: Sequence[Row]) -> Table:
+def screen_table(rows: Sequence[BenchmarkRow]) -> Table:
     table = Table(title="Ratios within one run")
     for column in ("part", "what", "value", "aim", "", "measured"):
         table.add_column(column, justify="right" if column in ("value", "aim") else "left")
@@ -25,7 +25,7 @@ def screen_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def write_page(path: Path, rows: Sequence[Row], machine: dict[str, object], *, plot: Path) -> None:
+def write_page(path: Path, rows: Sequence[BenchmarkRow], machine: dict[str, object], *, plot: Path) -> None:
     """Markdown beside ``plot``; the text around the numbers explains what they are."""
     what = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in machine.items() if value is not None)
     lines = [
@@ -49,7 +49,7 @@ def write_page(path: Path, rows: Sequence[Row], machine: dict[str, object], *, p
     write_text(path, "\n".join(lines) + "\n")
 
 
-def write_plot(path: Path, rows: Sequence[Row]) -> None:
+def write_plot(path: Path, rows: Sequence[BenchmarkRow]) -> None:
     """Left: every figure with an aim, as a share of it. Right: how a request grows."""
     from matplotlib.figure import Figure
 
@@ -77,13 +77,13 @@ def write_plot(path: Path, rows: Sequence[Row]) -> None:
         figure.savefig(beside, dpi=120, format=path.suffix.lstrip(".") or "png")
 
 
-def _value(row: Row) -> str:
+def _value(row: BenchmarkRow) -> str:
     return f"{row.value:.2f} {row.unit}" if row.value < 100 else f"{row.value:.0f} {row.unit}"
 
 
-def _aim(row: Row) -> str:
+def _aim(row: BenchmarkRow) -> str:
     return "" if row.aim is None else f"{'>=' if row.at_least else '<='} {row.aim:g} {row.unit}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: BenchmarkRow) -> str:
     return {None: "", True: "yes", False: "no"}[row.reached]

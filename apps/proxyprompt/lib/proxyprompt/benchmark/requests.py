@@ -11,7 +11,7 @@ import torch
 
 from proxyprompt.io.cache import ContentCache
 
-from .measure import Row, Work, compare, give_back_freed_memory, peak_bytes, resident_bytes, seconds
+from .measure import BenchmarkRow, Work, compare, give_back_freed_memory, peak_bytes, resident_bytes, seconds
 from .scene import Scene, random_segmenter
 
 PAIRS = 4
@@ -22,7 +22,7 @@ ROUNDS = 3  # of what is aimed at: works of seconds seldom meet a quiet machine
 
 def request_rows(
     name: str, folder: Path, device: torch.device, *, image_size: int | None, slices: int, budget: float
-) -> Iterator[Row]:
+) -> Iterator[BenchmarkRow]:
     """One foundation: cached requests over its floor, support preparation, a training step, peak memory."""
     segmenter = random_segmenter(name, image_size, device)
     size = segmenter.foundation.image_size
@@ -33,34 +33,38 @@ def request_rows(
         scene.request()
         whole, floor = compare(scene.request, scene.floor, budget=budget, rounds=ROUNDS)
         note = f"{whole:.2f} s against {floor:.2f} s, K={PAIRS}"
-        yield Row(part, f"cached request over floor, N={objects}, 2-D", whole / floor, "x", OVER_FLOOR, note=note)
+        yield BenchmarkRow(
+            part, f"cached request over floor, N={objects}, 2-D", whole / floor, "x", OVER_FLOOR, note=note
+        )
         if name == "atto" and objects == 1:
-            yield Row(part, "cached request, N=1, 2-D", whole, "s", SECONDS, note=f"K={PAIRS}")
+            yield BenchmarkRow(part, "cached request, N=1, 2-D", whole, "s", SECONDS, note=f"K={PAIRS}")
         volume = Scene(segmenter, folder, pairs=PAIRS, objects=objects, slices=slices, cache=cache)
         whole, floor = compare(volume.request, partial(_repeat, volume.floor, slices), budget=budget, rounds=ROUNDS)
         note = f"{whole / slices:.2f} s a slice against {floor / slices:.2f} s, {slices} slices, K={PAIRS}"
-        yield Row(
+        yield BenchmarkRow(
             part, f"cached request over floor, N={objects}, a volume's slice", whole / floor, "x", OVER_FLOOR, note=note
         )
     scene, coloured = (
         Scene(segmenter, folder, pairs=PAIRS, objects=1, cache=cache, colour=colour) for colour in (False, True)
     )
     gray, colour = compare(scene.request, coloured.request, budget=budget, rounds=1)
-    yield Row(
+    yield BenchmarkRow(
         part, "request of a colour image over a gray one", colour / gray, "x", note=f"{colour:.2f} s, {gray:.2f} s"
     )
-    yield Row(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
+    yield BenchmarkRow(part, "peak memory of a cached request, N=1", peak_bytes(scene.request) / 2**20, "MB")
     plain, checked = compare(scene.request, lambda: scene.request(agreement=True), budget=budget, rounds=1)
     note = f"{checked:.2f} s against {plain:.2f} s"
-    yield Row(part, f"request with the agreement of {PAIRS} supports over without", checked / plain, "x", note=note)
+    yield BenchmarkRow(
+        part, f"request with the agreement of {PAIRS} supports over without", checked / plain, "x", note=note
+    )
     prepared, floor = compare(scene.prepare, scene.floor, budget=budget, rounds=1)
     note = f"{prepared:.2f} s against {floor:.2f} s, K={PAIRS}, N=1"
-    yield Row(part, "support preparation over floor", prepared / floor, "x", note=note)
+    yield BenchmarkRow(part, "support preparation over floor", prepared / floor, "x", note=note)
     scene = Scene(segmenter, folder, pairs=1, objects=1)
     stepped, floor = compare(scene.train_step, scene.floor, budget=budget, rounds=1)
     note = f"{stepped:.2f} s against {floor:.2f} s, one pair, encoder frozen"
-    yield Row(part, "training step over floor", stepped / floor, "x", note=note)
-    yield Row(part, "peak memory of a training step", peak_bytes(scene.train_step) / 2**20, "MB")
+    yield BenchmarkRow(part, "training step over floor", stepped / floor, "x", note=note)
+    yield BenchmarkRow(part, "peak memory of a training step", peak_bytes(scene.train_step) / 2**20, "MB")
 
 
 def _repeat(work: Work, times: int) -> None:
@@ -69,18 +73,20 @@ def _repeat(work: Work, times: int) -> None:
         work()
 
 
-def growth_rows(folder: Path, device: torch.device, *, size: int, largest: int, budget: float) -> Iterator[Row]:
+def growth_rows(
+    folder: Path, device: torch.device, *, size: int, largest: int, budget: float
+) -> Iterator[BenchmarkRow]:
     """``atto`` at ``size`` pixels: a cached request as one thing grows at a time, over the smallest."""
     segmenter = random_segmenter("atto", size, device)
 
-    def grow(what: str, values: list[int], build) -> Iterator[Row]:
+    def grow(what: str, values: list[int], build) -> Iterator[BenchmarkRow]:
         scenes = [build(value) for value in values]
         for scene in scenes:
             scene.request()
         times = compare(*(scene.request for scene in scenes), budget=budget)
         for value, spent in zip(values, times, strict=True):
             note = f"{spent:.3f} s"
-            yield Row(f"growth with {what}", f"{what} = {value}", spent / times[0], "x", note=note)
+            yield BenchmarkRow(f"growth with {what}", f"{what} = {value}", spent / times[0], "x", note=note)
 
     steps = [n for n in (1, 2, 4, 8, 16) if n <= largest]
     yield from grow("K", steps, lambda n: Scene(segmenter, folder, pairs=n, objects=1))
@@ -91,7 +97,7 @@ def growth_rows(folder: Path, device: torch.device, *, size: int, largest: int, 
     yield from grow("pixels", sizes, lambda s: Scene(scaled[s], folder, pairs=PAIRS, objects=1))
 
 
-def endurance_rows(folder: Path, device: torch.device, *, size: int, requests: int) -> Iterator[Row]:
+def endurance_rows(folder: Path, device: torch.device, *, size: int, requests: int) -> Iterator[BenchmarkRow]:
     """Memory of the process over many requests of ``atto`` at ``size`` pixels, after a tenth of them as a warm-up."""
     scene = Scene(random_segmenter("atto", size, device), folder, pairs=PAIRS, objects=1)
     for _ in range(max(1, requests // 10)):
@@ -104,4 +110,4 @@ def endurance_rows(folder: Path, device: torch.device, *, size: int, requests: i
     give_back_freed_memory()
     grown = (resident_bytes() - before) / 2**20
     note = f"{before / 2**20:.0f} MB before, {requests} requests in {spent:.0f} s"
-    yield Row("endurance", f"memory gained over {requests} requests", grown, "MB", 20.0, note=note)
+    yield BenchmarkRow("endurance", f"memory gained over {requests} requests", grown, "MB", 20.0, note=note)

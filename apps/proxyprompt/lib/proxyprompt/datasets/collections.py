@@ -25,7 +25,8 @@ from proxyprompt.io.groups import GROUPS, patient_of, read_groups
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.label_files import as_labels, names_itself, read_label_map
 from proxyprompt.io.labels import declared_structures, parse_labels
-from proxyprompt.io.readers import DICOM, ITK, NIFTI, PICTURES, has_dicom_magic, read_raster, suffix_of
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES, has_dicom_magic, suffix_of
+from proxyprompt.io.readers import read_raster
 from proxyprompt.io.study import Study, read_study
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ Values = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class CollectionCase:
     """One labelled image. structures: what its label declares, name -> its values there; declared, though maybe empty.
 
     group: cases that must not be told apart when splitting (one patient, one video); the case itself where nothing is
@@ -61,23 +62,23 @@ class Collection:
 
     name: str
     folder: Path
-    cases: tuple[Case, ...]
+    cases: tuple[CollectionCase, ...]
     structures: Mapping[str, Values]
     intensity: IntensitySettings | None = None
 
-    def open(self, case: Case) -> tuple[Study, np.ndarray]:
+    def open(self, case: CollectionCase) -> tuple[Study, np.ndarray]:
         """The image, and (Z, h, w) uint8 labels on its slices. StudyError when they cannot be read together."""
         study = read_study(case.image_path, intensity=self.intensity)
         return study, study.read_label(case.label_path)
 
     @staticmethod
-    def mask(case: Case, labels: np.ndarray, structure: str) -> np.ndarray:
+    def mask(case: CollectionCase, labels: np.ndarray, structure: str) -> np.ndarray:
         """bool, where ``labels`` hold the structure; False everywhere when the case does not declare it."""
         return np.isin(labels, case.structures.get(structure, ()))
 
-    def groups(self) -> dict[str, list[Case]]:
+    def groups(self) -> dict[str, list[CollectionCase]]:
         """Group -> its cases, in the order of the cases."""
-        groups: dict[str, list[Case]] = {}
+        groups: dict[str, list[CollectionCase]] = {}
         for case in self.cases:
             groups.setdefault(case.group, []).append(case)
         return groups
@@ -115,7 +116,7 @@ def read_collection(
     if missing := [pair.id for pair in found if groups_file and pair.id not in groups]:
         raise StudyError(f"{groups_file}: names no group for {len(missing)} cases, the first is {missing[0]!r}; add it")
     cases = tuple(
-        Case(p.id, groups.get(p.id) or p.patient or _patient(p) or p.id, p.image, p.label, declared[p.id])
+        CollectionCase(p.id, groups.get(p.id) or p.patient or _patient(p) or p.id, p.image, p.label, declared[p.id])
         for p in found
     )
     everything: dict[str, Values] = {}

@@ -11,13 +11,13 @@ from proxyprompt.metrics.segmentation import overlap
 
 from .catalogue import FINETUNED, UNETS
 from .drawing import COLOURS, outline, save, show
-from .episodes import Episodes
+from .episodes import EvalEpisodes
 from .methods import Method
 from .record import Unit
-from .run import Plan, episodes_of
+from .run import EvalConfig, episodes_of
 
 
-def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], folder: Path) -> list[Path]:
+def draw_overlays(plan: EvalConfig, methods: Sequence[Method], units: Sequence[Unit], folder: Path) -> list[Path]:
     """One PNG for each collection and structure, at the first K and the first draw of the first method.
 
     What would have to be trained again is left out. Written beside, then renamed.
@@ -38,7 +38,7 @@ def draw_overlays(plan: Plan, methods: Sequence[Method], units: Sequence[Unit], 
     return written
 
 
-def _figure(episodes: Episodes, structure: str, unit: Unit, methods: Sequence[Method]) -> plt.Figure:
+def _figure(episodes: EvalEpisodes, structure: str, unit: Unit, methods: Sequence[Method]) -> plt.Figure:
     supports = episodes.supports(structure, unit.supports, unit.seed)
     learned = [method.learn(supports, seed=unit.seed) for method in methods]
     cases = {case.id: case for case in episodes.targets_of(structure)}

@@ -15,8 +15,8 @@ from proxyprompt.training.groups import FILE as GROUPS_FILE
 from proxyprompt.training.groups import GroupSplit
 
 from .baselines import nearest_feature, prototype
-from .episodes import Episodes
-from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
+from .episodes import EvalEpisodes
+from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
 from .prompting import TOLD, Memory, PerSam, Told
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
 from .removal import REMOVALS, WITHOUT_PROXY, Removal, WithoutProxy
@@ -53,7 +53,7 @@ class MethodOptions:
     other: Path | None = None
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
-    unrelated: Episodes | None = None
+    unrelated: EvalEpisodes | None = None
     train_minutes: float = 10.0
     unet_minutes: float = 10.0
     plateau_minutes: float = 60.0
@@ -83,7 +83,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
-        ours = ProxyPrompt(segmenter, seen=seen, classify=not options.paper)
+        ours = ProxyPromptMethod(segmenter, seen=seen, classify=not options.paper)
         if header is not None:
             ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
         if "proxyprompt" in options.names:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from cachetools import LRUCache, cachedmethod
 
-from proxyprompt.datasets.collections import Case, Collection
+from proxyprompt.datasets.collections import Collection, CollectionCase
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.study import Study
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
@@ -70,7 +70,7 @@ class Slices:
         return self.study.slice_hash(self.indices[row])
 
 
-class Episodes:
+class EvalEpisodes:
     """The split of one collection, its targets, and support draws for each structure.
 
     leave_out: groups that are no targets. StudyError when the collection has fewer than two groups, or no target is
@@ -105,7 +105,7 @@ class Episodes:
         self.targets = sorted(targets[: config.limit_targets], key=lambda case: case.id)
 
     @cachedmethod(lambda self: self._opened, key=lambda self, case: case.id)
-    def open(self, case: Case) -> tuple[Study, np.ndarray]:
+    def open(self, case: CollectionCase) -> tuple[Study, np.ndarray]:
         """As ``Collection.open``; the last ones stay open."""
         return self.collection.open(case)
 
@@ -131,18 +131,18 @@ class Episodes:
                 extents[case.id] = Extent(shown, np.ones(1, dtype=bool), study.length)
         return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), extents)
 
-    def target(self, case: Case, structure: str) -> tuple[Slices, np.ndarray]:
+    def target(self, case: CollectionCase, structure: str) -> tuple[Slices, np.ndarray]:
         """The slices to segment, and (Z, h, w) bool, where the structure is on them."""
         study, labels = self.open(case)
         count = min(self.config.target_slices or len(study), len(study))
         indices = np.linspace(0, len(study) - 1, count).round().astype(int).tolist()
         return Slices(study, indices), self.collection.mask(case, labels[indices], structure)
 
-    def targets_of(self, structure: str) -> list[Case]:
+    def targets_of(self, structure: str) -> list[CollectionCase]:
         """The targets whose labels declare the structure: only of them it is known where it is not."""
         return [case for case in self.targets if structure in case.structures]
 
-    def _order(self, structure: str, seed: int) -> list[tuple[Case, int]]:
+    def _order(self, structure: str, seed: int) -> list[tuple[CollectionCase, int]]:
         """Slices that show the structure: another group each time, then another case, as long as there is one."""
         rng = self._rng(structure, seed)
         by_group = []
@@ -151,7 +151,9 @@ class Episodes:
             by_group.append(interleave(self._slices_of(case, structure, rng) for case in cases))
         return interleave(by_group)
 
-    def _slices_of(self, case: Case, structure: str, rng: np.random.Generator) -> list[tuple[Case, int]]:
+    def _slices_of(
+        self, case: CollectionCase, structure: str, rng: np.random.Generator
+    ) -> list[tuple[CollectionCase, int]]:
         """Those that show enough of the structure, in any order."""
         key = (case.id, structure)
         if key not in self._areas:

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 
 from .drawing import save
 from .record import Unit
-from .summary import Row
+from .summary import ResultRow
 
 COLUMNS = 4
 
 
-def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
+def plot(units: Sequence[Unit], table: Sequence[ResultRow], path: Path) -> Path:
     """One panel a structure: Dice of every method over K, with its spread over support draws as a band; one more panel
     with the training losses of the methods that noted a ``curve``. The suffix decides the format; written beside, then
     renamed."""
@@ -46,7 +46,7 @@ def plot(units: Sequence[Unit], table: Sequence[Row], path: Path) -> Path:
     return save(figure, path, dpi=110)
 
 
-def _over_supports(axis: Axes, some: Sequence[Row]) -> None:
+def _over_supports(axis: Axes, some: Sequence[ResultRow]) -> None:
     axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     for method in dict.fromkeys(row.method for row in some):
         rows = sorted((row for row in some if row.method == method), key=lambda row: row.supports)

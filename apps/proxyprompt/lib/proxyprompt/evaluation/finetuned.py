@@ -24,7 +24,7 @@ from proxyprompt.training.strategies import STRATEGIES
 from proxyprompt.training.training_data import Material
 from proxyprompt.training.validation import Validation
 
-from .methods import Learned, Method, ProxyPrompt, weights_of
+from .methods import Learned, Method, ProxyPromptMethod, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class FineTuned(Method):
             ended = run.train(lambda loss, value: dice.append(value) if value is not None else None, lambda: False)
         segmenter.eval().requires_grad_(False)
         notes = {"steps": run.state.step, "stopped": ended, "training_dice": _means(dice)}
-        return Learned(ProxyPrompt(segmenter).learn(supports, seed=seed).predict, notes=notes)
+        return Learned(ProxyPromptMethod(segmenter).learn(supports, seed=seed).predict, notes=notes)
 
 
 def _material(supports: Selection, config: FinetuneConfig) -> Material:

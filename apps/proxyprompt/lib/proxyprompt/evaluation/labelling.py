@@ -19,13 +19,13 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from proxyprompt.activelearning.disagreement import SupportDisagreement
 from proxyprompt.activelearning.strategies import MostDisagreement, RandomUnlabelled
-from proxyprompt.datasets.collections import Case, Collection
+from proxyprompt.datasets.collections import Collection, CollectionCase
 from proxyprompt.datastores.folder import StudyFolder
 from proxyprompt.foundation.base import Foundation
 from proxyprompt.infers.models import Models
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.labels import StructureRegistry
-from proxyprompt.io.readers import suffix_of
+from proxyprompt.io.raster import suffix_of
 from proxyprompt.io.study import Study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.predictor.latency import Latencies
@@ -41,7 +41,7 @@ STRATEGIES = ("disagreement", "random")
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabellingConfig:
     """first, last: labels at the beginning and at the end. supports: K. targets: at most so many held-out cases.
     pool: at most so many cases to label. held_out: share of the groups that is only segmented. split: which split."""
 
@@ -55,7 +55,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Run:
+class LabellingRun:
     """One reader. order: ids as labelled. dice: mean over structures and targets, for each number of labels."""
 
     strategy: str
@@ -74,7 +74,12 @@ class Simulation:
     """
 
     def __init__(
-        self, collection: Collection, segmenter: Segmenter, describer: Foundation, plan: Plan, cache: ContentCache
+        self,
+        collection: Collection,
+        segmenter: Segmenter,
+        describer: Foundation,
+        plan: LabellingConfig,
+        cache: ContentCache,
     ) -> None:
         self._collection, self._segmenter, self._plan, self._cache = collection, segmenter, plan, cache
         self._descriptors = DescriptorIndex(describer, cache)
@@ -85,12 +90,14 @@ class Simulation:
                 f"{plan.last} and 1: ask for fewer labels, or another share"
             )
         self._pool = {case.id: case for case in pool}
-        self._targets: list[tuple[Study, Case, np.ndarray]] = []
+        self._targets: list[tuple[Study, CollectionCase, np.ndarray]] = []
         for case in targets:
             study, labels = collection.open(case)
             self._targets.append((study, case, labels))
 
-    def run(self, strategy: str, seed: int, *, progress: Callable[[int, float], None] = lambda n, dice: None) -> Run:
+    def run(
+        self, strategy: str, seed: int, *, progress: Callable[[int, float], None] = lambda n, dice: None
+    ) -> LabellingRun:
         """One reader; the first labels depend on the seed alone. progress: told (labels, mean Dice) after each."""
         with tempfile.TemporaryDirectory(prefix="labelling-") as folder:
             dice = []
@@ -100,7 +107,7 @@ class Simulation:
                     reader.label_next()
                 dice.append(round(self._evaluate(reader.library), 5))
                 progress(count, dice[-1])
-            return Run(strategy, seed, tuple(reader.order), tuple(dice))
+            return LabellingRun(strategy, seed, tuple(reader.order), tuple(dice))
 
     def _evaluate(self, library: SupportLibrary) -> float:
         pipeline = Pipeline(self._segmenter, self._cache, Latencies())
@@ -157,7 +164,7 @@ class _Reader:
         self.order.append(case_id)
 
 
-def compare(runs: list[Run], plan: Plan) -> dict[str, object]:
+def compare(runs: list[LabellingRun], plan: LabellingConfig) -> dict[str, object]:
     """Mean Dice after each number of labels by strategy, and what ``disagreement`` gains, seed by seed."""
     labels = list(range(plan.first, plan.last + 1))
     dice = {name: np.array([run.dice for run in _by_seed(runs, name)]) for name in STRATEGIES}
@@ -176,7 +183,7 @@ def compare(runs: list[Run], plan: Plan) -> dict[str, object]:
     return found
 
 
-def _by_seed(runs: list[Run], strategy: str) -> Iterator[Run]:
+def _by_seed(runs: list[LabellingRun], strategy: str) -> Iterator[LabellingRun]:
     return iter(sorted((run for run in runs if run.strategy == strategy), key=lambda run: run.seed))
 
 
@@ -184,7 +191,7 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def _split(collection: Collection, plan: Plan) -> tuple[list[Case], list[Case]]:
+def _split(collection: Collection, plan: LabellingConfig) -> tuple[list[CollectionCase], list[CollectionCase]]:
     """(cases to label, held-out cases), of different groups; what is too many is left out at random."""
     rng = np.random.default_rng(plan.split)
     groups = list(collection.groups().values())
@@ -197,11 +204,11 @@ def _split(collection: Collection, plan: Plan) -> tuple[list[Case], list[Case]]:
     return parts[0], parts[1]
 
 
-def _first(pool: list[Case], count: int, seed: int) -> list[str]:
+def _first(pool: list[CollectionCase], count: int, seed: int) -> list[str]:
     """The labels to begin with: of different groups where there are so many, with every structure among them."""
     rng = np.random.default_rng(seed)
     order = [pool[n] for n in rng.permutation(len(pool))]
-    chosen: list[Case] = []
+    chosen: list[CollectionCase] = []
     for fresh in (True, False):
         for case in order:
             known = {one.group for one in chosen}

@@ -61,7 +61,7 @@ class Method(ABC):
         return hashlib.sha256(json.dumps([self.name, dict(self.settings)], sort_keys=True).encode()).hexdigest()[:16]
 
 
-class ProxyPrompt(Method):
+class ProxyPromptMethod(Method):
     """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
 
     seen: whether the segmenter was trained on a group. classify: whether the pixel classifier is mixed in.

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.supports.selection import Selection
 
-from .episodes import Episodes
+from .episodes import EvalEpisodes
 from .methods import Learned, Method
 
 _HALVINGS = 12
@@ -63,7 +63,7 @@ def with_inverted_masks(method: Method) -> Method:
     )
 
 
-def with_supports_of(method: Method, episodes: Episodes) -> Method:
+def with_supports_of(method: Method, episodes: EvalEpisodes) -> Method:
     """Supports of another collection, of its first structure, in the place of the right ones: another organ, another
     machine. What is left of the Dice is what the method does without a support that means anything.
 

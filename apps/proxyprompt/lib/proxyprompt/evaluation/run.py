@@ -12,7 +12,7 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.predictor.pipeline import searched
 from proxyprompt.supports.selection import Selection, SupportError
 
-from .episodes import EpisodeConfig, Episodes
+from .episodes import EpisodeConfig, EvalEpisodes
 from .methods import Method
 from .record import Record, Unit
 from .scoring import image_difference, score
@@ -23,7 +23,7 @@ class LeakError(ValueError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalConfig:
     """counts: the numbers of supports, K. seeds: draws of supports for each K. unseen: leave out, for all methods, the
     targets of groups that any of them was trained on; without it such a target is an error."""
 
@@ -52,7 +52,7 @@ class Plan:
 class Work:
     """One unit to be measured."""
 
-    episodes: Episodes
+    episodes: EvalEpisodes
     structure: str
     count: int
     seed: int
@@ -83,7 +83,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvalRun:
     """units: of the whole plan, also those that a former run measured. skipped: what could not be, and why."""
 
     units: list[Unit]
@@ -91,12 +91,12 @@ class Measured:
 
 
 def evaluate(
-    plan: Plan,
+    plan: EvalConfig,
     methods: Sequence[Method],
     record: Record,
     *,
     report: Callable[[Work, int, int], None] = lambda work, done, total: None,
-) -> Measured:
+) -> EvalRun:
     """Measures what ``record`` does not hold yet; on the way, and when interrupted, the record is saved.
 
     report(work, done, total): called before each unit. StudyError for files that cannot be read, and when there was
@@ -119,16 +119,16 @@ def evaluate(
         record.save()
     if not keys:
         raise StudyError(f"nothing could be measured: {'; '.join(skipped.values())}")
-    return Measured(record.units(keys), skipped)
+    return EvalRun(record.units(keys), skipped)
 
 
-def episodes_of(plan: Plan, collection: Collection, methods: Sequence[Method]) -> Episodes:
+def episodes_of(plan: EvalConfig, collection: Collection, methods: Sequence[Method]) -> EvalEpisodes:
     """The episodes of one of the plan's collections, the same for all the methods."""
 
     def trained_on(group: str) -> bool:
         return plan.unseen and any(method.has_seen(collection.name, group) for method in methods)
 
-    return Episodes(collection, plan.episodes, leave_out=trained_on)
+    return EvalEpisodes(collection, plan.episodes, leave_out=trained_on)
 
 
 def measure(work: Work) -> Unit:
@@ -169,7 +169,9 @@ def measure(work: Work) -> Unit:
     )
 
 
-def _list_work(episodes: Episodes, plan: Plan, methods: Sequence[Method], skipped: dict[str, str]) -> Iterator[Work]:
+def _list_work(
+    episodes: EvalEpisodes, plan: EvalConfig, methods: Sequence[Method], skipped: dict[str, str]
+) -> Iterator[Work]:
     collection = episodes.collection
     for structure in collection.structures:
         if not episodes.targets_of(structure):

@@ -51,7 +51,7 @@ Ask = Callable[[str, dict[str, object]], Answer]
 
 
 @dataclass
-class Score:
+class SampleScore:
     """One structure of one study. Measures are Dice (and IoU) in [0, 1]; None is a measure that was not taken."""
 
     study: str
@@ -69,7 +69,7 @@ class Score:
 
 def score_study(
     samples: SampleFolder, study_id: str, ask: Ask, *, foundation: Foundation | None = None, controls: bool = True
-) -> list[Score]:
+) -> list[SampleScore]:
     """The scores of one unlabelled sample, a structure each. Without a foundation *nearest* is not measured.
 
     A refused request scores 0 where it was the request proper, and leaves None in a control; its message is kept.
@@ -77,7 +77,7 @@ def score_study(
     study = samples.study(study_id)
     truth = samples.labels(study_id, study)
     structures = samples.structures(study_id)
-    scores = {name: Score(study_id, name) for name in structures}
+    scores = {name: SampleScore(study_id, name) for name in structures}
     try:
         answer = ask(study_id, {})
     except Refused as refusal:
@@ -100,14 +100,14 @@ def score_study(
     return list(scores.values())
 
 
-def summarise(scores: Sequence[Score]) -> dict[str, object]:
+def summarise(scores: Sequence[SampleScore]) -> dict[str, object]:
     """Means over all scores, by set and by structure, and the intervals of what the method gains over the others.
 
     ``gain``: per opponent, the mean of dice minus the opponent's Dice with its 95 % paired bootstrap interval; the unit
     that is drawn is the study (the mean of its structures).
     """
-    by_set: dict[str, list[Score]] = {}
-    by_structure: dict[str, list[Score]] = {}
+    by_set: dict[str, list[SampleScore]] = {}
+    by_structure: dict[str, list[SampleScore]] = {}
     for score in scores:
         by_set.setdefault(SampleFolder.set_of(score.study), []).append(score)
         by_structure.setdefault(score.structure, []).append(score)
@@ -197,14 +197,14 @@ def _take_unrelated(samples, study, truth, structures, answer, scores, ask) -> N
         score.unrelated = overlap(mask, truth == structures[name]).dice
 
 
-def _studies(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    studies: dict[str, list[Score]] = {}
+def _studies(scores: Sequence[SampleScore]) -> dict[str, list[SampleScore]]:
+    studies: dict[str, list[SampleScore]] = {}
     for score in scores:
         studies.setdefault(score.study, []).append(score)
     return studies
 
 
-def _by_study(scores: Sequence[Score], opponent: str) -> list[tuple[float, float]]:
+def _by_study(scores: Sequence[SampleScore], opponent: str) -> list[tuple[float, float]]:
     """(mean dice, mean of the opponent) of each study, over the structures for which the opponent was measured."""
     pairs = []
     for some in _studies(scores).values():
@@ -214,7 +214,7 @@ def _by_study(scores: Sequence[Score], opponent: str) -> list[tuple[float, float
     return pairs
 
 
-def _means(scores: Sequence[Score]) -> dict[str, float | None]:
+def _means(scores: Sequence[SampleScore]) -> dict[str, float | None]:
     means = {}
     for measure in MEASURES:
         known = [value for score in scores if (value := getattr(score, measure)) is not None]

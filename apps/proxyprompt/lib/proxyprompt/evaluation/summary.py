@@ -18,7 +18,7 @@ from .record import Unit
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One method on one structure with K supports.
 
     spread: standard deviation over support draws of the mean over cases; lowest: the worst draw. false_slices: share of
@@ -44,17 +44,17 @@ class Row:
     seconds: float
 
 
-def rows(units: Sequence[Unit]) -> list[Row]:
+def rows(units: Sequence[Unit]) -> list[ResultRow]:
     """One for each collection, structure, K and method, in the order of the units."""
     return [_row(key, draws) for key, draws in _by_row(units).items()]
 
 
-def means(table: Sequence[Row], measure: str = "dice") -> dict[tuple[str, int], float]:
+def means(table: Sequence[ResultRow], measure: str = "dice") -> dict[tuple[str, int], float]:
     """(method, K) -> mean over collections of the mean over structures. measure: "dice" or "iou"."""
     return {key: _mean(_over_structures(values).values()) for key, values in _by_method(table, measure).items()}
 
 
-def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Interval]:
+def mean_gains(table: Sequence[ResultRow], method: str) -> dict[tuple[str, int], Interval]:
     """(other method, K) -> what ``method`` gains over it on the structures that both measured, mean over collections;
     collections are drawn for the interval."""
     found, dice = {}, _by_method(table)
@@ -66,7 +66,9 @@ def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Inter
     return found
 
 
-def _by_method(table: Sequence[Row], measure: str = "dice") -> dict[tuple[str, int], dict[tuple[str, str], float]]:
+def _by_method(
+    table: Sequence[ResultRow], measure: str = "dice"
+) -> dict[tuple[str, int], dict[tuple[str, str], float]]:
     """(method, K) -> (collection, structure) -> mean."""
     found: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
     for row in table:
@@ -139,13 +141,13 @@ def _by_row(units: Sequence[Unit]) -> dict[tuple[str, str, str, int], list[Unit]
     return found
 
 
-def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> Row:
+def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> ResultRow:
     first = draws[0]
     of_group = dict(zip(first.cases, first.groups, strict=True))
     dice = by_case(draws, "dice")
     of_draw = [value for unit in draws if (value := _mean(s.dice for s in unit.scores)) is not None]
     scores = [s for unit in draws for s in unit.scores]
-    return Row(
+    return ResultRow(
         *key,
         cases=len(dice),
         groups=len({of_group[case] for case in dice}),

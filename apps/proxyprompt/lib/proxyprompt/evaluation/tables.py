@@ -10,11 +10,11 @@ from proxyprompt.metrics.segmentation import Interval
 
 from .record import Unit
 from .scoring import Score
-from .summary import Row, mean_gains, means
+from .summary import ResultRow, mean_gains, means
 
 
 def markdown(
-    table: Sequence[Row],
+    table: Sequence[ResultRow],
     *,
     method: str = "proxyprompt",
     methods: Mapping[str, Mapping[str, object]] | None = None,
@@ -74,9 +74,11 @@ def table_csv(units: Iterable[Unit]) -> str:
     return stream.getvalue()
 
 
-def _by_structure(table: Sequence[Row], methods: Sequence[str], cell: Callable[[Row], str]) -> list[list[str]]:
+def _by_structure(
+    table: Sequence[ResultRow], methods: Sequence[str], cell: Callable[[ResultRow], str]
+) -> list[list[str]]:
     """A line for each structure of which any method has something to tell."""
-    found: dict[tuple[str, str], dict[str, Row]] = {}
+    found: dict[tuple[str, str], dict[str, ResultRow]] = {}
     for row in table:
         found.setdefault((row.collection, row.structure), {})[row.method] = row
     lines = []
@@ -91,11 +93,11 @@ def _gain(interval: Interval | None) -> str:
     return "" if interval is None else f" ({interval.mean:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}])"
 
 
-def _dice(row: Row) -> str:
+def _dice(row: ResultRow) -> str:
     return _bounded(row.dice) + ("" if row.spread is None else f" ± {row.spread:.2f}")
 
 
-def _iou(row: Row) -> str:
+def _iou(row: ResultRow) -> str:
     return _bounded(row.iou)
 
 
@@ -103,15 +105,15 @@ def _bounded(interval: Interval | None) -> str:
     return "-" if interval is None else f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
-def _false(row: Row) -> str:
+def _false(row: ResultRow) -> str:
     return _number(row.false_slices)
 
 
-def _missed(row: Row) -> str:
+def _missed(row: ResultRow) -> str:
     return _number(row.missed_slices) if row.false_slices is not None else "-"
 
 
-def _distance(row: Row) -> str:
+def _distance(row: ResultRow) -> str:
     return "-" if row.nsd is None else f"{_number(row.hd95, 1)} / {row.nsd:.2f}"
 
 

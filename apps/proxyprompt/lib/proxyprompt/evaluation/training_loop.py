@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from proxyprompt.datasets.collections import Case, Collection
+from proxyprompt.datasets.collections import Collection, CollectionCase
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.label_files import WRITABLE_PICTURES
-from proxyprompt.io.readers import suffix_of
+from proxyprompt.io.raster import suffix_of
 from proxyprompt.metrics.segmentation import Interval, overlaps, paired_bootstrap
 
 from .client import Client, ServerError
@@ -29,15 +29,15 @@ POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopPlan:
     """first: labelled at the start. more: labelled then. targets: of other groups than both."""
 
-    first: tuple[Case, ...]
-    more: tuple[Case, ...]
-    targets: tuple[Case, ...]
+    first: tuple[CollectionCase, ...]
+    more: tuple[CollectionCase, ...]
+    targets: tuple[CollectionCase, ...]
 
 
-def plan_of(collection: Collection, *, first: int, more: int, targets: int, seed: int = 0) -> Plan:
+def plan_of(collection: Collection, *, first: int, more: int, targets: int, seed: int = 0) -> LoopPlan:
     """A quarter of the groups, the largest, give the targets (more if they hold too few), the others what is labelled.
 
     Labelled are as many different groups as there are. StudyError when the collection is too small.
@@ -58,11 +58,11 @@ def plan_of(collection: Collection, *, first: int, more: int, targets: int, seed
             f"targets and {first} + {more} labelled ones of other groups; ask for fewer"
         )
     chosen = sorted(rng.sample(pool, targets), key=lambda case: case.id)
-    return Plan(tuple(turns[:first]), tuple(turns[first : first + more]), tuple(chosen))
+    return LoopPlan(tuple(turns[:first]), tuple(turns[first : first + more]), tuple(chosen))
 
 
 @dataclass(frozen=True)
-class Measured:
+class LoopResult:
     """One pass over the targets. dice: target -> structure -> Dice. results: target -> bytes of the label file."""
 
     version: str
@@ -84,9 +84,9 @@ class Report:
     that were added, before training. killed_at, resumed_from: steps; None where nothing was killed. untouched: whether
     the kill changed nothing that is served. rolled_back: whether the old version gave the old results, bit for bit."""
 
-    few: Measured
-    many: Measured
-    trained: Measured
+    few: LoopResult
+    many: LoopResult
+    trained: LoopResult
     training: Mapping[str, Any]
     gain_of_labels: Interval
     gain: Interval
@@ -98,9 +98,9 @@ class Report:
     wrong_labels: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        told = {name: value for name, value in vars(self).items() if not isinstance(value, Measured | Interval)}
+        told = {name: value for name, value in vars(self).items() if not isinstance(value, LoopResult | Interval)}
         for name in ("few", "many", "trained"):
-            measured: Measured = getattr(self, name)
+            measured: LoopResult = getattr(self, name)
             told[name] = {"version": measured.version, "mean": measured.by_structure(), "dice": measured.dice}
         for name in ("gain_of_labels", "gain", "total_gain"):
             told[name] = getattr(self, name)._asdict()
@@ -114,7 +114,7 @@ class TrainingLoop:
         self,
         client: Client,
         collection: Collection,
-        plan: Plan,
+        plan: LoopPlan,
         *,
         folder: Path,
         options: Mapping[str, Any],
@@ -154,11 +154,11 @@ class TrainingLoop:
             **killed,
         )
 
-    def _label(self, cases: Sequence[Case]) -> None:
+    def _label(self, cases: Sequence[CollectionCase]) -> None:
         for case in cases:
             self._client.submit(case.id, case.label_path, case.structures)
 
-    def _measure(self, what: str, **options: Any) -> Measured:
+    def _measure(self, what: str, **options: Any) -> LoopResult:
         dice, results, versions = {}, {}, set()
         for case in self._plan.targets:
             content, suffix, told = self._client.segment(case.id, agreement=False, **options)
@@ -170,7 +170,7 @@ class TrainingLoop:
             dice[case.id] = {name: overlap.dice for name, overlap in found.items()}
             results[case.id] = content
             versions.add(told["adapter"])
-        measured = Measured(", ".join(sorted(versions)), dice, results)
+        measured = LoopResult(", ".join(sorted(versions)), dice, results)
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in measured.by_structure().items())
         self._say(f"{what}: Dice {np.mean(measured.means()):.3f} ({means}) with {measured.version}")
         return measured
@@ -196,7 +196,7 @@ class TrainingLoop:
                 self._say(f"  epoch {epoch} of {stats['total_epochs']}, best validation Dice {stats['best_metric']}")
             time.sleep(POLL_SECONDS)
 
-    def _kill_half_way(self, before: Measured) -> dict[str, Any]:
+    def _kill_half_way(self, before: LoopResult) -> dict[str, Any]:
         self._client.train(**self._options)
         stats = self._follow(lambda stats: 2 * stats["epoch"] >= stats["total_epochs"])
         if "total_time" in stats:

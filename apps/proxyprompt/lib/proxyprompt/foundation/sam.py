@@ -3,7 +3,8 @@
 The package's own mask decoder takes one image at a time and always makes four masks. Here its parts (prompt encoder,
 two-way transformer, upscaling, hypernetwork, quality head) decode N objects in each of B images at once, and only the
 first mask: the one its predictor returns with ``multimask_output=False``, whatever the prompt. The proxy prompt enters
-as sparse prompt tokens beside the clicks (paper, section 3).
+as sparse prompt tokens beside the clicks (paper, section 3.3, eq. 12), the dense prompt is the no-mask embedding.
+Clicks beside the proxy prompt, and a logit that says whether the object is there at all, are not the paper's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """SAM 2 behind :class:`proxyprompt.foundation.base.Foundation`.
 
 The published package's own modules do the work. Its predictors are not used: they run without gradients, hold state,
-and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3).
+and skip memory attention on the first frame, where the proxy prompt must enter (paper, section 3.3). How a token that
+is C wide enters a memory that is narrower, the paper does not say: it is split, as SAM 2 does with object pointers.
 """
 
 from __future__ import annotations

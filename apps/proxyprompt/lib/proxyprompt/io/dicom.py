@@ -24,7 +24,7 @@ from .dicom_series import (
     read_series,
 )
 from .errors import StudyError
-from .readers import Raster, from_itk
+from .raster import Raster, from_itk
 
 __all__ = ["NOT_IMAGES", "Frame", "read_dicom", "read_frames"]
 

@@ -20,7 +20,7 @@ from pydicom.pixel_data_handlers.util import convert_color_space, pixel_dtype
 
 from .dicom_series import NATIVE, Image, place_of, syntax_of
 from .errors import StudyError
-from .readers import DAMAGE, damaged
+from .raster import DAMAGE, damaged
 
 DECODERS = {
     **dict.fromkeys((f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203)), imagecodecs.jpeg2k_decode),  # HTJ2K

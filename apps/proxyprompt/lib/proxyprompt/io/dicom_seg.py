@@ -19,7 +19,7 @@ from .dicom_pixels import stored_frames
 from .errors import StudyError
 from .grid import Grid
 from .label_map import LARGEST_VALUE, LabelMap, from_segments
-from .readers import DAMAGE, Raster, damaged, has_dicom_magic
+from .raster import DAMAGE, Raster, damaged, has_dicom_magic
 
 Result = TypeVar("Result")
 

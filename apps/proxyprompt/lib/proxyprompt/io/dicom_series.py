@@ -20,7 +20,7 @@ from pydicom.pixel_data_handlers.util import get_expected_length
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .errors import StudyError
-from .readers import DAMAGE, DICOM, has_dicom_magic, suffix_of
+from .raster import DAMAGE, DICOM, has_dicom_magic, suffix_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from PIL import Image
 from .errors import StudyError
 from .grid import ItkGeometry
 from .label_map import LabelMap
-from .readers import NIFTI, PICTURES, Raster, has_dicom_magic, is_dicom_path, read_raster, suffix_of
+from .raster import NIFTI, PICTURES, Raster, has_dicom_magic, is_dicom_path, suffix_of
+from .readers import read_raster
 from .segmentation_nrrd import is_segmentation_nrrd, read_segmentation_nrrd_on
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from .errors import StudyError
 from .grid import Grid, ItkGeometry
 from .label_map import LARGEST_VALUE, LabelMap, from_segments
-from .readers import DAMAGE, Raster, damaged, suffix_of
+from .raster import DAMAGE, Raster, damaged, suffix_of
 
 SUFFIX = ".seg.nrrd"
 

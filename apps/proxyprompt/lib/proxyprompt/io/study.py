@@ -18,7 +18,8 @@ from .label_files import read_label_map, write_label_on
 from .label_map import LabelMap
 from .orientation import Cut, cut, upright
 from .padding import without_padding
-from .readers import Raster, from_itk, read_raster
+from .raster import Raster, from_itk
+from .readers import read_raster
 
 __all__ = ["Study", "StudyError", "read_study", "study_of"]
 

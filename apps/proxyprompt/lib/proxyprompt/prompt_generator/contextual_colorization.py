@@ -1,4 +1,8 @@
-"""Contextual Colorization Module (paper, section 3.2, eqs. 8 to 11): dual-reverse cross-attention."""
+"""Contextual Colorization Module (paper, section 3.2, eqs. 8 to 11): dual-reverse cross-attention.
+
+The paper names neither the projection that halves the positions, nor positions on queries and keys, heads, or the width
+of the feed-forward layers; here they are a strided convolution, a sine encoding, 8 and 4C.
+"""
 
 from __future__ import annotations
 

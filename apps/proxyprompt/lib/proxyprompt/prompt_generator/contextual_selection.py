@@ -41,7 +41,10 @@ class SupportEncoding:
 
 
 class ResBlock(nn.Module):
-    """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ."""
+    """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ.
+
+    As in STCN, without the batch normalisation of the paper's source: a step holds few images.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -58,7 +61,8 @@ class ObjectCBAM(nn.Module):
     """Convolutional block attention whose channel descriptors are pooled over the objects too.
 
     Mean and maximum run over the positions of every declared object of one support image, so that objects exchange
-    information for any N ("implicit inter-target communication"). With one object it is plain CBAM.
+    information for any N: our reading of the paper's "implicit inter-target communication", of which it says no more.
+    With one object it is plain CBAM.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7) -> None:
@@ -80,7 +84,10 @@ class ObjectCBAM(nn.Module):
 
 
 class BridgeUnit(nn.Module):
-    """Support features and context of every object to A_agg (eqs. 4 and 5)."""
+    """Support features and context of every object to A_agg (eqs. 4 and 5).
+
+    Eq. 5 hands the second block what CBAM returns; here, as in STCN's feature fusion, this is added to what CBAM read.
+    """
 
     def __init__(self, *, dim: int, context_dim: int) -> None:
         super().__init__()
@@ -100,7 +107,8 @@ class BridgeUnit(nn.Module):
 def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
     """The selective map itself, softmax over the support axis (eq. 6); for figures and as the reference.
 
-    target: (B, C, HW). keys: (E, M, C), E = 1 or B. valid: (E, M) bool. Returns (B, M, HW), columns that sum to 1.
+    target: (B, C, HW). keys: (E, M, C), E = 1 or B. valid: (E, M) bool, the positions that may be read from (the paper
+    knows no padding, and no support that lacks an object). Returns (B, M, HW), columns that sum to 1.
     """
     scores = 2 * keys @ target - keys.square().sum(2)[..., None]
     scores = scores / math.sqrt(keys.shape[2])

@@ -53,7 +53,7 @@ WITHOUT: Mapping[str, Mapping[str, object]] = {
     "csm": {"context": NONE, "selection": False},
     "ccm": {"colorization": False},
 }
-"""Part that is left out in an ablation -> options of :class:`GeneratorConfig`."""
+"""Part that is left out in an ablation -> options of :class:`GeneratorConfig`; how, the paper does not say."""
 
 
 def ablation(without: Iterable[str] = (), context: str | None = None, *, full_size: bool = False) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """First selection step (paper, section 3.1): the Vision Mamba encoder of a support image and one mask.
 
 Vim in its "v2" form: the tokens of an image are scanned forwards and backwards, the two directions share their input
-and output projections, and their results are averaged. There is no class token: the result is the dense map.
+and output projections, and their results are averaged. There is no class token: the result is the dense map. Masks are
+concatenated with the images as -1 outside and 1 inside, the range of normalised images.
 """
 
 from __future__ import annotations

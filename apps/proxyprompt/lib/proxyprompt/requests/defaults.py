@@ -10,7 +10,7 @@ import os
 
 from monailabel.config import settings
 
-from proxyprompt.io.readers import DICOM, ITK, NIFTI, PICTURES
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES
 
 IMAGE_PATTERNS = [f"*{suffix}" for suffix in (*NIFTI, *ITK, *DICOM, *PICTURES)]
 """Of what is read; of two files that differ in the suffix only, the first one has the shorter id."""

@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 from matplotlib.figure import Figure
 
-from .report import Row
+from .report import SessionRow
 
-PANELS: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
+PANELS: tuple[tuple[str, Callable[[SessionRow], float | None]], ...] = (
     ("slices accepted unchanged, %", lambda row: _percent(row.slices_unchanged, row.slices)),
     ("voxels changed, % of the structure", lambda row: _percent(row.voxels_changed, row.voxels)),
     ("clicks", lambda row: float(row.clicks)),
@@ -18,7 +18,7 @@ PANELS: tuple[tuple[str, Callable[[Row], float | None]], ...] = (
 _MOST_NAMES = 30
 
 
-def draw(rows: Sequence[Row], to: str | BinaryIO, *, format: str | None = None) -> None:
+def draw(rows: Sequence[SessionRow], to: str | BinaryIO, *, format: str | None = None) -> None:
     """Draw the labelled studies, in the order in which they were labelled, a line for each structure.
 
     to: a file's name, or a stream, for which ``format`` says what to write (png, svg, pdf). ValueError when it is one

@@ -17,7 +17,7 @@ IDLE_MINUTES = 5.0
 
 
 @dataclass(frozen=True)
-class Row:
+class SessionRow:
     """One structure of one study.
 
     requests: proposals that held it. clicks: made for it, also those taken back. study_minutes: from the study's first
@@ -41,7 +41,7 @@ class Row:
     labelled: str
 
 
-def session_rows(journal: Iterable[Mapping[str, Any]]) -> list[Row]:
+def session_rows(journal: Iterable[Mapping[str, Any]]) -> list[SessionRow]:
     """The rows, studies in the order of their newest labels, those without a label last."""
     by_study: dict[str, list[Mapping[str, Any]]] = {}
     for entry in filter(_is_usable, journal):
@@ -51,10 +51,10 @@ def session_rows(journal: Iterable[Mapping[str, Any]]) -> list[Row]:
     return [row for rows in ordered for row in rows]
 
 
-def write_csv(rows: Iterable[Row]) -> str:
+def write_csv(rows: Iterable[SessionRow]) -> str:
     """CSV with a header line."""
     out = io.StringIO()
-    table = csv.DictWriter(out, [f.name for f in fields(Row)], lineterminator="\n")
+    table = csv.DictWriter(out, [f.name for f in fields(SessionRow)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     return out.getvalue()
@@ -73,7 +73,7 @@ def _is_usable(entry: Mapping[str, Any]) -> bool:
     return counts and all(isinstance(name, str) for name in supports)
 
 
-def _study_rows(study: str, events: list[Mapping[str, Any]]) -> list[Row]:
+def _study_rows(study: str, events: list[Mapping[str, Any]]) -> list[SessionRow]:
     events = sorted(events, key=lambda event: event["time"])
     newest = max((n for n, event in enumerate(events) if event["event"] == LABEL), default=None)
     while newest and _again(events[newest - 1], events[newest]):
@@ -87,11 +87,11 @@ def _study_rows(study: str, events: list[Mapping[str, Any]]) -> list[Row]:
 
 def _row(
     study: str, name: str, proposals: list[Mapping[str, Any]], label: Mapping[str, Any] | None, minutes: float
-) -> Row:
+) -> SessionRow:
     mine = [event for event in proposals if name in event["structures"]]
     last = mine[-1] if mine else {}
     found = (label or {}).get("structures", {}).get(name, {})
-    return Row(
+    return SessionRow(
         study=study,
         structure=name,
         requests=len(mine),

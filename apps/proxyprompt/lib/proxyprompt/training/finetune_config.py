@@ -116,7 +116,8 @@ class FinetuneConfig:
     def paper(cls, **given: Any) -> FinetuneConfig:
         """The paper's setting: adapters and generator, SGD with a constant rate, Dice loss, all others as support.
 
-        The presence term stays, because the paper's model cannot say that a structure is absent.
+        The presence term stays, because the paper's model cannot say that a structure is absent; so do the share of
+        ``absent`` targets and the clipping of gradients. Norms and biases do not decay.
         """
         paper = replace(cls._official(), schedule="constant", warmup=0, pixel_weight=0.0, iou_weight=0.0, augment=False)
         return replace(paper, members=16, supports=None).with_options(**given)

@@ -1,4 +1,8 @@
-"""What training minimises (paper, eq. 13, and what it leaves out: absent structures)."""
+"""What training minimises: Dice (paper, eq. 13), and three terms that the paper does not have.
+
+Cross-entropy of the pixels, presence of the structure, and the decoder's own estimate of its IoU.
+``FinetuneConfig.paper`` sets all but the presence to zero: Dice cannot teach that a structure is absent.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class TrainingStrategy(ABC):
 
 @register_strategy
 class Adapters(TrainingStrategy):
-    """Low-rank adapters on the frozen foundation, and the generator (paper, section 3.5)."""
+    """Low-rank adapters on the frozen foundation, and the generator (paper, sections 3 and 4.1)."""
 
     name = "lora"
     summary = "the paper's way: adapters on the frozen foundation, and the generator"

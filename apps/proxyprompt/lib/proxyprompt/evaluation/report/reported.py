@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Task(NamedTuple):
+class ReportedTask(NamedTuple):
     """A structure of one of the paper's data sets. own: how it is called when the set was prepared by
     ``scripts/prepare_data.py``; stand_in: the collection (lower case) and structure measured here in its place."""
 
@@ -16,14 +16,14 @@ class Task(NamedTuple):
 
 
 TASKS = (
-    Task("REFUGE2 disc", ("refuge2", "disc"), ("smdg_disc_cup", "disc")),
-    Task("REFUGE2 cup", ("refuge2", "cup"), ("smdg_disc_cup", "cup")),
-    Task("STARE vessels", ("stare", "vessels"), ("stare", "vessels")),
-    Task("FPA symphysis", ("fh-ps-aop", "symphysis"), ("psfhs_fh_ps", "symphysis")),
-    Task("FPA head", ("fh-ps-aop", "head"), ("psfhs_fh_ps", "head")),
-    Task("PROMISE12", ("promise12", "prostate"), ("promise12", "prostate")),
-    Task("JNU-IFM symphysis", ("jnu-ifm", "symphysis"), ("psfhs_sequences", "symphysis")),
-    Task("JNU-IFM head", ("jnu-ifm", "head"), ("psfhs_sequences", "head")),
+    ReportedTask("REFUGE2 disc", ("refuge2", "disc"), ("smdg_disc_cup", "disc")),
+    ReportedTask("REFUGE2 cup", ("refuge2", "cup"), ("smdg_disc_cup", "cup")),
+    ReportedTask("STARE vessels", ("stare", "vessels"), ("stare", "vessels")),
+    ReportedTask("FPA symphysis", ("fh-ps-aop", "symphysis"), ("psfhs_fh_ps", "symphysis")),
+    ReportedTask("FPA head", ("fh-ps-aop", "head"), ("psfhs_fh_ps", "head")),
+    ReportedTask("PROMISE12", ("promise12", "prostate"), ("promise12", "prostate")),
+    ReportedTask("JNU-IFM symphysis", ("jnu-ifm", "symphysis"), ("psfhs_sequences", "symphysis")),
+    ReportedTask("JNU-IFM head", ("jnu-ifm", "head"), ("psfhs_sequences", "head")),
 )
 
 _OURS = (88.0, 85.5, 81.6, 85.3, 89.3, 87.4, 78.0, 83.7)

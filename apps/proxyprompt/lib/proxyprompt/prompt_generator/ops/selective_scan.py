@@ -2,11 +2,12 @@
 
     h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t        y_t = C_t h_t + D x_t
 
-Every channel runs its own recurrence of ``state`` numbers; dt, B and C depend on the input, which is what makes the
-scan selective. ``reference`` is the plain loop that every other backend is tested against; ``numba`` is a compiled CPU
-kernel with its own backward, one torch operator (:mod:`proxyprompt.prompt_generator.ops.selective_scan_numba`);
-``chunked`` is plain torch with few sequential steps, for CUDA
-(:mod:`proxyprompt.prompt_generator.ops.selective_scan_chunked`); ``mamba_ssm`` is the package's kernel, where it works.
+The paper's short form leaves out D x, Mamba's direct term. Every channel runs its own recurrence of ``state`` numbers;
+dt, B and C depend on the input, which is what makes the scan selective. ``reference`` is the plain loop that every
+other backend is tested against; ``numba`` is a compiled CPU kernel with its own backward, one torch operator
+(:mod:`proxyprompt.prompt_generator.ops.selective_scan_numba`); ``chunked`` is plain torch with few sequential steps,
+for CUDA (:mod:`proxyprompt.prompt_generator.ops.selective_scan_chunked`); ``mamba_ssm`` is the package's kernel, where
+it works.
 """
 
 from __future__ import annotations
