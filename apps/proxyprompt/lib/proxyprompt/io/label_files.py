@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,18 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 
 
 def read_label_on(image: Raster, path: Path) -> np.ndarray:
-    """(ni, nj, nk) uint8: the label's values on the image's voxels (see :func:`read_label_map`)."""
+    """A label's values on an image's voxels.
+
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        (ni, nj, nk) uint8, see :func:`read_label_map`.
+
+    Raises:
+        StudyError: as for :func:`read_label_map`.
+    """
     return read_label_map(image, path).values
 
 
@@ -51,7 +61,14 @@ def read_label_map(image: Raster, path: Path) -> LabelMap:
 
 
 def names_itself(path: Path) -> bool:
-    """Whether a label file is of a kind that names its structures: a DICOM SEG, or a Segmentation NRRD."""
+    """Whether a label file is of a kind that names its structures: a DICOM SEG, or a Segmentation NRRD.
+
+    Args:
+        path: of the label.
+
+    Returns:
+        True for these.
+    """
     return is_dicom_path(path) or has_dicom_magic(path) or is_segmentation_nrrd(path)
 
 
@@ -83,10 +100,18 @@ def _values_on(image: Raster, path: Path) -> np.ndarray:
 
 
 def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int | str]] | None) -> np.ndarray:
-    """(ni, nj, nk) uint8: bare bytes, slice after slice of a DICOM image, in the order of ``instances``.
+    """Read a label that is bare bytes, slice after slice of a DICOM image.
 
-    instances: SOPInstanceUID and frame of each slice. StudyError when they are not those of the image, once each, or
-    when the file has another size.
+    Args:
+        image: whose grid counts.
+        path: of the label.
+        instances: SOPInstanceUID and frame of each slice, in the order of the bytes.
+
+    Returns:
+        (ni, nj, nk) uint8.
+
+    Raises:
+        StudyError: when the instances are not those of the image, once each, or when the file has another size.
     """
     columns, rows, slices = image.grid.size
     given = [(str(uid), int(frame)) for uid, frame in instances or ()]
@@ -138,7 +163,20 @@ def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
 
 
 def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: bool = False) -> Path:
-    """labels: (ni, nj, nk) uint8 in the image's file order. Written to a neighbour file, then renamed."""
+    """Write a label on an image's own grid, to a neighbour file that is then renamed.
+
+    Args:
+        image: whose grid and header count.
+        labels: (ni, nj, nk) uint8 in the image's file order.
+        path: its suffix says what is written.
+        compress: for .nrrd and .mha.
+
+    Returns:
+        That path.
+
+    Raises:
+        StudyError: for a suffix that this image's labels cannot have.
+    """
     suffix = suffix_of(path)
     if suffix not in WRITABLE:
         hint = " (JPEG changes label values)" if suffix in (".jpg", ".jpeg") else ""
@@ -155,14 +193,14 @@ def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: b
     else:
         itk = _itk_like(image, labels, path)
 
-        def write(target):
+        def write(target: str) -> None:
             sitk.WriteImage(itk, target, compress or suffix == ".nii.gz")
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".label-") as folder:
-        beside = os.path.join(folder, "label" + suffix)
-        write(beside)
-        os.replace(beside, path)
+        beside = Path(folder) / f"label{suffix}"
+        write(str(beside))
+        beside.replace(path)
     return path
 
 
@@ -190,7 +228,15 @@ def _itk_like(image: Raster, labels: np.ndarray, path: Path) -> sitk.Image:
 
 
 def itk_image(array: np.ndarray, geometry: ItkGeometry) -> sitk.Image:
-    """array: (k, j, i) or any shape of as many values; the result has the geometry's own dimensions."""
+    """A SimpleITK image on a given grid.
+
+    Args:
+        array: (k, j, i), or any shape of as many values.
+        geometry: of the result, whose dimensions it has.
+
+    Returns:
+        The image.
+    """
     itk = sitk.GetImageFromArray(np.ascontiguousarray(array.reshape(geometry.size[::-1])))
     itk.SetSpacing(geometry.spacing)
     itk.SetOrigin(geometry.origin)

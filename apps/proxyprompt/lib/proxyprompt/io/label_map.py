@@ -14,8 +14,11 @@ LARGEST_VALUE = 255  # a label map holds one byte a voxel
 class LabelMap:
     """What a label file says of an image's voxels.
 
-    values: uint8. names: structure -> the values that it is the union of, as far as the file itself names them; None
-    where it does not. notes: texts for the user.
+    Attributes:
+        values: uint8.
+        names: structure -> the values that it is the union of, as far as the file itself names them; None where it does
+            not.
+        notes: texts for the user.
     """
 
     values: np.ndarray

@@ -40,14 +40,24 @@ DAMAGE = (
 class Raster:
     """Voxels of one file (or series) and everything needed to write a label of the same grid.
 
-    voxels: (ni, nj, nk), or (ni, nj, nk, 3) for colour. grids: where they lie; the first is the one used (what ITK
-    and the viewers see), the others are further readings of the same header that a label may follow.
-    array_shape, transposed: the array that the file's own library gives: (i, j, k) order, or transposed to (k, j, i);
-    without colour, with the library's own number of axes. header: nibabel's image for NIfTI. geometry: as ITK holds
-    it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient. instances: of DICOM,
-    the SOPInstanceUID and the frame, from 1, behind each index of the third axis. origins: of DICOM, (nk, 3) LPS mm,
-    where its first pixel really lies, which ITK's even grid says only of an even stack; None where nobody knows.
-    orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
+    Attributes:
+        path: of the file or folder.
+        voxels: (ni, nj, nk), or (ni, nj, nk, 3) for colour.
+        grids: where they lie; the first is the one used (what ITK and the viewers see), the others are further readings
+            of the same header that a label may follow.
+        array_shape: of the array that the file's own library gives, without colour, with its own number of axes.
+        transposed: whether that one is (k, j, i) instead of (i, j, k).
+        geometry: as ITK holds it, None where ITK cannot.
+        header: nibabel's image for NIfTI.
+        frames: the third axis is time.
+        flat: no orientation in a patient.
+        modality: as the file says, in upper case.
+        tags: DICOM tags of the file.
+        notes: texts for the user.
+        instances: of DICOM, the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
+        origins: of DICOM, (nk, 3) LPS mm, where its first pixel really lies, which ITK's even grid says only of an even
+            stack; None where nobody knows.
+        orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
     """
 
     path: Path
@@ -68,15 +78,24 @@ class Raster:
 
     @property
     def grid(self) -> Grid:
+        """The one that is used."""
         return self.grids[0]
 
     @property
     def colour(self) -> bool:
+        """Whether a voxel has three numbers."""
         return self.voxels.ndim == 4
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says what the file is, with both parts of ``.nii.gz``; lower case."""
+    """The suffix that says what a file is.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        In lower case, with both parts of ``.nii.gz``.
+    """
     name = path.name.lower()
     for suffix in sorted((*NIFTI, *ITK, *PICTURES, *DICOM), key=len, reverse=True):
         if name.endswith(suffix):
@@ -85,9 +104,17 @@ def suffix_of(path: Path) -> str:
 
 
 def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
-    """Any file, or a folder that holds one DICOM series. indices: keep palette indices, as a label wants them.
+    """Read any file, or a folder that holds one DICOM series.
 
-    StudyError when there is no such file, when its kind is not known, and when it cannot be read.
+    Args:
+        path: of the file or folder.
+        indices: keep palette indices, as a label wants them.
+
+    Returns:
+        Its voxels and what belongs to them.
+
+    Raises:
+        StudyError: when there is no such file, when its kind is not known, and when it cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -110,13 +137,33 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
 
 
 def damaged(path: Path, reason: Exception) -> StudyError:
-    """The error for a file that a library could not read."""
+    """The error for a file that a library could not read.
+
+    Args:
+        path: of the file.
+        reason: what the library said.
+
+    Returns:
+        The error, to be raised.
+    """
     text = str(reason).strip().splitlines()[-1] if str(reason).strip() else type(reason).__name__
     return StudyError(f"{path}: cannot be read, it may be damaged or cut short ({text}); export it again")
 
 
 def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
-    """``reader(path, *args)``, with every complaint of a library about a damaged file turned into one StudyError."""
+    """Call a reader, with every complaint of a library about a damaged file turned into one StudyError.
+
+    Args:
+        reader: takes the path first.
+        path: of the file.
+        *args: what else it takes.
+
+    Returns:
+        What the reader returns.
+
+    Raises:
+        StudyError: the reader's own, or in the place of what a library raised.
+    """
     try:
         return _checked(reader(path, *args))
     except StudyError:
@@ -126,7 +173,17 @@ def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
 
 
 def read_nifti(path: Path) -> Raster:
-    """NIfTI-1 and -2, gray or colour, 2-D or 3-D; colour as RGB24 or as a trailing vector axis, as ITK writes it."""
+    """Read NIfTI-1 or -2, gray or colour, 2-D or 3-D; colour as RGB24 or as a trailing vector axis, as ITK writes it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for more axes or other types.
+    """
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Pair):
         raise StudyError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
@@ -160,12 +217,33 @@ def read_nifti(path: Path) -> Raster:
 
 
 def read_itk(path: Path) -> Raster:
-    """NRRD and MetaImage."""
+    """Read NRRD or MetaImage.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for more axes.
+    """
     return from_itk(path, sitk.ReadImage(str(path)))
 
 
 def from_itk(path: Path, image: sitk.Image) -> Raster:
-    """What SimpleITK has read. Axes of one voxel after the third are squeezed, longer ones refused."""
+    """What SimpleITK has read.
+
+    Args:
+        path: for messages.
+        image: axes of one voxel after the third are squeezed, longer ones refused.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for longer ones.
+    """
     geometry = ItkGeometry.of(image)
     components = image.GetNumberOfComponentsPerPixel()
     if any(n > 1 for n in geometry.size[3:]):
@@ -182,7 +260,18 @@ def from_itk(path: Path, image: sitk.Image) -> Raster:
 
 
 def read_picture(path: Path, indices: bool = False) -> Raster:
-    """PNG, JPEG, TIFF (several pages of one size are frames), BMP, PPM; see :mod:`proxyprompt.io.image_files`."""
+    """Read PNG, JPEG, TIFF (several pages of one size are frames), BMP or PPM; see :mod:`proxyprompt.io.image_files`.
+
+    Args:
+        path: of the file.
+        indices: keep palette indices, as a label wants them.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for pages that do not belong together, or pixels that nothing here decodes.
+    """
     pages = read_pages(path, indices=indices)
     frames = len(pages.array) > 1
     shape = pages.array.shape[:3] if frames else pages.array.shape[1:3]
@@ -203,9 +292,16 @@ def read_picture(path: Path, indices: bool = False) -> Raster:
 
 
 def itk_geometry(path: Path, size: tuple[int, ...]) -> ItkGeometry | None:
-    """The geometry that ITK reads in a file's header; None when it cannot, or sees another size.
+    """The geometry that ITK reads in a file's header.
 
     Viewers go by ITK, and its choices differ from nibabel's (no form code, two forms, dots per inch of a picture).
+
+    Args:
+        path: of the file.
+        size: that it should have.
+
+    Returns:
+        The geometry; None when ITK cannot read it, or sees another size.
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -249,15 +345,29 @@ def _checked(raster: Raster) -> Raster:
 
 
 def is_dicom_path(path: Path) -> bool:
-    """Whether a path names DICOM: a folder (of a series), or a file with a DICOM suffix."""
+    """Whether a path names DICOM: a folder (of a series), or a file with a DICOM suffix.
+
+    Args:
+        path: need not exist.
+
+    Returns:
+        True for these.
+    """
     return path.is_dir() or suffix_of(path) in DICOM
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Whether the file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag."""
+    """Whether a file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        False also where there is no such file.
+    """
     if not path.is_file():
         return False
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         head = f.read(132)
     return head[128:] == b"DICM" or _starts_with_a_tag(head)
 

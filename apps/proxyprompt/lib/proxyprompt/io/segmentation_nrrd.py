@@ -24,7 +24,13 @@ SUFFIX = ".seg.nrrd"
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of the header: it is where ``layer`` holds ``value`` (None: anything but 0)."""
+    """One segment of the header.
+
+    Attributes:
+        name: of the structure.
+        layer: that holds it.
+        value: it is where the layer holds this one; None for anything but 0.
+    """
 
     name: str
     layer: int
@@ -32,7 +38,14 @@ class Segment:
 
 
 def is_segmentation_nrrd(path: Path) -> bool:
-    """Whether a file is a NRRD whose header lists segments."""
+    """Whether a file is a NRRD whose header lists segments.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        True for such a one.
+    """
     return path.is_file() and suffix_of(path) == ".nrrd" and bool(_listed(path))
 
 
