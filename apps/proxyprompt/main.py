@@ -157,7 +157,7 @@ class ProxyPromptApp(MONAILabelApp):
         }
 
     def _download_dcmqi_tools(self) -> None:
-        """dcmqi is among the requirements; nothing is fetched from the internet at start."""
+        """Dcmqi is among the requirements; nothing is fetched from the internet at start."""
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         if not load:

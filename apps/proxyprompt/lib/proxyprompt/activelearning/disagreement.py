@@ -124,7 +124,8 @@ def seconds_of(request: Mapping[str, Any]) -> float:
 
 def disagreement(drawn: Iterable[Alone]) -> dict[int, float]:
     """Structure -> 0 to 1: the mean of how far the masks differ (1 - Dice, over all pairs of supports and all slices
-    at once), and of how far the probabilities differ that the structure is there at all."""
+    at once), and of how far the probabilities differ that the structure is there at all.
+    """
     masks: dict[int, list[np.ndarray]] = defaultdict(list)
     presence: dict[int, list[np.ndarray]] = defaultdict(list)
     for one in drawn:

@@ -49,7 +49,8 @@ class RandomUnlabelled(Strategy):
 
 class MostDisagreement(Strategy):
     """The study whose label would help most where the supports of today disagree (``support_disagreement``), and that
-    is unlike what is labelled or was proposed within a day. While nothing is scored, a random one."""
+    is unlike what is labelled or was proposed within a day. While nothing is scored, a random one.
+    """
 
     def __init__(self, library: SupportLibrary) -> None:
         super().__init__("Where supports disagree, unlike what is labelled already")

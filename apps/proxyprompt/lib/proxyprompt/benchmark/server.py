@@ -47,7 +47,7 @@ def running_server(
         command += ["--conf", key, str(value)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MONAI")}
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    with open(log, "wb") as out:
+    with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env={**kept, **(environment or {})}, cwd=log.parent
         )

@@ -160,7 +160,8 @@ class Archive:
 
 def _modalities_apart(search_filter: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
     """The filter for the server, and the modalities to choose from what it finds (none for all): DICOMweb knows no list
-    of modalities, though some servers do."""
+    of modalities, though some servers do.
+    """
     modalities = str(search_filter.get("Modality", ""))
     if "," not in modalities:
         return dict(search_filter), frozenset()

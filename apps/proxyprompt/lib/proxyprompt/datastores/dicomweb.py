@@ -13,7 +13,6 @@ Copies lie in the cache folder: ``<series UID>/*.dcm`` for images, ``labels/fina
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -113,7 +112,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         converted = DICOMWebDatastore.get_image_uri(self, image_id)
         kept = super().get_image_uri(image_id)
         if converted != kept:
-            os.unlink(converted)
+            Path(converted).unlink()
         return kept
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
@@ -127,7 +126,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         current = self._listing().labels
         for image_id in set(super().get_labeled_images()) - set(current):
             logger.info("the label of %s is no longer in the archive", image_id)
-            os.unlink(super().get_label_uri(image_id, FINAL))
+            Path(super().get_label_uri(image_id, FINAL)).unlink()
             self.refresh()
         for image_id, seg in current.items():
             if self._fetch_label(image_id) and seg.seen > 1 and seg.instance not in self._own:

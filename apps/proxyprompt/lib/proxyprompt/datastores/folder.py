@@ -138,7 +138,7 @@ class StudyFolder(SharedDatastore):
 
     def _add(self, found: Found, left_out: dict[str, str]) -> bool:
         objects = self._datastore.objects
-        if self._on_the_way(os.path.join(self._datastore.image_path(), found.path)):
+        if self._on_the_way(str(Path(self._datastore.image_path(), found.path))):
             left_out[found.path] = _ON_THE_WAY
             return False
         free = [each for each in found.ids if not why_unusable(each) and each not in objects]

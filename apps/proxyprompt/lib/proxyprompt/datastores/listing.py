@@ -63,7 +63,7 @@ def dicom_modality(path: Path) -> str | None:
         The modality in upper case, "" where the file does not say or cannot be read on; None for what is no DICOM.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(_MAGIC_AT + len(_MAGIC))
     except OSError:
         return None

@@ -321,6 +321,6 @@ def _beside(source: str, target: Path) -> Iterator[Callable[[], None]]:
     os.close(handle)
     try:
         shutil.copy(source, copied)
-        yield lambda: os.replace(copied, target)
+        yield lambda: Path(copied).replace(target)
     finally:
         Path(copied).unlink(missing_ok=True)

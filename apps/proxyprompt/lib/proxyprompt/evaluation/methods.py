@@ -30,7 +30,8 @@ from .episodes import Slices
 @dataclass(frozen=True)
 class Learned:
     """What a method makes of a support set. predict: slices -> (Z, h, w) bool; with ``sees_truth`` the target's truth,
-    (Z, h, w) bool, is its second argument. notes: for the record, JSON."""
+    (Z, h, w) bool, is its second argument. notes: for the record, JSON.
+    """
 
     predict: Callable[..., np.ndarray]
     notes: Mapping[str, object] = field(default_factory=dict)
@@ -123,7 +124,8 @@ class Copy(Method):
 
 class FeatureMethod(Method):
     """A training-free ``label`` of :mod:`proxyprompt.evaluation.baselines` (nearest feature, prototype) on a
-    foundation."""
+    foundation.
+    """
 
     def __init__(self, name: str, label: Callable[..., Tensor], foundation: Foundation) -> None:
         self.name, self._label, self._foundation = name, label, foundation

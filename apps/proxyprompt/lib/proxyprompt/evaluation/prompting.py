@@ -117,7 +117,8 @@ def everything(method: FoundationMethod, features: Features, geometry: Geometry,
 
 class PerSam(FoundationMethod):
     """Training-free, after PerSAM: clicks where the target looks most and least like the structure, then its own mask
-    and the box around it as prompts. Without PerSAM's changes inside the decoder."""
+    and the box around it as prompts. Without PerSAM's changes inside the decoder.
+    """
 
     name = "persam"
 
@@ -155,7 +156,8 @@ class PerSam(FoundationMethod):
 
 class Memory(FoundationMethod):
     """The supports as frames of a video whose masks were given, the target as the next frame: plain SAM 2, the way that
-    MedSAM2 and SAM2-SGP build on. ValueError for a foundation without a memory."""
+    MedSAM2 and SAM2-SGP build on. ValueError for a foundation without a memory.
+    """
 
     name = "memory"
 

@@ -56,7 +56,8 @@ def means(table: Sequence[Row], measure: str = "dice") -> dict[tuple[str, int], 
 
 def mean_gains(table: Sequence[Row], method: str) -> dict[tuple[str, int], Interval]:
     """(other method, K) -> what ``method`` gains over it on the structures that both measured, mean over collections;
-    collections are drawn for the interval."""
+    collections are drawn for the interval.
+    """
     found, dice = {}, _by_method(table)
     for (other, count), theirs in dice.items():
         ours = dice.get((method, count), {})

@@ -25,7 +25,8 @@ MARGIN = 1.0
 
 def obey(logits: np.ndarray, clicks: Sequence[Click]) -> tuple[np.ndarray, int]:
     """logits: (h, w), positive inside. Returns logits that say on every clicked pixel what the click says, and how many
-    of the clicks had to be enforced."""
+    of the clicks had to be enforced.
+    """
     logits, enforced = logits.astype(np.float32, copy=True), 0
     for click in clicks:
         if (logits[click.row, click.column] > 0) == click.inside:

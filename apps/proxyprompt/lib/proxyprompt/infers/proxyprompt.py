@@ -75,7 +75,8 @@ class ProxyPromptInfer(InferTask):
 
     def info(self) -> dict[str, Any]:
         """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry;
-        ``names`` what people call the labelled studies, where an id says nothing."""
+        ``names`` what people call the labelled studies, where an id says nothing.
+        """
         return {
             **super().info(),
             "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()},
@@ -84,7 +85,8 @@ class ProxyPromptInfer(InferTask):
 
     def config(self) -> dict[str, Any]:
         """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
-        viewer that cannot connect cannot be told what is wrong with them."""
+        viewer that cannot connect cannot be told what is wrong with them.
+        """
         try:
             adapters = self._models.versions()
         except CheckpointError as error:
@@ -160,7 +162,7 @@ class ProxyPromptInfer(InferTask):
         try:
             return study.write_label(labels, path)
         except BaseException:
-            os.unlink(path)
+            Path(path).unlink()
             raise
 
     def _answer(
@@ -172,7 +174,8 @@ class ProxyPromptInfer(InferTask):
         names: Collection[str] = (),
     ) -> dict[str, Any]:
         """The JSON beside the label map. parts: what was segmented together, with the supports that it came from.
-        names: the structures that the label map holds; none for all."""
+        names: the structures that the label map holds; none for all.
+        """
         registry = self._library.catalogue.registry
         structures, supports, skipped = {}, [], {}
         for selection, masks in parts:

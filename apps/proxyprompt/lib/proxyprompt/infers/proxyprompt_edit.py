@@ -184,7 +184,8 @@ class Edited:
 
     def report(self) -> dict[str, dict[str, Any]]:
         """For the answer: by structure the clicks inside and outside, the slices they lie on, and how many of them the
-        decoder did not obey by itself."""
+        decoder did not obey by itself.
+        """
         return {
             name: {
                 "inside": sum(click.inside for click in given),

@@ -24,7 +24,8 @@ OTHERS = 64
 
 class RequestThreads:
     """ASGI middleware: inferences at most ``inferences`` at a time, in the order in which they come; beside them
-    ``others`` of all other requests, so that looking something up never waits for a free place behind computations."""
+    ``others`` of all other requests, so that looking something up never waits for a free place behind computations.
+    """
 
     def __init__(self, app: ASGIApp, *, inferences: int = INFERENCES, others: int = OTHERS) -> None:
         self._app = app

@@ -30,7 +30,8 @@ _UNNAMED = re.compile(r"label_\d+")
 @dataclass(frozen=True)
 class Proposal:
     """labels: (Z, h, w) uint8 on the study's slices. names: structure -> its value there. made_by: supports, adapter,
-    weights. content_hash: of the image that it was made for."""
+    weights. content_hash: of the image that it was made for.
+    """
 
     labels: np.ndarray
     names: Mapping[str, int]
@@ -67,7 +68,7 @@ class Proposals:
         told = {"names": dict(proposal.names), "made_by": dict(proposal.made_by), "content_hash": proposal.content_hash}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path(image_id)) as beside, open(beside, "wb") as file:
+            with replacing(self._path(image_id)) as beside, beside.open("wb") as file:
                 np.savez_compressed(file, labels=proposal.labels, told=np.array(json.dumps(told)))
         except OSError as error:
             logger.warning("the proposal for %s could not be kept: %s", image_id, error)

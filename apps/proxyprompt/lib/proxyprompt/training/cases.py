@@ -73,7 +73,8 @@ class Cases:
     @classmethod
     def joined(cls, parts: Iterable[Cases]) -> Cases:
         """Of several folders. Groups of the same name count as one, wherever they are; structures too, so that cases of
-        different folders support each other where these call a structure the same."""
+        different folders support each other where these call a structure the same.
+        """
         return cls(case for part in parts for case in part)
 
     @classmethod

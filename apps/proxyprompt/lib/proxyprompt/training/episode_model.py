@@ -24,7 +24,8 @@ CACHE_BYTES = 4 << 30
 class EpisodeModel(nn.Module):
     """frozen_encoder: image features do not change while this trains: they are computed once for each slice and
     variation, and kept as far as ``CACHE_BYTES`` goes. save_memory: activations of the image encoder are computed again
-    for the gradient instead of kept."""
+    for the gradient instead of kept.
+    """
 
     def __init__(self, segmenter: Segmenter, *, frozen_encoder: bool = False, save_memory: bool = False) -> None:
         super().__init__()
@@ -65,7 +66,8 @@ class EpisodeModel(nn.Module):
         self, features: Features, memory: SupportEncoding, pictures: Sequence[Picture], structures: Sequence[int]
     ) -> Decoded:
         """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
-        are told where they are; see :mod:`proxyprompt.evaluation.comparison_models`."""
+        are told where they are; see :mod:`proxyprompt.evaluation.comparison_models`.
+        """
         return self.segmenter.segment(features, memory)
 
     def features(self, pictures: Sequence[Picture]) -> Features:

@@ -26,7 +26,8 @@ Scores = Mapping[str, Mapping[str, float]]
 @dataclass(frozen=True)
 class Decision:
     """status: "published", "refused" or "unproven". reason: a sentence with the figures. gain: mean over the groups of
-    child minus parent, and per structure; None and empty without held-out groups. groups: how many there were."""
+    child minus parent, and per structure; None and empty without held-out groups. groups: how many there were.
+    """
 
     status: str
     reason: str

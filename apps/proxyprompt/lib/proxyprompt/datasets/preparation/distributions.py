@@ -67,7 +67,8 @@ def recode_by_threshold(values: np.ndarray, *, least: int) -> np.ndarray:
 
 def find_refuge(source: Path) -> list[Item]:
     """JPEG images and BMP masks of the same name, whatever the folders of the parts; the nearest image counts where
-    parts use a name twice. No patients are published: each image is a group."""
+    parts use a name twice. No patients are published: each image is a group.
+    """
     images: dict[str, list[Path]] = {}
     for path in _files(source, ".jpg", ".jpeg"):
         if "illustration" not in path.as_posix().lower():
@@ -87,7 +88,8 @@ def find_refuge(source: Path) -> list[Item]:
 
 def find_stare(source: Path) -> list[Item]:
     """``im0001.ppm`` with ``im0001.ah.ppm`` and, where there is one, ``im0001.vk.ppm``, each gzipped or not. Images
-    that nobody labelled are left out."""
+    that nobody labelled are left out.
+    """
     named: dict[str, Path] = {}
     for path in _files(source, ".ppm", ".ppm.gz"):
         named[path.name.lower().removesuffix(".gz").removesuffix(".ppm")] = path
@@ -105,7 +107,8 @@ def find_stare(source: Path) -> list[Item]:
 
 def find_fh_ps_aop(source: Path) -> list[Item]:
     """``image_mha`` (three equal planes) and ``label_mha`` with the same names. No patients are published, neighbours
-    look alike: a hundred consecutive numbers are a group."""
+    look alike: a hundred consecutive numbers are a group.
+    """
     items = []
     for image in _files(source, ".mha"):
         if image.parent.name != "image_mha":
@@ -121,7 +124,8 @@ def find_fh_ps_aop(source: Path) -> list[Item]:
 
 def find_promise12(source: Path) -> list[Item]:
     """``CaseNN.mhd`` with ``CaseNN_segmentation.mhd``, each with its ``.raw``; a case is a patient. Cases of the test
-    part have no segmentation and are left out."""
+    part have no segmentation and are left out.
+    """
     items = []
     for label in _files(source, ".mhd"):
         if not label.stem.lower().endswith("_segmentation"):
@@ -135,7 +139,8 @@ def find_promise12(source: Path) -> list[Item]:
 
 def find_jnu_ifm(source: Path) -> list[Item]:
     """A folder for each video with ``image/<video>_<frame>.png``, ``mask/<video>_<frame>_mask.png`` and
-    ``frame_label.csv``, which lists its frames; a video is a group."""
+    ``frame_label.csv``, which lists its frames; a video is a group.
+    """
     items = []
     for folder in sorted(path.parent for path in source.rglob("mask") if path.is_dir()):
         masks = sorted((folder / "mask").glob("*_mask.png"))
@@ -172,7 +177,7 @@ def _shared_folders(one: Path, other: Path) -> int:
 
 def _rows(table: Path) -> int:
     """Lines of a table besides its header."""
-    with open(table, newline="", encoding="utf-8-sig") as stream:
+    with table.open(newline="", encoding="utf-8-sig") as stream:
         return sum(1 for _ in csv.DictReader(stream))
 
 

@@ -109,7 +109,7 @@ def _draw_valid(
 
 
 def _draw(random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float):
-    """images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
+    """Images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
     members = layout.size.shape[-1]
     groups = len(layout.kind)
     view = draw_view(random, groups, members, min(size, max(64, size // 3)))
