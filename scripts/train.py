@@ -36,7 +36,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     from proxyprompt.evaluation.comparison_models import PEERS
     from proxyprompt.prompt_generator.context_encoders import CONTEXTS
     from proxyprompt.prompt_generator.generator import WITHOUT
-    from proxyprompt.training.finetune_config import OPTIMISERS, TRAINABLE
+    from proxyprompt.training.finetune_config import OPTIMISERS
+    from proxyprompt.training.strategies import STRATEGIES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what it learns from")
@@ -67,7 +68,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument(
         "--start-from", metavar="VERSION", help="in --out; default: the newest published, else as shipped"
     )
-    model.add_argument("--trainable", choices=TRAINABLE, help="default: lora")
+    ways = "; ".join(f"{name}: {strategy.summary}" for name, strategy in STRATEGIES.items())
+    model.add_argument("--trainable", choices=list(STRATEGIES), help=f"{ways} (default: lora)")
     model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
     parts = parser.add_argument_group("ablations: the generator then starts untrained, the foundation as shipped")
     parts.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.metrics import compute_dice, compute_iou
 
-from proxyprompt.metrics.segmentation import bootstrap_mean, mask_of, overlap, overlaps, paired_bootstrap
+from proxyprompt.metrics.segmentation import (
+    bootstrap_mean,
+    mask_of,
+    overlap,
+    overlap_of_tensors,
+    overlaps,
+    paired_bootstrap,
+)
 
 masks = hnp.arrays(bool, (3, 4))
 
@@ -109,3 +116,14 @@ def test_groups_are_drawn_whole():
     assert paired_bootstrap(values, [0.0] * 4, groups=groups) == together
     with pytest.raises(ValueError, match="4 values but 2 groups"):
         bootstrap_mean(values, groups=["a", "b"])
+
+
+def test_of_tensors_it_is_the_same_rule():
+    rng = np.random.default_rng(0)
+    one, other = (rng.random((2, 3, 9, 7)) > 0.6 for _ in range(2))
+    one[0, 0] = other[0, 0] = False  # both empty
+    one[1, 1] = False  # one of them
+    dice, iou = overlap_of_tensors(torch.from_numpy(one), torch.from_numpy(other))
+    for index in np.ndindex(2, 3):
+        expected = overlap(one[index], other[index])
+        assert (dice[index].item(), iou[index].item()) == pytest.approx(expected)

@@ -17,7 +17,8 @@ from proxyprompt.predictor.adapters import AdapterError, AdapterHeader
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.prompt_generator.generator import GeneratorConfig, ProxyPromptGenerator
 from proxyprompt.training.losses import segmentation_loss
-from proxyprompt.training.trainable import kept_state, make_trainable
+from proxyprompt.training.strategies import STRATEGIES
+from proxyprompt.training.trainable import kept_state
 
 SMALL = {"dim": 32, "blocks": 1, "memory_layers": 1, "feed_forward": 32}
 
@@ -152,7 +153,7 @@ def trained_version(segmenter, store, *, kind, name, status="published"):
     """A version of ``segmenter`` as fine-tuning writes one, every trained weight a little off."""
     torch.manual_seed(7)
     config = replace(QUICK, trainable="all" if kind == "whole" else "lora")
-    make_trainable(segmenter, config, None)
+    STRATEGIES[config.trainable].prepare(segmenter, config, None)
     with torch.no_grad():
         for parameter in segmenter.parameters():
             if parameter.requires_grad:

@@ -20,7 +20,7 @@ from proxyprompt.training.episodes import EpisodeSource
 from proxyprompt.training.finetune import trained_model
 from proxyprompt.training.finetune_config import FinetuneConfig
 from proxyprompt.training.run import Run
-from proxyprompt.training.trainable import make_trainable
+from proxyprompt.training.strategies import STRATEGIES
 from proxyprompt.training.training_data import Material
 from proxyprompt.training.validation import Validation
 
@@ -40,7 +40,7 @@ class FineTuned(Method):
         """Raises TrainingError where the supports give nothing to train on."""
         segmenter, config = self._start(), self._config.with_options(seed=seed)
         material = _material(supports, config)
-        make_trainable(segmenter, config, None)
+        STRATEGIES[config.trainable].prepare(segmenter, config, None)
         model = trained_model(segmenter, config)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(model, material, config, Path(folder), fingerprint="")

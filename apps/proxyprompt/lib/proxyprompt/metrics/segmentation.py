@@ -1,8 +1,8 @@
 """How well a segmentation agrees with the truth, and how sure a mean over studies is.
 
-Masks and label maps are numpy arrays of any number of axes. A structure that is empty in both the prediction and the
-truth scores 1 in Dice and in IoU: saying "not here" where it is not is right. One that is empty in only one of them
-scores 0.
+Masks and label maps are numpy arrays of any number of axes, or tensors where that is said. The one rule for empty masks:
+a structure that is empty in both the prediction and the truth scores 1 in Dice and in IoU (saying "not here" where it is
+not is right); one that is empty in only one of them scores 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 
 class Overlap(NamedTuple):
@@ -64,6 +65,22 @@ def overlap(predicted: ArrayLike, truth: ArrayLike) -> Overlap:
     if total == 0:
         return Overlap(1.0, 1.0)
     return Overlap(2 * both / total, both / (total - both))
+
+
+def overlap_of_tensors(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Dice and IoU by the same rule, of many masks at once.
+
+    Args:
+        predicted: (..., h, w) bool.
+        truth: as predicted.
+
+    Returns:
+        (...) float twice; 1 where both are empty.
+    """
+    both = (predicted & truth).sum((-2, -1)).float()
+    total = predicted.sum((-2, -1)) + truth.sum((-2, -1))
+    empty = total == 0
+    return (2 * both / total).masked_fill(empty, 1.0), (both / (total - both)).masked_fill(empty, 1.0)
 
 
 def mask_of(labels: ArrayLike, values: int | Collection[int]) -> NDArray[np.bool_]:

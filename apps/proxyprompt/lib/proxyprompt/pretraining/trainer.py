@@ -18,6 +18,7 @@ from proxyprompt.foundation.atto import Atto, build_atto
 from proxyprompt.foundation.base import Decoded, Prompts
 from proxyprompt.foundation.checkpoints import load_safetensors, load_strictly
 from proxyprompt.io.files import replacing
+from proxyprompt.metrics.segmentation import overlap_of_tensors
 from proxyprompt.prompt_generator.generator import GeneratorConfig, ProxyPromptGenerator
 from proxyprompt.training.attention import trainable_attention
 from proxyprompt.training.losses import grid_loss, segmentation_loss
@@ -294,7 +295,6 @@ def request_share(tokens: Tensor) -> float:
 def _dice(logits: Tensor, masks: Tensor) -> Tensor:
     """(R, N) hard Dice at the masks' size; NaN where the structure is absent."""
     logits = nn.functional.interpolate(logits.float(), masks.shape[-2:], mode="bilinear", align_corners=False)
-    drawn, truth = logits > 0, masks > 0.5
-    sizes = drawn.sum((-2, -1)) + truth.sum((-2, -1))
-    dice = 2 * (drawn & truth).sum((-2, -1)) / sizes.clamp_min(1)
+    truth = masks > 0.5
+    dice, _ = overlap_of_tensors(logits > 0, truth)
     return dice.masked_fill(~truth.flatten(2).any(-1), torch.nan)

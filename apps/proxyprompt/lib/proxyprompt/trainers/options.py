@@ -8,7 +8,8 @@ from typing import Any
 
 from proxyprompt.errors import refuse
 from proxyprompt.requests.options import ALL, AUTO, first, flag, names_of
-from proxyprompt.training.finetune_config import TRAINABLE, FinetuneConfig
+from proxyprompt.training.finetune_config import FinetuneConfig
+from proxyprompt.training.strategies import STRATEGIES
 
 PROVEN = "if proven"
 ALWAYS = "even if unproven"
@@ -52,7 +53,7 @@ def train_drop_downs(
         "max_minutes": f"{defaults.max_minutes or MINUTES:g}",
         "learning_rate": AUTO if defaults.learning_rate is None else f"{defaults.learning_rate:g}",
         "rank": str(defaults.rank),
-        "trainable": [defaults.trainable, *(t for t in TRAINABLE if t != defaults.trainable)],
+        "trainable": [defaults.trainable, *(t for t in STRATEGIES if t != defaults.trainable)],
         "structures": [ALL, *structures],
         "parent": list(parents),
         "publish": [PROVEN, ALWAYS, *unproven],

@@ -25,7 +25,8 @@ from .finetune_config import FinetuneConfig
 from .gate import Decision, judge
 from .groups import GroupSplit
 from .run import Run
-from .trainable import encoder_is_frozen, kept_state, make_trainable
+from .strategies import STRATEGIES
+from .trainable import kept_state
 from .training_data import Material, prepare
 from .validation import mean_scores
 
@@ -110,7 +111,7 @@ def finetune(
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
         untrained = not segmenter.trained
-        kind = make_trainable(segmenter, config, parent)
+        kind = STRATEGIES[config.trainable].prepare(segmenter, config, parent)
         episode_model = trained_model(segmenter, config, model)
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
         if everywhere(fingerprint != shared(fingerprint)):
@@ -150,7 +151,8 @@ def trained_model(
 ) -> EpisodeModel:
     """What a :class:`Run` trains of a segmenter that was made trainable. model: None for the proxy prompt's own."""
     model = model or EpisodeModel
-    return model(segmenter, frozen_encoder=encoder_is_frozen(segmenter, config), save_memory=config.save_memory)
+    frozen = STRATEGIES[config.trainable].encoder_is_frozen(segmenter)
+    return model(segmenter, frozen_encoder=frozen, save_memory=config.save_memory)
 
 
 @contextmanager

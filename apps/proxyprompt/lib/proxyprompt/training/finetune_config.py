@@ -10,8 +10,8 @@ import torch
 from proxyprompt.foundation import foundation_entry
 
 from .precision import computes_in_bfloat16
+from .strategies import STRATEGIES
 
-TRAINABLE = ("lora", "generator", "all")
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 
@@ -22,8 +22,7 @@ class FinetuneConfig:
 
     ValueError for a value that cannot be, naming it and what was expected.
 
-    trainable: ``lora`` (the paper's way: the foundation is frozen, low-rank adapters and the generator train),
-    ``generator`` (the foundation stays as it is), or ``all`` (foundation and generator). rank, alpha: of new adapters;
+    trainable: one of :data:`proxyprompt.training.strategies.STRATEGIES`. rank, alpha: of new adapters;
     a version that has some keeps its own. adapt_encoder: False puts adapters behind the image encoder only, so that
     image features stay what they are and are computed once.
 
@@ -77,7 +76,7 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, valid in (("trainable", TRAINABLE), ("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
+        for name, valid in (("trainable", STRATEGIES), ("optimiser", OPTIMISERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(valid)}")
         least = {"rank": 1, "learning_rate": 0, "weight_decay": 0, "momentum": 0, "clip": 0, "warmup": 0}

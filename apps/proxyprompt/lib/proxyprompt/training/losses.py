@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxyprompt.foundation.base import Decoded
+from proxyprompt.metrics.segmentation import overlap_of_tensors
 
 EPSILON = 1.0  # pixels; keeps the Dice of tiny structures finite
 
@@ -59,11 +60,8 @@ def segmentation_loss(
     presence = F.binary_cross_entropy_with_logits(decoded.presence_logit.float(), present.float(), reduction="none")
     presence_term = (presence * asked).sum() / asked.sum().clamp_min(1)
     with torch.no_grad():
-        hard, truth = masked > 0, masks > 0.5
-        overlap = (hard & truth).sum((-2, -1)).float()
-        sizes = hard.sum((-2, -1)) + truth.sum((-2, -1))
-        dice = (2 * overlap / sizes.clamp_min(1)).masked_fill(~drawn, torch.nan)
-        iou = overlap / (sizes - overlap).clamp_min(1)
+        dice, iou = overlap_of_tensors(masked > 0, masks > 0.5)
+        dice = dice.masked_fill(~drawn, torch.nan)
     iou_term = ((decoded.iou.float() - iou).abs() * drawn).sum() / count
     total = dice_term + pixel_weight * pixel_term + presence_weight * presence_term + iou_weight * iou_term
     parts = {"soft_dice": dice_term, "pixel": pixel_term, "presence": presence_term, "iou": iou_term}
