@@ -20,6 +20,7 @@ _ERROR = re.compile(r"^apps/proxyprompt/lib/proxyprompt/(?P<room>\w+)(\.py|/).*?
 
 
 def main() -> int:
+    """Run mypy, compare with the allowance, say what is new. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="lower the numbers to today's")
     update = parser.parse_args().update
