@@ -67,6 +67,7 @@ class StudyFolder(SharedDatastore):
         return status
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known of an image, without the entries that nobody could use."""
         return fitting(super().get_image_info(image_id))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -162,7 +163,7 @@ class StudyFolder(SharedDatastore):
     def _follow_labels(self, tag: str, left_out: dict[str, str]) -> bool:
         """Of several files of one study the newest is the label, also when the list has to be made anew."""
         folder, objects = Path(self._datastore.label_path(tag)), self._datastore.objects
-        files: dict[str, list[os.DirEntry]] = defaultdict(list)
+        files: dict[str, list[os.DirEntry[str]]] = defaultdict(list)
         with os.scandir(folder) as entries:
             for entry in entries:
                 place = f"{folder.parent.name}/{tag}/{entry.name}"

@@ -40,8 +40,14 @@ _STATUS = {
 
 
 def status_of(error: MONAILabelException) -> int:
-    """The HTTP status for an error: 400 for bad input, 404 for what does not exist, 503 for weights that cannot be
-    loaded and for an archive that does not answer, 500 for failures of ours.
+    """The HTTP status for an error.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        400 for bad input, 404 for what does not exist, 503 for weights that cannot be loaded and for an archive that
+        does not answer, 500 for failures of ours.
     """
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return 404

@@ -51,7 +51,9 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         file: Annotated[UploadFile, File()],
         user: _User,
     ) -> dict[str, str]:
-        """Without an id the image gets the one that its file would have in the folder of studies. An image with other
+        """Add an image.
+
+        Without an id the image gets the one that its file would have in the folder of studies. An image with other
         pixels is replaced only when ``overwrite`` says so (409 otherwise).
         """
         noted = _noted(params, user)

@@ -42,8 +42,9 @@ class Journal:
             logger.warning("%s could not be noted in %s: %s", event, self.path, error)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The lines in order. One that a crash or a full disk cut off, or that somebody edited, is logged and left
-        out.
+        """The lines in order.
+
+        One that a crash or a full disk cut off, or that somebody edited, is logged and left out.
         """
         try:
             file = self.path.open(encoding="utf-8", errors="replace")

@@ -37,7 +37,7 @@ class TrainingState:
     at which an interrupted training was taken up again; 0 for a new one.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.run_folder, self._logs = self.folder / "run", self.folder / "logs"
         self._stats, self._lock = self.folder / "stats.json", self.folder / "lock"
