@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def growth_rows(folder: Path, device: torch.device, *, size: int, largest: int, 
     """``atto`` at ``size`` pixels: a cached request as one thing grows at a time, over the smallest."""
     segmenter = random_segmenter("atto", size, device)
 
-    def grow(what: str, values: list[int], build) -> Iterator[Row]:
+    def grow(what: str, values: list[int], build: Callable[[int], Scene]) -> Iterator[Row]:
         scenes = [build(value) for value in values]
         for scene in scenes:
             scene.request()

@@ -20,9 +20,18 @@ START_SECONDS = 400  # imports alone take a minute on a busy machine
 
 @dataclass(frozen=True)
 class RunningServer:
+    """A server that runs for a measurement.
+
+    Attributes:
+        url: where it listens.
+        studies: its folder.
+        process: to be ended by whoever started it.
+        log: what it prints.
+    """
+
     url: str
     studies: Path
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     log: Path
 
 

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ class EncodeOnce(nn.Module):
         super().__init__()
         self.inner, self._cache, self._weights = foundation, cache, weights or foundation.weights_sha256
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:

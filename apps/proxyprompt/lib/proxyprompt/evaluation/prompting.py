@@ -84,7 +84,9 @@ class Told(FoundationMethod):
         return Learned(predict, sees_truth=True)
 
 
-def point(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def point(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """One click on any pixel of the structure: its centre may lie outside."""
     rows, columns = np.nonzero(truth)
     chosen = rng.integers(len(rows))
@@ -92,7 +94,9 @@ def point(method: FoundationMethod, features: Features, geometry: Geometry, trut
     return method.mask(features, geometry, Prompts(points=clicks))[0].cpu().numpy()
 
 
-def box(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def box(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """The smallest rectangle around the structure."""
     rows, columns = np.nonzero(truth)
     corners = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
@@ -100,7 +104,9 @@ def box(method: FoundationMethod, features: Features, geometry: Geometry, truth:
     return method.mask(features, geometry, Prompts(boxes=corners.flatten()[None, None]))[0].cpu().numpy()
 
 
-def everything(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def everything(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Clicks on a grid over the whole image; of all their masks the one that fits the truth best."""
     steps = (np.arange(EVERYTHING_SIDE) + 0.5) / EVERYTHING_SIDE
     rows, columns = (steps * length - 0.5 for length in truth.shape)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 _AT_ONCE = 1 << 22  # numbers of the map, at least a row: the memory of one block serves the next
 
 
-class RowsOfAttention(Attention):  # type: ignore[misc]  # the package carries no types
+class RowsOfAttention(Attention):
     """The package's attention with relative positions (weights and results are the same)."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class ContentCache:
         ValueError: for a negative bound.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, *, memory_bytes: int, disk_bytes: int):
+    def __init__(self, folder: str | os.PathLike | None, *, memory_bytes: int, disk_bytes: int) -> None:
         if memory_bytes < 0 or disk_bytes < 0:
             raise ValueError(f"cache bounds are bytes, 0 or more: got memory {memory_bytes}, disk {disk_bytes}")
         self._folder = None if folder is None else Path(folder)

@@ -212,7 +212,7 @@ def _reference(header: Dataset) -> Dataset:
     return _dataset(ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID)
 
 
-def _dataset(**values) -> Dataset:
+def _dataset(**values: object) -> Dataset:
     made = Dataset()
     for name, value in values.items():
         setattr(made, name, value)

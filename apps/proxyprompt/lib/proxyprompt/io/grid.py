@@ -6,11 +6,16 @@ Space is LPS (x to the patient's left, y to the back, z to the head), in mm, as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 TOLERANCE = 0.1  # of the smallest spacing: files round their geometry, but a tenth of a voxel is a different grid
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -46,7 +51,7 @@ class ItkGeometry:
         return cls(tuple(size), (1.0,) * d, (0.0,) * d, tuple(np.eye(d).ravel().tolist()))
 
     @classmethod
-    def of(cls, image) -> ItkGeometry:
+    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> ItkGeometry:
         """That of an image.
 
         Args:
@@ -76,7 +81,7 @@ class Grid:
     affine: np.ndarray
 
     @classmethod
-    def from_ras(cls, size, affine) -> Grid:
+    def from_ras(cls, size: Sequence[int], affine: ArrayLike) -> Grid:
         """From nibabel's affine.
 
         Args:
@@ -123,7 +128,7 @@ class Grid:
     def describe(self) -> str:
         """One line for messages."""
 
-        def numbers(values):
+        def numbers(values: Iterable[float]) -> str:
             return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"
 
         axes = " ".join(numbers(column) for column in self.direction.T)

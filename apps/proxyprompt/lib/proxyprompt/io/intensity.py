@@ -61,7 +61,7 @@ class IntensitySettings:
 
     window: str | tuple[float, float] = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.window, str):
             if self.window not in names():
                 raise StudyError(

@@ -244,5 +244,5 @@ def itk_image(array: np.ndarray, geometry: ItkGeometry) -> sitk.Image:
     return itk
 
 
-def _by(size) -> str:
+def _by(size: Sequence[int]) -> str:
     return " x ".join(str(n) for n in size)

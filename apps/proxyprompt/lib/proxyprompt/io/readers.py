@@ -150,7 +150,7 @@ def damaged(path: Path, reason: Exception) -> StudyError:
     return StudyError(f"{path}: cannot be read, it may be damaged or cut short ({text}); export it again")
 
 
-def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
+def guarded(reader: Callable[..., Raster], path: Path, *args: object) -> Raster:
     """Call a reader, with every complaint of a library about a damaged file turned into one StudyError.
 
     Args:

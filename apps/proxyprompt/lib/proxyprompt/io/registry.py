@@ -66,7 +66,7 @@ class StructureRegistry:
         path: the JSON file; it need not exist yet, its folder is made.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._structures: dict[int, Structure] = {}
         self._ids: dict[str, int] = {}

@@ -102,7 +102,7 @@ class Study:
         tags: DICOM tags of the file.
     """
 
-    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
+    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None) -> None:
         self._raster = raster
         self.path = raster.path
         self.tags = dict(raster.tags)

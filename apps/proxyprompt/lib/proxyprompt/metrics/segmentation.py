@@ -1,8 +1,8 @@
 """How well a segmentation agrees with the truth, and how sure a mean over studies is.
 
-Masks and label maps are numpy arrays of any number of axes, or tensors where that is said. The one rule for empty masks:
-a structure that is empty in both the prediction and the truth scores 1 in Dice and in IoU (saying "not here" where it is
-not is right); one that is empty in only one of them scores 0.
+Masks and label maps are numpy arrays of any number of axes, or tensors where that is said. The one rule for empty
+masks: a structure that is empty in both the prediction and the truth scores 1 in Dice and in IoU (saying "not here"
+where it is not is right); one that is empty in only one of them scores 0.
 """
 
 from __future__ import annotations

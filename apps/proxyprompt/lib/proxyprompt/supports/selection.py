@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ class Selection:
         """What is computed from the whole set is cached under these."""
         return frozenset().union(*(s.tags for s in self.slices))
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         """For the JSON part of the answer: which supports were used, for what, and how similar they are."""
         used = []
         for k, chosen in enumerate(self.slices):

@@ -31,8 +31,10 @@ SAVE_SECONDS = 60.0
 
 @dataclass
 class State:
-    """What a checkpoint holds beside weights and optimiser. scores: of the weights that are the best so far, in the
-    layout of Validation.scores; parent: of the weights that the training started from.
+    """What a checkpoint holds beside weights and optimiser.
+
+    ``scores`` are those of the weights that are the best so far, in the layout of Validation.scores; ``parent`` those
+    of the weights that the training started from.
     """
 
     step: int = 0

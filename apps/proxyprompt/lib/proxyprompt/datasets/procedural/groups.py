@@ -108,7 +108,9 @@ def _draw_valid(
     return image, mask
 
 
-def _draw(random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float):
+def _draw(
+    random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
     members = layout.size.shape[-1]
     groups = len(layout.kind)
