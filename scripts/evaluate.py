@@ -12,8 +12,9 @@ Decathlon), or is a MONAI Label folder. Groups (patients) are split once into a 
 are drawn from the pool for every seed, and every method gets the same ones and the same targets:
 
   proxyprompt   the app's own way, exactly as the server answers a request
-  proxyprompt:p-only, :without-selection, :without-p   the same model with parts taken away: the proxy prompt and
-                nothing else; made of the mean support instead of the selective map's; not given at all
+  proxyprompt:p-only, :without-selection, :without-p, :unprompted   the same model with parts taken away: the proxy
+                prompt and nothing else; the same, made of the mean support instead of the selective map's; the pixel
+                classifier and nothing else; nothing at all
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
@@ -71,7 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument(
         "--paper",
         action="store_true",
-        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone",
+        help="its protocol: 16 shots, 1 to 8 of them as supports, 100 draws; proxyprompt alone, without extensions",
     )
     data.add_argument(
         "--compare",
@@ -169,6 +170,7 @@ def method_options(options: argparse.Namespace, unrelated):
         adapter=options.adapter,
         peers=tuple(options.peers),
         image_size=options.image_size,
+        paper=options.paper,
         other=options.other_foundation,
         mask_quality=tuple(options.mask_quality),
         inverted=options.inverted,

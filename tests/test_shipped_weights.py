@@ -86,7 +86,7 @@ def test_alone_it_leads_to_better_masks_than_the_supports_laid_on_and_their_near
 ):
     foundation = segmenter.foundation
     alone, without = (
-        dice(Removal(f"proxyprompt:{name}", segmenter), episodes, structure) for name in ("p-only", "without-p")
+        dice(Removal(f"proxyprompt:{name}", segmenter), episodes, structure) for name in ("p-only", "unprompted")
     )
     copied = dice(Copy(), episodes, structure)
     nearest = dice(FeatureMethod("nearest", nearest_feature, foundation), episodes, structure)

@@ -122,7 +122,7 @@ class ProxyPromptApp(MONAILabelApp):
             "cache": self.cache,
             "proposals": self.proposals,
             "supports": self.options.supports,
-            "everywhere": self.options.paper,
+            "paper": self.options.paper,
         }
         return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 

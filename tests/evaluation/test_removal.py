@@ -29,7 +29,7 @@ def episode(tmp_path_factory):
 
 def test_the_proxy_alone_is_what_ships_where_there_is_nothing_else(segmenter, episode):
     supports, slices = episode
-    shipped = ProxyPrompt(segmenter).learn(supports, seed=0).predict(slices)
+    shipped = ProxyPrompt(segmenter, classify=False).learn(supports, seed=0).predict(slices)
     alone = Removal("proxyprompt:p-only", segmenter).learn(supports, seed=0).predict(slices)
     assert shipped.any() and (shipped != alone).mean() < 1e-3
 
@@ -51,6 +51,6 @@ def test_each_removal_changes_the_mask_and_says_so(segmenter, episode):
 def test_without_the_proxy_the_supports_say_nothing(segmenter, episode):
     supports, slices = episode
     inverted = type(supports)(**{**vars(supports), "masks": [~mask for mask in supports.masks]})
-    method = Removal("proxyprompt:without-p", segmenter)
+    method = Removal("proxyprompt:unprompted", segmenter)
     one, other = (method.learn(chosen, seed=0).predict(slices) for chosen in (supports, inverted))
     assert np.array_equal(one, other)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from proxyprompt.extensions.pixel_classifier import PixelClassifier, best_share, dice_of_shares, fit, moments
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
@@ -45,9 +46,10 @@ def cache():
     return ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
 
 
-def run(segmenter, cache, study, selection, **options):
+def run(segmenter, cache, study, selection, *, classify=False, **options):
     latencies = Latencies()
-    return Pipeline(segmenter, cache, latencies).run(study, selection, **options), latencies.report()
+    pipeline = Pipeline(segmenter, cache, latencies, classify=classify)
+    return pipeline.run(study, selection, **options), latencies.report()
 
 
 def by_hand(segmenter, study, index, selection):
@@ -139,7 +141,7 @@ def test_a_volume_is_drawn_on_where_the_supports_volumes_show_it(segmenter, cach
     for other in (everywhere, untold):
         assert other.searched().all()
         np.testing.assert_array_equal(other.logits, masks.logits)
-    alone = Pipeline(segmenter, cache, Latencies()).alone(study, told, list(range(len(study))))
+    alone = Pipeline(segmenter, cache, Latencies(), classify=False).alone(study, told, list(range(len(study))))
     assert {one.structure for one in alone} == {0}
     assert all(set(one.masks.any((1, 2)).nonzero()[0]) <= {2, 3} for one in alone)
     picture = read_study(samples / "us_09.png")
@@ -167,11 +169,11 @@ def test_images_with_and_without_padding_become_one_batch():
 def test_a_click_is_a_prompt_beside_the_supports(segmenter, cache, samples, selection):
     """The same numbers as one structure decoded by hand with its proxy and its points; another slice's is another."""
     study = read_study(samples / "mr_05.nii.gz")
-    pipeline = Pipeline(segmenter, cache, Latencies())
+    pipeline = Pipeline(segmenter, cache, Latencies(), classify=False)
     points = as_points([Click(3, 10, 20, True), Click(3, 40, 30, False)])
     logits = pipeline.click(study, selection, 3, 1, points)
     assert logits.shape == study.slice_shape
-    memory = pipeline.prepare(selection)
+    memory = pipeline.prepare(selection).encoding
     foundation = segmenter.foundation
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([3])))
     scaled = Points(foundation.to_input(points.coords, geometry).expand(1, 2, 2, 2), points.labels.expand(1, 2, 2))
@@ -199,3 +201,56 @@ def test_some_slices_are_as_they_are_among_all(segmenter, cache, samples, select
     some, _ = run(segmenter, cache, study, selection, indices=[5, 2], agreement=False)
     np.testing.assert_allclose(some.logits, every.logits[[5, 2]], rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(some.presence, every.presence[[5, 2]], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, cache, samples, selection):
+    """By hand: the regression on all supports, and the share that segments each best from the others."""
+    study = read_study(samples / "us_09.png")
+    pipeline = Pipeline(segmenter, cache, Latencies())
+    prepared = pipeline.prepare(selection)
+    foundation, valid = segmenter.foundation, torch.from_numpy(selection.valid)
+    features, contexts, laid, described = [], [], [], []
+    for image, mask in zip(selection.images, selection.masks, strict=True):
+        ready, geometry = foundation.preprocess(torch.from_numpy(image)[None])
+        features.append(segmenter.encode(ready))
+        laid.append(foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry))
+        contexts.append(segmenter.encode_pair(ready, laid[-1])[0])
+        described.append(moments(features[-1], laid[-1]))
+    described = torch.stack(described) * valid[..., None, None]
+    weights, bias = fit(described.sum(0))
+    torch.testing.assert_close(prepared.classifier.weights, weights, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(prepared.classifier.bias, bias, rtol=1e-3, atol=1e-3)
+    for n, tries in enumerate(((0, 1, 2), (0,))):  # the second structure is shown by the first support only
+        dice = []
+        for k in tries:
+            others = [j for j in range(3) if j != k]
+            joined = Features.join([features[j] for j in others])
+            encoding = segmenter.encode_support(
+                joined, torch.stack([contexts[j] for j in others])[:, n : n + 1], valid[others][:, n : n + 1]
+            )
+            decoded = segmenter.segment(features[k], encoding)
+            own = PixelClassifier(*fit(described[others][:, n : n + 1].sum(0)), torch.ones(1))
+            dice.append(dice_of_shares(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[:, 0])
+        assert prepared.classifier.share[n].item() == pytest.approx(best_share(dice))
+    assert prepared.only(1).classifier.share.shape == (1,)
+    mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
+    assert spent["classifier"] == 0  # it was kept
+    target = pipeline._target(study, [0])
+    logits = prepared.classifier.mix(segmenter.segment(target, prepared.encoding).mask_logits, target)
+    expected = foundation.postprocess(logits, foundation.geometry(study.slice_shape))[0].numpy()
+    np.testing.assert_allclose(mixed.logits[0], expected, rtol=0.01, atol=0.02)
+
+
+@torch.inference_mode()
+def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, samples, selection):
+    """Both ways side by side in one cache."""
+    study = read_study(samples / "us_09.png")
+    plain, _ = run(segmenter, cache, study, selection, agreement=False)
+    mixed, _ = run(segmenter, cache, study, selection, classify=True, agreement=False)
+    logits, _ = by_hand(segmenter, study, 0, selection)
+    np.testing.assert_allclose(plain.logits[0], logits, rtol=2e-3, atol=2e-3)
+    assert Pipeline(segmenter, cache, Latencies(), classify=False).prepare(selection).classifier is None
+    share = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier.share
+    for n in range(2):
+        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == (share[n] == 0)

@@ -32,7 +32,7 @@ def scene(height=60, width=80, *, at=(20, 30), seed=0):
 
 @pytest.fixture(scope="module")
 def tiny(weights):
-    return ProxyPromptPredictor.from_pretrained("atto", weights_dir=weights, device="cpu")
+    return ProxyPromptPredictor.from_pretrained("atto", weights_dir=weights, device="cpu", paper=True)
 
 
 @pytest.fixture

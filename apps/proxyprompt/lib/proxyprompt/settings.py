@@ -122,7 +122,9 @@ class Settings:
     )
     paper: bool = field(
         default=False,
-        metadata=about("the paper's model and nothing else: volumes are searched everywhere by default", _flag),
+        metadata=about(
+            "the paper's model and nothing else: no pixel classifier, volumes are searched everywhere by default", _flag
+        ),
     )
     window: str = field(
         default="auto",

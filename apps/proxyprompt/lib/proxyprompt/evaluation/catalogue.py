@@ -19,11 +19,12 @@ from .episodes import Episodes
 from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPrompt
 from .prompting import TOLD, Memory, PerSam, Told
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
-from .removal import REMOVALS, Removal
+from .removal import REMOVALS, WITHOUT_PROXY, Removal, WithoutProxy
 
 FINETUNED = ("finetuned", "finetuned_paper")
 UNETS = ("dynunet", "dynunet_plateau")
-METHODS = ("proxyprompt", *REMOVALS, "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
+OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY)
+METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class MethodOptions:
     """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version;
     peers: those of its rivals, which become methods of their own.
 
-    image_size: None for what the weights are for. other: an atto file whose
+    image_size: None for what the weights are for. paper: proxyprompt without extensions. other: an atto file whose
     foundation the methods without a generator use, whose names then tell it, and finetuned_paper. mask_quality,
     inverted: proxyprompt once more with each of these support masks, see :mod:`proxyprompt.evaluation.quality`;
     unrelated: and with supports from there. train_minutes: for each draw of a fine-tuned method. unet_*: see
@@ -46,6 +47,7 @@ class MethodOptions:
     adapter: Path | None = None
     peers: tuple[Path, ...] = ()
     image_size: int | None = None
+    paper: bool = False
     other: Path | None = None
     mask_quality: tuple[float, ...] = ()
     inverted: bool = False
@@ -75,20 +77,20 @@ def build_methods(options: MethodOptions) -> list[Method]:
     cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)
     methods: list[Method] = []
     foundation: Foundation | None = None
-    removals = [name for name in REMOVALS if name in options.names]
+    removals = [name for name in (*REMOVALS, WITHOUT_PROXY) if name in options.names]
     if "proxyprompt" in options.names or removals:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
-        ours = ProxyPrompt(segmenter, seen=seen)
+        ours = ProxyPrompt(segmenter, seen=seen, classify=not options.paper)
         if header is not None:
             ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
         if "proxyprompt" in options.names:
             methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
             methods += [with_inverted_masks(ours)] * options.inverted
             methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
-        methods += [Removal(name, segmenter) for name in removals]
-    apart = ("proxyprompt", *REMOVALS, *UNETS)
+        methods += [WithoutProxy(segmenter) if name == WITHOUT_PROXY else Removal(name, segmenter) for name in removals]
+    apart = (*OURS, *UNETS)
     others = [name for name in METHODS if name in options.names and name not in apart]
     if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):
         name, weights = ("atto", options.other) if options.other else (options.foundation, options.weights)

@@ -66,20 +66,22 @@ class Method(ABC):
 class ProxyPrompt(Method):
     """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
 
-    seen: whether the segmenter was trained on a group.
+    seen: whether the segmenter was trained on a group. classify: whether the pixel classifier is mixed in.
     """
 
     name = "proxyprompt"
 
     def __init__(
-        self, segmenter: Segmenter, *, seen: Callable[[str], bool] = lambda group: False, cache_bytes: int = 2**28
+        self,
+        segmenter: Segmenter,
+        *,
+        seen: Callable[[str], bool] = lambda group: False,
+        cache_bytes: int = 2**28,
+        classify: bool = True,
     ) -> None:
-        self.settings = {
-            **weights_of(segmenter),
-            **_changed(segmenter),
-        }
+        self.settings = {**weights_of(segmenter), **_changed(segmenter), "pixel_classifier": classify}
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
-        self._pipeline, self._seen = Pipeline(segmenter, cache, Latencies()), seen
+        self._pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), classify=classify), seen
 
     def has_seen(self, collection: str, group: str) -> bool:
         return self._seen(group)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxyprompt.foundation.base import Features, Points, Prompts
+from proxyprompt.extensions.pixel_classifier import PixelClassifier, can_classify, fit, moments
+from proxyprompt.foundation.base import Features, Geometry, Points, Prompts
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
 from proxyprompt.supports.selection import Selection
@@ -18,7 +19,7 @@ from .methods import Learned, Method, weights_of
 
 
 def proxy_alone(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
-    """P and nothing else: no slice-position prior, no choice among slices."""
+    """P and nothing else: no pixel classifier, no choice among slices."""
     return Prompts(proxy=segmenter.generator(features.embedding, support).tokens)
 
 
@@ -28,8 +29,8 @@ def without_selection(segmenter: Segmenter, features: Features, support: Support
     return Prompts(proxy=segmenter.generator.colorize(features.embedding, context))
 
 
-def without_proxy(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
-    """No P, and so nothing of the generator: what the foundation draws unasked."""
+def unprompted(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
+    """No P, and nothing else: what the foundation draws unasked."""
     shape = (len(features.embedding), support.valid.shape[1], 1)
     device = features.embedding.device
     nothing = Points(torch.zeros(*shape, 2, device=device), torch.full(shape, -1, dtype=torch.int32, device=device))
@@ -39,9 +40,10 @@ def without_proxy(segmenter: Segmenter, features: Features, support: SupportEnco
 REMOVALS: dict[str, Callable[[Segmenter, Features, SupportEncoding], Prompts]] = {
     "proxyprompt:p-only": proxy_alone,
     "proxyprompt:without-selection": without_selection,
-    "proxyprompt:without-p": without_proxy,
+    "proxyprompt:unprompted": unprompted,
 }
-"""Name of a method -> what the foundation is prompted with."""
+"""Name of a method -> what the foundation is prompted with; nothing is mixed into its masks."""
+WITHOUT_PROXY = "proxyprompt:without-p"
 
 
 class Removal(Method):
@@ -95,3 +97,54 @@ class Removal(Method):
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(next(self._segmenter.parameters()).device)
+
+
+class WithoutProxy(Method):
+    """What is left of the shipped model without P: the pixel classifier.
+
+    Args:
+        segmenter: the whole model.
+    """
+
+    name = WITHOUT_PROXY
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._foundation = segmenter.foundation
+        self._device = next(segmenter.parameters()).device
+        self.settings = {**weights_of(segmenter), "removal": self.name}
+
+    @torch.inference_mode()
+    def learn(self, supports: Selection, *, seed: int) -> Learned:
+        """Fit the classifier.
+
+        Args:
+            supports: K slices and their masks of one structure.
+            seed: not heeded.
+
+        Returns:
+            What segments targets; nothing anywhere with a foundation that has no maps for it.
+        """
+        described = []
+        for image, mask in zip(supports.images, supports.masks, strict=True):
+            features, geometry = self._encode(image)
+            laid = self._foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self._device), geometry)
+            if not can_classify(features):
+                return Learned(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
+            described.append(moments(features, laid))
+        weights, bias = fit(torch.stack(described).sum(0))
+        classifier = PixelClassifier(weights, bias, torch.ones_like(bias))
+
+        @torch.inference_mode()
+        def predict(slices: Slices) -> np.ndarray:
+            masks = np.zeros((len(slices), *slices.slice_shape), bool)
+            for row in range(len(slices)):
+                features, geometry = self._encode(slices.images([row])[0])
+                score = self._foundation.postprocess(classifier.score(features), geometry)
+                masks[row] = (score[0, 0] > 0).cpu().numpy()
+            return masks
+
+        return Learned(predict)
+
+    def _encode(self, image: np.ndarray) -> tuple[Features, Geometry]:
+        prepared, geometry = self._foundation.preprocess(torch.from_numpy(image[None]).to(self._device))
+        return self._foundation.encode(prepared), geometry

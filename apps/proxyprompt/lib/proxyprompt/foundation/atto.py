@@ -15,7 +15,7 @@ encoder is :class:`PretrainedTrunk` with a feature pyramid. What differs from SA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -213,8 +213,17 @@ class Atto(Sam2):
         return Features(embedding=embedding, high_res=(fine, middle))
 
     def encode(self, images: Tensor) -> Features:
-        """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
-        return self.encode_maps(self.trunk_maps(images))
+        """Features, with the image and the trunk's maps at strides 2, 4 and 8 beside them.
+
+        Args:
+            images: (B, 3, S, S) as :meth:`preprocess` gives them.
+
+        Returns:
+            What the B images are to the decoder and to the extensions.
+        """
+        maps = self.trunk_maps(images)
+        finest = torch.cat([F.avg_pool2d(images, 2), maps[0]], 1)
+        return replace(self.encode_maps(maps), fine=tuple(x.half() for x in (finest, *maps[1:3])))
 
     def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
         marks, masks = draw_marks(coords, labels, self.image_size).to(dense.dtype), None

@@ -49,7 +49,7 @@ class ProxyPromptInfer(InferTask):
         cache: ContentCache,
         proposals: Proposals,
         supports: int = 4,
-        everywhere: bool = False,
+        paper: bool = False,
     ) -> None:
         super().__init__(
             type=self.kind,
@@ -58,7 +58,7 @@ class ProxyPromptInfer(InferTask):
             description=f"{self.purpose} {DISCLAIMER}",
         )
         self._models, self._library, self._cache, self._supports = models, library, cache, supports
-        self._proposals, self._everywhere = proposals, everywhere
+        self._proposals, self._paper = proposals, paper
 
     def _options(self, request: Mapping[str, Any], *, agreement: bool = True) -> Options:
         if request.get("label_tag") is not None:
@@ -68,7 +68,7 @@ class ProxyPromptInfer(InferTask):
             adapters=self._models.versions(),
             count=self._supports,
             agreement=agreement,
-            everywhere=self._everywhere,
+            everywhere=self._paper,
         )
 
     def is_valid(self) -> bool:
@@ -123,7 +123,7 @@ class ProxyPromptInfer(InferTask):
                 study = self._read(image)
             with latencies.of("support"):
                 selection = self._choose(study, image, options, options.structures)
-            pipeline = Pipeline(segmenter, self._cache, latencies)
+            pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
             masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry

@@ -70,7 +70,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
             with latencies.of("read"):
                 study = self._read(image)
             clicks = parse_clicks(said, study, label=label or _single(options.structures), registry=registry)
-            pipeline = Pipeline(segmenter, self._cache, latencies)
+            pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
             parts = []
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):
                 masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)

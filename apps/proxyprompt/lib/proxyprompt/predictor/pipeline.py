@@ -21,6 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proxyprompt.extensions.pixel_classifier import (
+    PixelClassifier,
+    best_share,
+    can_classify,
+    dice_of_shares,
+    fit,
+    moments,
+)
 from proxyprompt.foundation.base import Features, Points, size_of
 from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.io.study import Study
@@ -39,6 +47,8 @@ PLACED = 0.5
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
+TRIED = 4
+"""So many supports are segmented from the others, to find how much of the pixel classifier is mixed in."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +101,39 @@ class Alone(NamedTuple):
     presence: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that depends on the supports only.
+
+    Attributes:
+        encoding: what the proxy prompt is made of.
+        classifier: what is mixed into its masks, if anything.
+    """
+
+    encoding: SupportEncoding
+    classifier: PixelClassifier | None
+
+    def only(self, structure: int) -> Prepared:
+        """That of one of the structures."""
+        classifier = None if self.classifier is None else self.classifier.only(structure)
+        return Prepared(self.encoding.only(structure), classifier)
+
+
 class Pipeline:
     """One request's way through one segmenter.
 
     Args:
         segmenter: foundation and generator.
-        cache: of what is computed from pixels and weights.
+        cache: what was computed before.
         latencies: where the time goes.
+        classify: whether the pixel classifier is mixed in, where the foundation has maps for it.
     """
 
-    def __init__(self, segmenter: Segmenter, cache: ContentCache, latencies: Latencies) -> None:
+    def __init__(
+        self, segmenter: Segmenter, cache: ContentCache, latencies: Latencies, *, classify: bool = True
+    ) -> None:
         self._segmenter, self._cache, self._latencies = segmenter, cache, latencies
-        self._foundation = segmenter.foundation
+        self._foundation, self._classify = segmenter.foundation, classify
         self._device = next(segmenter.parameters()).device
 
     @torch.inference_mode()
@@ -137,11 +168,11 @@ class Pipeline:
             nowhere = np.zeros((len(indices), structures), np.float32)
             return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
         remembered = self.memory_key(selection)
-        memory = self.prepare(selection, remembered)
-        key = self._key("decoded", study.content_hash, remembered, indices)
+        prepared = self.prepare(selection, remembered)
+        key = self._key("decoded", study.content_hash, remembered, indices, self._classify)
         entry = self._cache.get(key)
         if entry is None:
-            made = self._decode(study, indices, memory)
+            made = self._decode(study, indices, prepared)
             entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
         with self._latencies.of("decode"):
             geometry = self._foundation.geometry(study.slice_shape)
@@ -172,38 +203,44 @@ class Pipeline:
             (h, w) logits, not gated.
         """
         remembered = self.memory_key(selection)
-        memory = self.prepare(selection, remembered).only(structure) if len(selection) else None
+        prepared = self.prepare(selection, remembered).only(structure) if len(selection) else None
         target = self._target(study, [index])
 
         def compute() -> dict[str, Tensor]:
             coords = self._foundation.to_input(points.coords.to(self._device), geometry)
-            decoded = self._segmenter.segment(target, memory, Points(coords, points.labels.to(self._device)))
-            return {"logits": decoded.mask_logits[0]}
+            clicks = Points(coords, points.labels.to(self._device))
+            decoded = self._segmenter.segment(target, None if prepared is None else prepared.encoding, clicks)
+            return {"logits": self._mix(decoded.mask_logits, target, prepared)[0]}
 
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
-            key = self._key("clicked", remembered, *said)
+            key = self._key("clicked", remembered, *said, self._classify)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
-    def _decode(self, study: Study, indices: Sequence[int], memory: SupportEncoding) -> dict[str, Tensor]:
+    def _mix(self, logits: Tensor, target: Features, prepared: Prepared | None) -> Tensor:
+        if prepared is None or prepared.classifier is None:
+            return logits
+        return prepared.classifier.mix(logits, target)
+
+    def _decode(self, study: Study, indices: Sequence[int], prepared: Prepared) -> dict[str, Tensor]:
         """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
         logits, presence = [], []
-        step = self._slices_at_once(memory.values.shape[1])
+        step = self._slices_at_once(prepared.encoding.values.shape[1])
         for start in range(0, len(indices), step):
             target = self._target(study, indices[start : start + step])
             with self._latencies.of("decode"):
-                decoded = self._segmenter.segment(target, memory)
-                logits.append(decoded.mask_logits.half().cpu())
+                decoded = self._segmenter.segment(target, prepared.encoding)
+                logits.append(self._mix(decoded.mask_logits, target, prepared).half().cpu())
                 presence.append(decoded.presence_logit.float().sigmoid().cpu())
         return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
 
     # encoding
 
     @torch.inference_mode()
-    def prepare(self, selection: Selection, key: str | None = None) -> SupportEncoding:
+    def prepare(self, selection: Selection, key: str | None = None) -> Prepared:
         """All that depends on the supports only, from the cache or into it.
 
         Args:
@@ -211,9 +248,11 @@ class Pipeline:
             key: :meth:`memory_key`, where it is known already.
 
         Returns:
-            The support encoding.
+            What targets are segmented with.
         """
-        return self._encode_support(selection, key or self.memory_key(selection), lambda: self._supports(selection))
+        key = key or self.memory_key(selection)
+        encoding = self._encode_support(selection, key, lambda: self._supports(selection))
+        return Prepared(encoding, self._fit_classifier(selection, key) if self._classify else None)
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self._device.type == "cuda" else 1)
@@ -311,6 +350,60 @@ class Pipeline:
 
         entry = self._cache.get_or_compute(key, selection.tags, compute)
         return SupportEncoding(**{name: tensor.to(self._device) for name, tensor in entry.tensors.items()})
+
+    # the pixel classifier
+
+    def _fit_classifier(self, selection: Selection, key: str) -> PixelClassifier | None:
+        def compute() -> dict[str, Tensor]:
+            features, contexts = self._supports(selection)
+            if not can_classify(features):
+                return {"none": torch.zeros(1)}
+            with self._latencies.of("classifier"):
+                described = self._describe(selection, features)
+                weights, bias = fit(described.sum(0))
+                shares = self._shares(selection, features, contexts, described)
+            return {"weights": weights, "bias": bias, "share": torch.tensor(shares, device=weights.device)}
+
+        tensors = self._cache.get_or_compute(content_key("pixel classifier", key), selection.tags, compute).tensors
+        if "none" in tensors:
+            return None
+        return PixelClassifier(**{name: tensor.to(self._device) for name, tensor in tensors.items()})
+
+    def _describe(self, selection: Selection, features: Features) -> Tensor:
+        """(K, N, F + 2, F + 2), zeros where a study does not declare the structure."""
+        each = []
+        for k, chosen in enumerate(selection.slices):
+            keys = [content_key("moments", key) for key in self._context_keys(chosen.image_key, selection.masks[k])]
+            found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(selection.valid[k])}
+            missing = [n for n, entry in found.items() if entry is None]
+            if missing:
+                made = moments(features[k : k + 1], self._lay(selection.masks[k][missing]))
+                for row, n in enumerate(missing):
+                    found[n] = self._cache.put(keys[n], {"moments": made[row]}, tags=chosen.tags)
+            known = {n: entry.tensors["moments"].to(self._device) for n, entry in found.items()}
+            empty = torch.zeros_like(next(iter(known.values())))
+            each.append(torch.stack([known.get(n, empty) for n in range(len(keys))]))
+        return torch.stack(each)
+
+    def _shares(self, selection: Selection, features: Features, contexts: Tensor, described: Tensor) -> list[float]:
+        """Of each structure, by segmenting up to :data:`TRIED` supports that show it from all the others."""
+        held, valid = selection.held(), torch.from_numpy(selection.valid).to(self._device)
+        tried: list[list[Tensor]] = [[] for _ in selection.structures]
+        for k in range(min(len(selection), TRIED)):
+            others = [j for j in range(len(selection)) if j != k]
+            shown = [n for n in np.flatnonzero(held[k]).tolist() if selection.valid[others, n].any()]
+            if not shown:
+                continue
+            encoding = self._segmenter.encode_support(
+                features[others], contexts[others][:, shown], valid[others][:, shown]
+            )
+            decoded = self._segmenter.segment(features[k : k + 1], encoding)
+            weights, bias = fit(described[others][:, shown].sum(0))
+            score = PixelClassifier(weights, bias, torch.ones_like(bias)).score(features[k : k + 1])
+            dice = dice_of_shares(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
+            for row, n in enumerate(shown):
+                tried[n].append(dice[:, row])
+        return [best_share(each) for each in tried]
 
     # agreement
 

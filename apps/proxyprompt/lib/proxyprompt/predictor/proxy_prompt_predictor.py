@@ -108,10 +108,12 @@ class ProxyPromptPredictor:
 
     Args:
         segmenter: foundation and generator; :meth:`from_pretrained` loads them.
+        paper: whether to leave out what the paper does not have (the pixel classifier, and what labelled volumes say
+            of the place of a slice).
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, *, paper: bool = False) -> None:
+        self.segmenter, self.paper = segmenter, paper
         self._cache = ContentCache(None, memory_bytes=CACHE_BYTES, disk_bytes=0)
         self._selection = Selection.empty(())
 
@@ -124,6 +126,7 @@ class ProxyPromptPredictor:
         adapter: str | PathLike[str] | None = None,
         image_size: int | None = None,
         device: str | torch.device | None = None,
+        paper: bool = False,
     ) -> ProxyPromptPredictor:
         """Load a foundation and its generator.
 
@@ -133,6 +136,7 @@ class ProxyPromptPredictor:
             adapter: a version that Train or ``scripts/train.py`` made, as a file; None for what is shipped.
             image_size: side of the network's input in pixels; None for what the weights were made for.
             device: None for a GPU where there is one.
+            paper: as for the class.
 
         Returns:
             The predictor, without supports.
@@ -155,7 +159,8 @@ class ProxyPromptPredictor:
                 adapter=None if adapter is None else Path(adapter).stem,
                 adapters=store,
                 device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            )
+            ),
+            paper=paper,
         )
 
     @property
@@ -261,8 +266,8 @@ class ProxyPromptPredictor:
             raise ValueError(
                 f"points are given for {', '.join(unknown)}; the supports show {', '.join(selection.structures)}"
             )
-        pipeline = Pipeline(self.segmenter, self._cache, Latencies())
-        found = pipeline.run(study, selection, agreement=agreement)
+        pipeline = Pipeline(self.segmenter, self._cache, Latencies(), classify=not self.paper)
+        found = pipeline.run(study, selection, agreement=agreement, everywhere=self.paper)
         logits, drawn = found.logits, found.present()
         for name, clicks in points.items():
             structure = selection.structures.index(name)

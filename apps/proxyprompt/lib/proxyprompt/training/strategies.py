@@ -8,7 +8,7 @@ options of requests and of the command line, and the checks of the configuration
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from proxyprompt.predictor.adapters import AdapterHeader
     from proxyprompt.predictor.segmenter import Segmenter
 
-    from .finetune_config import FinetuneConfig
+
+class AdapterOptions(Protocol):
+    """What a strategy asks of a configuration; see ``FinetuneConfig``."""
+
+    rank: int
+    alpha: float | None
+    adapt_encoder: bool
+    seed: int
+
 
 STRATEGIES: dict[str, TrainingStrategy] = {}
 
@@ -46,7 +54,7 @@ class TrainingStrategy(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def prepare(self, segmenter: Segmenter, config: FinetuneConfig, parent: AdapterHeader | None) -> str:
+    def prepare(self, segmenter: Segmenter, config: AdapterOptions, parent: AdapterHeader | None) -> str:
         """Freeze and unfreeze, in place.
 
         Args:
@@ -71,7 +79,7 @@ class TrainingStrategy(ABC):
         return self._prepare_foundation(segmenter, config, before)
 
     @abstractmethod
-    def _prepare_foundation(self, segmenter: Segmenter, config: FinetuneConfig, before: str) -> str:
+    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
         """Unfreeze what trains of the foundation. before: what the parent keeps of it. Returns what is kept."""
 
     @abstractmethod
@@ -86,7 +94,7 @@ class Adapters(TrainingStrategy):
     name = "lora"
     summary = "the paper's way: adapters on the frozen foundation, and the generator"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: FinetuneConfig, before: str) -> str:
+    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
         foundation = segmenter.foundation
         if not has_lora(foundation):
             with torch.random.fork_rng(devices=[]):  # the same training starts from the same adapters
@@ -107,7 +115,7 @@ class GeneratorOnly(TrainingStrategy):
     name = "generator"
     summary = "the generator alone; the foundation stays as it is"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: FinetuneConfig, before: str) -> str:
+    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
         train_only_lora(segmenter.foundation)
         for name, parameter in segmenter.foundation.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
@@ -125,7 +133,7 @@ class Everything(TrainingStrategy):
     name = "all"
     summary = "every weight of foundation and generator; the version is as large as both"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: FinetuneConfig, before: str) -> str:
+    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
         merge_lora(segmenter.foundation).requires_grad_(True)
         return WHOLE
 

@@ -1,0 +1,124 @@
+"""The pixel classifier against a regression written out pixel by pixel, and what is mixed of it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from proxyprompt.extensions import pixel_classifier as module
+from proxyprompt.extensions.pixel_classifier import (
+    LOGIT,
+    SHARES,
+    SINGLE,
+    PixelClassifier,
+    best_share,
+    can_classify,
+    dice_of_shares,
+    fit,
+    moments,
+)
+from proxyprompt.foundation.base import Features
+
+SIDE = 24
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(0)
+    fine = tuple(torch.randn(2, c, side, side, generator=generator).half() for c, side in ((3, SIDE), (4, 12), (5, 6)))
+    return Features(torch.randn(2, 7, 3, 3, generator=generator), fine=fine)
+
+
+@pytest.fixture
+def masks():
+    """Two structures on 48 x 48 pixels, the second small, and one that is not there."""
+    masks = torch.zeros(2, 3, 48, 48)
+    masks[:, 0, 5:30, 8:40] = 1
+    masks[:, 1, 20:25, 30:36] = 1
+    return masks
+
+
+def columns(features, image):
+    maps = [F.interpolate(x.float(), (SIDE, SIDE), mode="bilinear", align_corners=False)[image] for x in features.fine]
+    return torch.cat(maps).flatten(1).mT.double().numpy()  # (pixels, F)
+
+
+def by_hand(features, masks, structure):
+    """Ridge regression with an unpenalised bias, the design matrix written out."""
+    x, y, w = [], [], []
+    for image in range(2):
+        inside = F.adaptive_avg_pool2d(masks[image : image + 1], SIDE)[0, structure].flatten().double().numpy()
+        weight = np.ones_like(inside)
+        if inside.any():
+            weight += inside * (np.sqrt(max(1.0, (1 - inside.mean()) / inside.mean())) - 1)
+        x.append(columns(features, image))
+        y.append(2 * inside - 1)
+        w.append(weight / weight.sum())
+    x, y, w = np.concatenate(x), np.concatenate(y), np.concatenate(w) / 2
+    mean, middle = w @ x, w @ y
+    deviation = np.sqrt(w @ (x - mean) ** 2) + 1e-4
+    z = (x - mean) / deviation
+    weights = np.linalg.solve(
+        (z * w[:, None]).T @ z + module.RIDGE * np.eye(z.shape[1]), (z * w[:, None]).T @ (y - middle)
+    )
+    weights = weights / deviation
+    return weights, middle - weights @ mean
+
+
+def test_it_is_weighted_ridge_regression(features, masks):
+    described = torch.stack([moments(features[k : k + 1], masks[k : k + 1]) for k in range(2)]).sum(0)
+    weights, bias = fit(described)
+    assert weights.shape == (3, 12) and bias.shape == (3,)
+    for structure in range(3):
+        expected, offset = by_hand(features, masks, structure)
+        np.testing.assert_allclose(weights[structure], expected, atol=2e-4)
+        assert bias[structure].item() == pytest.approx(offset, abs=2e-4)
+    assert bias[2].item() == pytest.approx(-1, abs=1e-3)  # of what is nowhere it says so everywhere
+
+
+def test_the_score_is_the_product_with_every_pixels_features(features):
+    generator = torch.Generator().manual_seed(1)
+    classifier = PixelClassifier(torch.randn(2, 12, generator=generator), torch.tensor([0.3, -0.2]), torch.ones(2))
+    score = classifier.score(features)
+    for image in range(2):
+        expected = columns(features, image) @ classifier.weights.double().numpy().T + classifier.bias.numpy()
+        np.testing.assert_allclose(score[image].flatten(1).mT, expected, atol=1e-3)
+    torch.testing.assert_close(classifier.only(1).score(features), score[:, 1:])
+
+
+def test_what_lies_in_the_features_is_found(masks):
+    """A map that shows the structure, among noise: learnt on one image, found in another."""
+    generator = torch.Generator().manual_seed(2)
+    shown = F.adaptive_avg_pool2d(masks[:, :1].roll(3, -1), SIDE)
+    fine = torch.cat([shown, torch.randn(2, 6, SIDE, SIDE, generator=generator)], 1)
+    features = Features(torch.randn(2, 2, 6, 6, generator=generator), fine=(fine.half(),))
+    weights, bias = fit(moments(features[:1], masks[:1, :1].roll(3, -1)))
+    score = PixelClassifier(weights, bias, torch.ones(1)).score(features[1:])
+    assert (((score > 0) == (shown[1:] > 0.5)).float().mean()).item() > 0.99
+
+
+def test_shares(features):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 2, 12, 12, generator=generator)
+    made = torch.randn(2, 12, generator=generator), torch.zeros(2)
+    none, mixed, whole = (PixelClassifier(*made, torch.full((2,), share)) for share in (0.0, 0.25, 1.0))
+    assert none.mix(logits, features) is logits
+    score = F.interpolate(whole.score(features), (12, 12), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(whole.mix(logits, features), LOGIT * score)
+    torch.testing.assert_close(mixed.mix(logits, features), 0.75 * logits + 0.25 * LOGIT * score)
+
+
+def test_the_supports_say_how_much(masks):
+    truth = F.adaptive_avg_pool2d(masks[:1, :2], SIDE)
+    right, wrong = 8 * truth - 4, 4 - 8 * truth
+    both = torch.cat([right[:, :1], wrong[:, 1:]], 1)
+    dice = dice_of_shares(both, truth * 2 - 1, masks[:1, :2])
+    assert dice.shape == (len(SHARES), 2)
+    assert best_share([dice[:, 0]]) == 0.0  # the decoder is right: nothing is mixed in
+    assert best_share([dice[:, 1]]) > 0.5
+    assert best_share([dice[:, 1], torch.linspace(9, 0, len(SHARES))]) == 0.0  # the mean over supports decides
+    assert best_share([]) == SINGLE
+
+
+def test_without_fine_maps_there_is_none(features):
+    assert can_classify(features) and not can_classify(Features(features.embedding, features.high_res))
