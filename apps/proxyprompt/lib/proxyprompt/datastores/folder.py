@@ -163,11 +163,13 @@ class StudyFolder(SharedDatastore):
     def _follow_labels(self, tag: str, left_out: dict[str, str]) -> bool:
         """Of several files of one study the newest is the label, also when the list has to be made anew."""
         folder, objects = Path(self._datastore.label_path(tag)), self._datastore.objects
+        listing = self._listing
+        assert listing is not None  # made by the first look at the folder
         files: dict[str, list[os.DirEntry[str]]] = defaultdict(list)
         with os.scandir(folder) as entries:
             for entry in entries:
                 place = f"{folder.parent.name}/{tag}/{entry.name}"
-                if not self._listing.is_image_name(entry.name) or not entry.is_file():
+                if not listing.is_image_name(entry.name) or not entry.is_file():
                     continue
                 if entry.name.startswith("."):
                     left_out[place] = why_unusable(entry.name) or ""
@@ -179,9 +181,9 @@ class StudyFolder(SharedDatastore):
         for image_id, study in objects.items():
             known = study.labels.get(tag)
             name = self._filename(image_id, known.ext) if known else None
-            there = name is not None and os.path.exists(folder / name)
+            there = [name] if name is not None and os.path.exists(folder / name) else []
             whole = [e.name for e in files[image_id] if e.name == name or not self._on_the_way(e.path)]
-            whole += [name] if there and name not in whole else []
+            whole += [each for each in there if each not in whole]
             if not whole:
                 changed |= study.labels.pop(tag, None) is not None
                 continue

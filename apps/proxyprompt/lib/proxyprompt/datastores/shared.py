@@ -69,6 +69,9 @@ class SharedDatastore(LabelVersions):
     Every method here is about the folder on this machine, also in a class that has a remote datastore among its bases.
     """
 
+    _datastore: Any  # MONAI Label's list of studies
+    _config_ts: float  # when its file was last written, as far as is known here
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._turn = threading.RLock()
         self._read_only = bool(options.get("read_only"))

@@ -374,13 +374,14 @@ class Pipeline:
         each = []
         for k, chosen in enumerate(selection.slices):
             keys = [content_key("moments", key) for key in self._context_keys(chosen.image_key, selection.masks[k])]
-            found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(selection.valid[k])}
-            missing = [n for n, entry in found.items() if entry is None]
+            declared = np.flatnonzero(selection.valid[k]).tolist()
+            found = {n: entry for n in declared if (entry := self._cache.get(keys[n])) is not None}
+            missing = [n for n in declared if n not in found]
             if missing:
                 made = moments(features[k : k + 1], self._lay(selection.masks[k][missing]))
                 for row, n in enumerate(missing):
                     found[n] = self._cache.put(keys[n], {"moments": made[row]}, tags=chosen.tags)
-            known = {n: entry.tensors["moments"].to(self._device) for n, entry in found.items()}
+            known = {n: found[n].tensors["moments"].to(self._device) for n in declared}
             empty = torch.zeros_like(next(iter(known.values())))
             each.append(torch.stack([known.get(n, empty) for n in range(len(keys))]))
         return torch.stack(each)

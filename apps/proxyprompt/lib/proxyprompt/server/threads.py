@@ -41,8 +41,11 @@ class RequestThreads:
             return
         loop = asyncio.get_running_loop()
 
+        async def answer() -> None:
+            await self._app(scope, _on(loop, receive), _on(loop, send))
+
         def serve() -> None:
-            asyncio.run(self._app(scope, _on(loop, receive), _on(loop, send)))
+            asyncio.run(answer())
 
         pool = self._inferences if is_inference(scope) else self._others
         await loop.run_in_executor(pool, contextvars.copy_context().run, serve)
