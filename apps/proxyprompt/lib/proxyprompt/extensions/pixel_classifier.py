@@ -45,7 +45,14 @@ class PixelClassifier:
     share: Tensor
 
     def only(self, index: int) -> PixelClassifier:
-        """That of one of the structures."""
+        """That of one of the structures.
+
+        Args:
+            index: which of the N.
+
+        Returns:
+            The classifier with N = 1.
+        """
         one = slice(index, index + 1)
         return PixelClassifier(self.weights[one], self.bias[one], self.share[one])
 
@@ -81,7 +88,14 @@ class PixelClassifier:
 
 
 def can_classify(features: Features) -> bool:
-    """Whether the foundation has maps that are fine enough."""
+    """Whether the foundation has maps that are fine enough.
+
+    Args:
+        features: of any image.
+
+    Returns:
+        True when it has.
+    """
     return bool(features.fine)
 
 

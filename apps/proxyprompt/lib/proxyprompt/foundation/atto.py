@@ -92,7 +92,14 @@ class ConvBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, channels, h, w) -> the same shape."""
+        """Apply the block.
+
+        Args:
+            x: (B, channels, h, w).
+
+        Returns:
+            As x.
+        """
         x2 = self.conv1(F.relu(self.norm1(x)))
         return x + self.conv2(F.relu(self.norm2(x2)))
 
@@ -165,7 +172,14 @@ class FourierPosition(nn.Module):
         self._layer = [layer]  # it belongs to the prompt encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, h, w). Returns (B, C, h, w), the same for all."""
+        """Encode positions.
+
+        Args:
+            x: (B, C, h, w), of which only the shape counts.
+
+        Returns:
+            (B, C, h, w), the same for all.
+        """
         return self._layer[0](tuple(x.shape[-2:]))[None].expand(len(x), -1, -1, -1).to(x.dtype)
 
 

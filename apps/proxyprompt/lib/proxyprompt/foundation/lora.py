@@ -77,7 +77,14 @@ def train_only_lora(foundation: Foundation) -> Foundation:
 
 
 def has_lora(foundation: Foundation) -> bool:
-    """Whether adapters are in place (and not merged)."""
+    """Whether adapters are in place (and not merged).
+
+    Args:
+        foundation: may have some.
+
+    Returns:
+        True when it has.
+    """
     return next(_adapted(foundation), None) is not None
 
 

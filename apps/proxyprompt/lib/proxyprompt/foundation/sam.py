@@ -101,7 +101,14 @@ class Sam(Foundation):
         self.eval()
 
     def train(self, mode: bool = True) -> Sam:
-        """Frozen modules have nothing to switch: everything stays in eval mode."""
+        """Frozen modules have nothing to switch: everything stays in eval mode.
+
+        Args:
+            mode: not heeded.
+
+        Returns:
+            The module itself.
+        """
         return super().train(False)
 
     def geometry(self, original: tuple[int, int]) -> Geometry:

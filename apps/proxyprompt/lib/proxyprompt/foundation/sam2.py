@@ -64,16 +64,39 @@ class Sam2(Foundation):
         return super().train(False)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        """As every foundation: stretched to the square."""
+        """As every foundation: stretched to the square.
+
+        Args:
+            images: (B, 3, h, w) float in [0, 1].
+
+        Returns:
+            (B, 3, S, S), and how they lie in it.
+        """
         geometry = self.geometry(size_of(images))
         return (self._resize(images, geometry.scaled) - self.mean) / self.std, geometry
 
     def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
-        """As every foundation: stretched to the square."""
+        """As every foundation: stretched to the square.
+
+        Args:
+            masks: (B, N, h, w) bool or in [0, 1].
+            geometry: of the images.
+
+        Returns:
+            (B, N, S, S) float in [0, 1].
+        """
         return self._resize(masks.float(), (geometry.size, geometry.size)).clamp(0, 1)
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
-        """As every foundation, in one step."""
+        """As every foundation, in one step.
+
+        Args:
+            mask_logits: (B, N, s, s).
+            geometry: of the images.
+
+        Returns:
+            (B, N, h, w) logits.
+        """
         return self._resize(mask_logits.float(), geometry.original)
 
     @staticmethod
@@ -83,12 +106,28 @@ class Sam2(Foundation):
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
     def encode(self, images: Tensor) -> Features:
-        """As every foundation, with maps at stride 4 and 8."""
+        """As every foundation, with maps at stride 4 and 8.
+
+        Args:
+            images: (B, 3, S, S) as :meth:`preprocess` gives them.
+
+        Returns:
+            Embedding and high-resolution maps.
+        """
         maps = self.model.forward_image(images)["backbone_fpn"]
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
-        """As every foundation; the proxy enters through memory attention (paper, section 3.3)."""
+        """As every foundation; the proxy enters through memory attention (paper, section 3.3).
+
+        Args:
+            features: of B images.
+            prompts: of N objects in each.
+            memory: earlier frames; None or an empty one for none.
+
+        Returns:
+            The N objects in the B images.
+        """
         batch, objects = prompts.batch()
         if prompts.proxy is None and (memory is None or not memory.frames):
             embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
@@ -119,7 +158,16 @@ class Sam2(Foundation):
         )
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
-        """What SAM 2's memory encoder makes of a frame and its masks; absent objects are remembered as absent."""
+        """What SAM 2's memory encoder makes of a frame and its masks; absent objects are remembered as absent.
+
+        Args:
+            features: of B frames.
+            mask_logits: (B, N, s, s), the masks to remember.
+            decoded: what the decoder said of them.
+
+        Returns:
+            One frame of a memory bank.
+        """
         batch, objects = mask_logits.shape[:2]
         presence = decoded.presence_logit.flatten()[:, None]
         masks = torch.where(presence[..., None, None] > 0, mask_logits.flatten(0, 1)[:, None].float(), NO_OBJ_SCORE)

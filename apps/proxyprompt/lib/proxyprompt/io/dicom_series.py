@@ -169,7 +169,15 @@ def in_order(images: Sequence[Image]) -> list[Image]:
 
 
 def difference(a: Dataset, b: Dataset) -> str:
-    """By which tag two images at one place differ, as words."""
+    """By which tag two images at one place differ.
+
+    Args:
+        a: tags of one.
+        b: tags of the other.
+
+    Returns:
+        Words for a message.
+    """
     for name in TELLING:
         if a.get(name) != b.get(name):
             return f"they differ in {name}: {a.get(name)} and {b.get(name)}"

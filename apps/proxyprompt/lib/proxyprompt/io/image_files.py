@@ -55,6 +55,9 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
         path: the file; PPM and PGM may be gzipped.
         indices: for labels: palette indices, and the numbers as they are stored.
 
+    Returns:
+        The pages.
+
     Raises:
         StudyError: pages that do not belong together, or pixels that nothing here decodes.
     """

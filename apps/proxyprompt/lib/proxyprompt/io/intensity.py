@@ -109,6 +109,9 @@ class IntensitySettings:
             colour: whether the study has three channels.
             padding: the smallest padding value that was taken out of the voxels, if any.
 
+        Returns:
+            The two values.
+
         Raises:
             StudyError: the voxels are all alike.
         """
@@ -145,6 +148,9 @@ def looks_like_hounsfield(voxels: np.ndarray, padding: float | None = None) -> b
         voxels: finite, any shape; a few that are far off from all others do not count.
         padding: the smallest padding value that was taken out of them, if any. Below zero it may stand for the air:
             then fat is enough.
+
+    Returns:
+        True when it does.
     """
     low, high = float(voxels.min()), float(voxels.max())
     if low < -4096 or high > 32767:

@@ -48,6 +48,13 @@ def read_label_map(image: Raster, path: Path) -> LabelMap:
     that holds the same voxels in another order is turned. A NRRD may leave out slices at the ends of the stack: that is
     what MONAI Label makes of a DICOM SEG, in which empty slices are not stored.
 
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        Values, names and notes.
+
     Raises:
         StudyError: the label lies on another grid (both are named), or holds no whole numbers from 0 to 255.
     """
@@ -130,7 +137,14 @@ def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int
 
 
 def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:
-    """Any numeric type -> uint8.
+    """Bring numbers of any type to uint8.
+
+    Args:
+        path: for messages.
+        voxels: any shape.
+
+    Returns:
+        The same numbers.
 
     Raises:
         StudyError: the values are not whole numbers from 0 to 255 (within the rounding of a scale factor).

@@ -52,6 +52,13 @@ def is_segmentation_nrrd(path: Path) -> bool:
 def read_segmentation_nrrd_on(image: Raster, path: Path) -> LabelMap:
     """The segments on the image's grid, numbered from 1 in the order of the header; a cropped file is laid on it.
 
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        Values and names.
+
     Raises:
         StudyError: the file does not lie on the image's voxels, holds fractions, or more segments than a label map has
             room for.

@@ -114,7 +114,14 @@ class Prepared:
     classifier: PixelClassifier | None
 
     def only(self, structure: int) -> Prepared:
-        """That of one of the structures."""
+        """That of one of the structures.
+
+        Args:
+            structure: which of the N.
+
+        Returns:
+            The same with N = 1.
+        """
         classifier = None if self.classifier is None else self.classifier.only(structure)
         return Prepared(self.encoding.only(structure), classifier)
 

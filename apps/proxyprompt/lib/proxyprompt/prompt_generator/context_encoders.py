@@ -78,7 +78,15 @@ class ContextResNet(nn.Module):
         )
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """As :meth:`ContextViT.forward`."""
+        """As :meth:`ContextViT.forward`.
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W).
+        """
         return self.stages(_together(images, masks))
 
 
@@ -99,7 +107,15 @@ class MaskAlone(nn.Module):
         self.patch = patch
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """As :meth:`ContextViT.forward`."""
+        """As :meth:`ContextViT.forward`.
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W).
+        """
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 

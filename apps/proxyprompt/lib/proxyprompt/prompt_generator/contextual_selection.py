@@ -72,7 +72,14 @@ class ResBlock(nn.Module):
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, in_channels, h, w) -> (batch, out_channels, h, w)."""
+        """Apply the block.
+
+        Args:
+            x: (batch, in_channels, h, w).
+
+        Returns:
+            (batch, out_channels, h, w).
+        """
         return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 

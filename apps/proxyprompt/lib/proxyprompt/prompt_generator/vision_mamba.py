@@ -80,7 +80,14 @@ class VisionMambaBlock(nn.Module):
         self.out_proj = nn.Linear(channels, width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, length, width) -> the same shape."""
+        """Apply the block.
+
+        Args:
+            tokens: (batch, length, width).
+
+        Returns:
+            As tokens.
+        """
         x, gate = self.in_proj(self.norm(tokens)).chunk(2, dim=-1)
         x = x.contiguous()
         both = self.scan(x) + self.scan_backward(x, reverse=True)

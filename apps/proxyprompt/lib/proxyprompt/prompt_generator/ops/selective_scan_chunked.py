@@ -26,7 +26,20 @@ class SelectiveScanChunked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-        """Y of the whole scan; keeps the states at the start of each chunk."""
+        """Run the scan; keeps the states at the start of each chunk.
+
+        Args:
+            ctx: autograd's.
+            x: (batch, length, channels).
+            dt: as x, positive.
+            A: (channels, state), negative.
+            B: (batch, length, state).
+            C: as B.
+            D: (channels,).
+
+        Returns:
+            y, as x.
+        """
         length = x.shape[1]
         xs, dts, Bs, Cs = _cut(length, x, dt, B, C)
         h = x.new_zeros(*xs.shape[:2], *A.shape)
@@ -44,7 +57,15 @@ class SelectiveScanChunked(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: FunctionCtx, gy: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of x, dt, A, B, C and D."""
+        """Differentiate the scan.
+
+        Args:
+            ctx: autograd's.
+            gy: gradient of y.
+
+        Returns:
+            Gradients of x, dt, A, B, C and D.
+        """
         x, dt, A, B, C, D, starts = ctx.saved_tensors  # type: ignore[attr-defined]  # torch adds it
         each = max(1, x[0].numel() * A.shape[1] * x.element_size())
         at_once = max(1, _KEPT // each)
