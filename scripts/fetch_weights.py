@@ -11,7 +11,6 @@ A broken download leaves NAME.part; the same command goes on from there. Exit st
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -137,7 +136,7 @@ def _start(entry: Checkpoint, response: requests.Response, have: int) -> int:
 
 def _receive(entry: Checkpoint, response: requests.Response, part: Path, have: int) -> None:
     with (
-        open(part, "ab" if have else "wb") as file,
+        part.open("ab" if have else "wb") as file,
         tqdm(total=entry.bytes, initial=have, unit="B", unit_scale=True, desc=entry.name, disable=None) as bar,
     ):
         for piece in response.iter_content(CHUNK):
@@ -155,7 +154,7 @@ def _accept(entry: Checkpoint, part: Path, *, origin: str) -> Path:
         part.unlink()
         raise FetchError(f"{error}. It came from {origin} and was deleted; nothing was installed") from None
     path = part.with_name(entry.file)
-    os.replace(part, path)
+    part.replace(path)
     remember_digest(path, sha256, first_use=sha256 if entry.sha256 is None else None)
     return path
 

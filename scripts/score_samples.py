@@ -10,6 +10,7 @@ method works, not how well it does on patients.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ class Server:
             raise Refused(f"{study_id}: {error}") from error
         seconds = time.perf_counter() - start
         handle, path = tempfile.mkstemp(suffix=suffix, dir=self._folder)
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(content)
         likest = sorted(told["supports"], key=lambda support: -support["similarity"])
         supports = [(support["id"], int(support["slice"])) for support in likest]

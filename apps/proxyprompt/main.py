@@ -30,6 +30,7 @@ from proxyprompt.datastores.folder import StudyFolder
 from proxyprompt.datastores.notes import DISAGREEMENT, QUALITY
 from proxyprompt.errors import in_task_process, refuse, starting
 from proxyprompt.foundation import CheckpointError, build_foundation, weights_identity
+from proxyprompt.foundation.base import Foundation
 from proxyprompt.infers.batch import BatchInfer
 from proxyprompt.infers.models import Models
 from proxyprompt.infers.proxyprompt import DISCLAIMER, ProxyPromptInfer
@@ -86,6 +87,7 @@ class ProxyPromptApp(MONAILabelApp):
     # what the base class asks for
 
     def init_datastore(self) -> Datastore:
+        """Open the studies, and build what belongs to them: cache, registry, library of supports."""
         with starting(StudyError, OSError):
             datastore = guard(self._open_studies())
         self._state = folder = self._state_folder(datastore)
@@ -112,6 +114,7 @@ class ProxyPromptApp(MONAILabelApp):
         return datastore
 
     def init_infers(self) -> dict[str, ProxyPromptInfer]:
+        """The tasks for inference, by name."""
         self.models = Models(self._build, self._versions, self.options.adapter)
         parts = {
             "models": self.models,
@@ -124,6 +127,7 @@ class ProxyPromptApp(MONAILabelApp):
         return {NAME: ProxyPromptInfer(**parts), f"{NAME}_edit": ProxyPromptEdit(**parts)}
 
     def init_trainers(self) -> dict[str, ProxyPromptTrain]:
+        """The task for training, by name."""
         foundation = self.options.foundation
         task = ProxyPromptTrain(
             name=NAME,
@@ -138,6 +142,7 @@ class ProxyPromptApp(MONAILabelApp):
         return {NAME: task}
 
     def init_batch_infer(self) -> BatchInfer:
+        """What segments many studies."""
         return BatchInfer()
 
     def init_strategies(self) -> dict[str, Strategy]:
@@ -150,6 +155,7 @@ class ProxyPromptApp(MONAILabelApp):
         return {**strategies, "random": Chosen(strategies, self.options.next_sample)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """What scores studies, by name."""
         parts = {"models": self.models, "library": self.library, "cache": self.cache, "pause": self._idle.wait}
         return {
             DISAGREEMENT: SupportDisagreement(**parts, supports=self.options.supports),
@@ -157,7 +163,7 @@ class ProxyPromptApp(MONAILabelApp):
         }
 
     def _download_dcmqi_tools(self) -> None:
-        """dcmqi is among the requirements; nothing is fetched from the internet at start."""
+        """Dcmqi is among the requirements; nothing is fetched from the internet at start."""
 
     def _load_sessions(self, load: bool = False) -> SafeSessions | None:
         if not load:
@@ -239,6 +245,7 @@ class ProxyPromptApp(MONAILabelApp):
             raise
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As MONAI Label does; refuses an unknown strategy."""
         strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
         if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
@@ -254,6 +261,7 @@ class ProxyPromptApp(MONAILabelApp):
         return str(path) if model in self._infers and path.is_file() else None
 
     def sessions(self) -> SafeSessions | None:
+        """The uploaded images that are not in the datastore."""
         return self._sessions
 
     # inside
@@ -318,7 +326,7 @@ class ProxyPromptApp(MONAILabelApp):
             merge=merge,
         )
 
-    def _describer(self):
+    def _describer(self) -> Foundation:
         """The encoder behind retrieval: always the embedded ``atto``, whatever foundation serves."""
         own = any(self._weights.glob("atto-*.safetensors"))
         folder = self._weights if own else self._embedded

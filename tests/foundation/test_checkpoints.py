@@ -123,7 +123,7 @@ def test_code_in_a_file_does_not_run(register, weights, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("key, content", [(None, {"model": {}}), (None, [1]), ("model", {"a": torch.zeros(1)})])
+@pytest.mark.parametrize(("key", "content"), [(None, {"model": {}}), (None, [1]), ("model", {"a": torch.zeros(1)})])
 def test_another_layout_is_refused(register, weights, key, content):
     torch.save(content, weights)
     register(key=key)

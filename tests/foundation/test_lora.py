@@ -66,7 +66,7 @@ def test_adapts_attention_of_encoder_and_decoder_only(foundation):
 
 
 @pytest.mark.parametrize(
-    "name, hit",
+    ("name", "hit"),
     [
         ("model.image_encoder.blocks.3.attn.qkv", True),
         ("model.image_encoder.trunk.blocks.3.attn.proj", True),

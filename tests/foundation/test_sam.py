@@ -62,7 +62,7 @@ def test_encode_equals_predictor(encoded, predictor):
 
 
 @pytest.mark.parametrize(
-    "coords, labels, box",
+    ("coords", "labels", "box"),
     [
         ([[120, 80]], [1], None),
         ([[120, 80], [300, 200], [10, 290]], [1, 0, 1], None),

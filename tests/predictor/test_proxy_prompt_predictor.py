@@ -164,7 +164,7 @@ def test_without_supports_it_wants_points(weights):
 
 
 @pytest.mark.parametrize(
-    "images, masks, names, said",
+    ("images", "masks", "names", "said"),
     [
         ([], [], NAMES, "0 images and 0 masks"),
         ([np.zeros((9, 9))] * 2, [np.zeros((9, 9), np.uint8)], NAMES, "2 images and 1 masks"),

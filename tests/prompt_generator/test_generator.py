@@ -29,7 +29,7 @@ def prompt(generator, images, masks, features, target, valid=None, padding=None)
 
 
 @pytest.mark.parametrize(
-    "pairs, objects, targets, size", [(1, 1, 1, 64), (3, 2, 2, 64), (2, 4, 1, 128), (5, 1, 3, 128)]
+    ("pairs", "objects", "targets", "size"), [(1, 1, 1, 64), (3, 2, 2, 64), (2, 4, 1, 128), (5, 1, 3, 128)]
 )
 def test_any_number_of_supports_objects_targets_and_pixels(generator, pairs, objects, targets, size):
     found = prompt(generator, *draw(pairs, objects, targets, size))

@@ -167,7 +167,7 @@ def test_another_file_is_not_downloaded(fetch, url, tmp_path):
     assert (tmp_path / "tiny.pth.part").stat().st_size == 1000
 
 
-@pytest.mark.parametrize("kind, said", [("gone", "does not exist (404)"), ("down", "answers 503")])
+@pytest.mark.parametrize(("kind", "said"), [("gone", "does not exist (404)"), ("down", "answers 503")])
 def test_says_what_the_server_said(fetch, url, tmp_path, kind, said):
     status, text = fetch("--url", url(kind))
     assert status == 1 and said in text and "--url" in text

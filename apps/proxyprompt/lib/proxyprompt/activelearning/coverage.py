@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 
-def similarity(rows: np.ndarray) -> np.ndarray:
+def similarity(rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Cosine similarity of all rows (n, d) with each other, (n, n); what they all share is taken off first."""
     centred = np.asarray(rows, np.float64) - np.mean(rows, axis=0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     return unit @ unit.T
 
 
-def gains(unsure: np.ndarray, waiting: np.ndarray, covered: np.ndarray) -> np.ndarray:
+def gains(
+    unsure: NDArray[np.floating[Any]], waiting: NDArray[np.floating[Any]], covered: NDArray[np.floating[Any]]
+) -> NDArray[np.floating[Any]]:
     """(n,) what labelling each waiting study would do for all of them. unsure: (n,), 0 or more.
 
     A label helps a study by as much as it brings the nearest label closer to it (facility location), and helps most

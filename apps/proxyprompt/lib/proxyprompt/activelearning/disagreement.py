@@ -18,6 +18,7 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
+from numpy.typing import NDArray
 
 from proxyprompt.datastores.notes import DISAGREEMENT, read_note, write_note
 from proxyprompt.errors import refuse
@@ -123,14 +124,26 @@ def seconds_of(request: Mapping[str, Any]) -> float:
 
 
 def disagreement(drawn: Iterable[Alone]) -> dict[int, float]:
-    """Structure -> 0 to 1: the mean of how far the masks differ (1 - Dice, over all pairs of supports and all slices
-    at once), and of how far the probabilities differ that the structure is there at all."""
-    masks: dict[int, list[np.ndarray]] = defaultdict(list)
-    presence: dict[int, list[np.ndarray]] = defaultdict(list)
+    """How far supports disagree.
+
+    Args:
+        drawn: what each support by itself says.
+
+    Returns:
+        Structure -> 0 to 1: the mean of how far the masks differ (1 - Dice, over all pairs of supports and all slices
+        at once), and of how far the probabilities differ that the structure is there at all.
+    """
+    masks: dict[int, list[NDArray[np.bool_]]] = defaultdict(list)
+    presence: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
     for one in drawn:
         masks[one.structure].append(one.masks)
         presence[one.structure].append(one.presence)
     return {
-        n: (1 - mean_dice(masks[n]) + float(np.mean([abs(a - b).mean() for a, b in combinations(presence[n], 2)]))) / 2
+        n: (
+            1
+            - (mean_dice(masks[n]) or 0.0)
+            + float(np.mean([abs(a - b).mean() for a, b in combinations(presence[n], 2)]))
+        )
+        / 2
         for n in sorted(masks)
     }

@@ -56,6 +56,7 @@ class BackgroundScoring:
         self._thread.start()
 
     def wake(self) -> None:
+        """Score now what is not scored yet."""
         self._woken.set()
 
     def _run(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -127,7 +127,7 @@ def flagged(dice: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
     return found
 
 
-def _targets(study: LabelledStudy, labelled) -> list[LabelledStudy]:
+def _targets(study: LabelledStudy, labelled: Iterable[LabelledStudy]) -> list[LabelledStudy]:
     """The same few others for as long as they are there, whatever else is labelled."""
     others = [s for s in labelled if s.id != study.id and s.plane == study.plane and _shared(study, s)]
     return sorted(others, key=lambda s: content_key(study.content_hash, s.content_hash))[:TARGETS]

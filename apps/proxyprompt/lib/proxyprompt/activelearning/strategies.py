@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
@@ -28,7 +29,8 @@ class FirstUnlabelled(Strategy):
     def __init__(self) -> None:
         super().__init__("First unlabelled study by name")
 
-    def __call__(self, request: dict, datastore: Datastore) -> dict | None:
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The first study without a label, as MONAI Label asks; None where there is none."""
         waiting = _waiting(datastore)
         return {"id": waiting[0]} if waiting else None
 
@@ -39,7 +41,8 @@ class RandomUnlabelled(Strategy):
     def __init__(self) -> None:
         super().__init__("Random unlabelled study")
 
-    def __call__(self, request: dict, datastore: Datastore) -> dict | None:
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """A study without a label, as MONAI Label asks; None where there is none."""
         proposed = {image_id: _proposed(datastore, image_id) for image_id in _waiting(datastore)}
         if not proposed:
             return None
@@ -48,14 +51,18 @@ class RandomUnlabelled(Strategy):
 
 
 class MostDisagreement(Strategy):
-    """The study whose label would help most where the supports of today disagree (``support_disagreement``), and that
-    is unlike what is labelled or was proposed within a day. While nothing is scored, a random one."""
+    """The study whose label would help most.
+
+    The supports of today disagree on it (``support_disagreement``), and it is unlike what is labelled or was proposed
+    within a day. While nothing is scored, a random one.
+    """
 
     def __init__(self, library: SupportLibrary) -> None:
         super().__init__("Where supports disagree, unlike what is labelled already")
         self._library, self._random = library, RandomUnlabelled()
 
-    def __call__(self, request: dict, datastore: Datastore) -> dict | None:
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """That study, as MONAI Label asks; None where there is none."""
         now = time.time()
         scores, rows, covered = {}, {}, []
         for image_id in _waiting(datastore):
@@ -85,7 +92,8 @@ class Chosen(Strategy):
         self._strategy = strategies[name]
         super().__init__(f"{self._strategy.description} (--conf next_sample {name})")
 
-    def __call__(self, request: dict, datastore: Datastore) -> dict | None:
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """What the chosen strategy proposes."""
         return self._strategy(request, datastore)
 
 

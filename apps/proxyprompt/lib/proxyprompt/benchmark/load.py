@@ -25,6 +25,9 @@ from requests_toolbelt import MultipartDecoder
 MODEL = "proxyprompt"
 SHARES = {"info": 6, "infer": 6, "list": 2, "submit": 2, "next": 2}
 """How often each kind of request is drawn, against the others."""
+Told = tuple[Any, Sequence[float] | None]
+"""What must be equal, and when the computation ran."""
+Ask = Callable[[requests.Session], Told]
 _TIMEOUT = 600.0
 _PASSING = ("latencies", "busy")  # of an inference's answer: when it ran, not what it found
 
@@ -38,7 +41,7 @@ class LoadCase:
     """One request and the answer that it must get."""
 
     kind: str
-    ask: Callable[[requests.Session], tuple[Any, Sequence[float] | None]]
+    ask: Ask
     expected: Any
 
 
@@ -63,6 +66,7 @@ class Load:
         return int(max(np.cumsum([step for _, step in edges]), default=0))
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
         kinds = {
             kind: {"requests": len(taken), **{f"p{p}": round(self.percentile(kind, p), 4) for p in (50, 95, 100)}}
             for kind, taken in sorted(self.seconds.items())
@@ -134,36 +138,36 @@ def _checked(response: requests.Response) -> requests.Response:
     return response
 
 
-def _info(url: str):
-    def ask(session):
+def _info(url: str) -> Ask:
+    def ask(session: requests.Session) -> Told:
         info = _checked(session.get(f"{url}/info/", timeout=_TIMEOUT)).json()
         return (info["models"], info["datastore"]), None
 
     return ask
 
 
-def _list(url: str):
-    def ask(session):
+def _list(url: str) -> Ask:
+    def ask(session: requests.Session) -> Told:
         found = _checked(session.get(f"{url}/datastore/", params={"output": "all"}, timeout=_TIMEOUT)).json()
         return {name: sorted(study["labels"]) for name, study in found["objects"].items()}, None
 
     return ask
 
 
-def _next(url: str):
-    def ask(session):
+def _next(url: str) -> Ask:
+    def ask(session: requests.Session) -> Told:
         return _checked(session.post(f"{url}/activelearning/first", json={}, timeout=_TIMEOUT)).json()["id"], None
 
     return ask
 
 
-def _submit(url: str, session: requests.Session, name: str, study: dict[str, Any]):
+def _submit(url: str, session: requests.Session, name: str, study: dict[str, Any]) -> Ask:
     where = {"tag": "final"}
     label = _checked(session.get(f"{url}/datastore/label", params={"label": name, **where}, timeout=_TIMEOUT)).content
     info = study["labels"]["final"]["info"]
     file = name + study["labels"]["final"]["ext"]
 
-    def ask(session):
+    def ask(session: requests.Session) -> Told:
         files = {"label": (file, label)}
         data = {"params": json.dumps(info)}
         address, query = f"{url}/datastore/label", {"image": name, **where}
@@ -174,8 +178,8 @@ def _submit(url: str, session: requests.Session, name: str, study: dict[str, Any
     return ask
 
 
-def _infer(url: str, image: str, options: dict[str, Any]):
-    def ask(session):
+def _infer(url: str, image: str, options: dict[str, Any]) -> Ask:
+    def ask(session: requests.Session) -> Told:
         response = _checked(
             session.post(
                 f"{url}/infer/{MODEL}",

@@ -35,11 +35,13 @@ class BenchmarkRow:
 
     @property
     def reached(self) -> bool | None:
+        """Whether the aim is reached; None where there is none."""
         if self.aim is None:
             return None
         return self.value >= self.aim if self.at_least else self.value <= self.aim
 
     def to_dict(self) -> dict[str, object]:
+        """As JSON."""
         return {**asdict(self), "reached": self.reached}
 
 

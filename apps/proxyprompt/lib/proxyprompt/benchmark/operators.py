@@ -82,10 +82,10 @@ def selective_map_rows(
         values = torch.randn(1, 1, count * positions, dim, generator=g).to(device)
         memory = SupportEncoding(keys, values, torch.ones(1, 1, count * positions, dtype=torch.bool, device=device))
 
-        def explicit(keys=keys, values=values) -> Tensor:
+        def explicit(keys: Tensor = keys, values: Tensor = values) -> Tensor:
             return values[0].mT @ selective_map(target.flatten(2), keys)
 
-        def attention(memory=memory) -> Tensor:
+        def attention(memory: SupportEncoding = memory) -> Tensor:
             return select_context(target, memory)
 
         slow, fast = compare(explicit, attention, budget=budget)

@@ -13,6 +13,14 @@ from .measure import BenchmarkRow
 
 
 def screen_table(rows: Sequence[BenchmarkRow]) -> Table:
+    """The ratios as a table for the terminal.
+
+    Args:
+        rows: all that was measured.
+
+    Returns:
+        The table.
+    """
     table = Table(title="Ratios within one run")
     for column in ("part", "what", "value", "aim", "", "measured"):
         table.add_column(column, justify="right" if column in ("value", "aim") else "left")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def growth_rows(
     """``atto`` at ``size`` pixels: a cached request as one thing grows at a time, over the smallest."""
     segmenter = random_segmenter("atto", size, device)
 
-    def grow(what: str, values: list[int], build) -> Iterator[BenchmarkRow]:
+    def grow(what: str, values: list[int], build: Callable[[int], Scene]) -> Iterator[BenchmarkRow]:
         scenes = [build(value) for value in values]
         for scene in scenes:
             scene.request()

@@ -33,8 +33,11 @@ def random_segmenter(name: str, image_size: int | None, device: torch.device) ->
 
 
 class Scene:
-    """One target of ``slices`` slices, ``pairs`` support slices for ``objects`` structures, and a cache in memory,
-    which scenes of one segmenter may share. colour: of a single slice; volumes are gray."""
+    """One target with its supports, and a cache in memory, which scenes of one segmenter may share.
+
+    The target has ``slices`` slices, its ``pairs`` support slices show ``objects`` structures; ``colour`` is of a
+    single slice, volumes are gray.
+    """
 
     def __init__(
         self,
@@ -88,8 +91,11 @@ class Scene:
 
     @torch.inference_mode()
     def floor(self) -> None:
-        """What the foundation itself must do for one slice: the encoder; for SAM 2 memory attention and decoder too,
-        for all objects, over as many memory tokens as the proxy prompt has."""
+        """What the foundation itself must do for one slice.
+
+        That is the encoder; for SAM 2 memory attention and decoder too, for all objects, over as many memory tokens as
+        the proxy prompt has.
+        """
         size, grid, dim = self.foundation.image_size, self.foundation.grid, self.foundation.dim
         features = self.segmenter.encode(torch.zeros(1, 3, size, size, device=self.device))
         if self.foundation.remembers:

@@ -20,9 +20,18 @@ START_SECONDS = 400  # imports alone take a minute on a busy machine
 
 @dataclass(frozen=True)
 class RunningServer:
+    """A server that runs for a measurement.
+
+    Attributes:
+        url: where it listens.
+        studies: its folder.
+        process: to be ended by whoever started it.
+        log: what it prints.
+    """
+
     url: str
     studies: Path
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     log: Path
 
 
@@ -47,7 +56,7 @@ def running_server(
         command += ["--conf", key, str(value)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MONAI")}
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    with open(log, "wb") as out:
+    with log.open("wb") as out:
         process = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env={**kept, **(environment or {})}, cwd=log.parent
         )

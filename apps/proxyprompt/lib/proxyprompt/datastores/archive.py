@@ -22,8 +22,10 @@ from proxyprompt.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
-_KEPT_TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID")
-_KEPT_TAGS += ("StudyDate", "StudyTime")
+_KEPT_TAGS = (
+    *("StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "Modality", "PatientID"),
+    *("StudyDate", "StudyTime"),
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Seg:
 
     @property
     def order(self) -> tuple[int, str]:
+        """What two of them are compared by: when each was seen, and made."""
         return self.seen, self.made
 
 
@@ -62,7 +65,7 @@ class Archive:
     error) when it does not answer, or refuses.
     """
 
-    def __init__(self, client: DICOMwebClient, search_filter: Mapping[str, Any], *, expiry: float):
+    def __init__(self, client: DICOMwebClient, search_filter: Mapping[str, Any], *, expiry: float) -> None:
         self.client, self._expiry = client, expiry
         self._search_filter, self._modalities = _modalities_apart(search_filter)
         self._lock = threading.RLock()
@@ -77,6 +80,7 @@ class Archive:
             self._listed_at = float("-inf")
 
     def listing(self) -> Listing:
+        """What the archive holds; asked for again when the last answer is too old."""
         with self._lock:
             if time.monotonic() - self._listed_at > self._expiry:
                 with self._asked():
@@ -100,6 +104,7 @@ class Archive:
             self.client.retrieve_instance(seg.study, seg.series, seg.instance).save_as(beside)
 
     def store(self, instance: Dataset) -> None:
+        """Send an object to the archive."""
         with self._asked():
             self.client.store_instances([instance])
         self.forget()
@@ -159,8 +164,10 @@ class Archive:
 
 
 def _modalities_apart(search_filter: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
-    """The filter for the server, and the modalities to choose from what it finds (none for all): DICOMweb knows no list
-    of modalities, though some servers do."""
+    """The filter for the server, and the modalities to choose from what it finds (none for all).
+
+    DICOMweb knows no list of modalities, though some servers do.
+    """
     modalities = str(search_filter.get("Modality", ""))
     if "," not in modalities:
         return dict(search_filter), frozenset()

@@ -13,7 +13,6 @@ Copies lie in the cache folder: ``<series UID>/*.dcm`` for images, ``labels/fina
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import DataModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
+from numpy.typing import NDArray
 from pydicom import dcmread
 
 from proxyprompt.errors import as_monailabel
@@ -70,7 +70,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         conf_labels: str | None = None,
         expiry: float = 5,
         on_new_label: Callable[[str], object] = lambda image_id: None,
-    ):
+    ) -> None:
         self.archive = Archive(client, search_filter, expiry=expiry)
         self._conf_labels, self._on_new_label = conf_labels, on_new_label
         self._fetching = threading.Lock()
@@ -80,17 +80,21 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     # what there is
 
     def list_images(self) -> list[str]:
-        return list(self._listing().images)
+        """Ids of all images in the archive."""
+        return list(self._archived().images)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return list(self._listing().labels)
+        """Ids of images with a label in the archive."""
+        return list(self._archived().labels)
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        listing = self._listing()
+        """Ids of images without one."""
+        listing = self._archived()
         return [image_id for image_id in listing.images if image_id not in listing.labels]
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        return {**self._listing().images.get(image_id, {}), **super().get_image_info(image_id)}
+        """What the archive and this machine know of an image."""
+        return {**self._archived().images.get(image_id, {}), **super().get_image_info(image_id)}
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -113,7 +117,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         converted = DICOMWebDatastore.get_image_uri(self, image_id)
         kept = super().get_image_uri(image_id)
         if converted != kept:
-            os.unlink(converted)
+            Path(converted).unlink()
         return kept
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
@@ -124,10 +128,10 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def sync(self) -> None:
         """Fetches every label that is not here in its newest version, with its image; drops those that were deleted."""
-        current = self._listing().labels
+        current = self._archived().labels
         for image_id in set(super().get_labeled_images()) - set(current):
             logger.info("the label of %s is no longer in the archive", image_id)
-            os.unlink(super().get_label_uri(image_id, FINAL))
+            Path(super().get_label_uri(image_id, FINAL)).unlink()
             self.refresh()
         for image_id, seg in current.items():
             if self._fetch_label(image_id) and seg.seen > 1 and seg.instance not in self._own:
@@ -166,7 +170,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         self.update_label_info(image_id, FINAL, label_info or {})
         return image_id
 
-    def _masks(self, folder: Path, label: Path, info: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
+    def _masks(self, folder: Path, label: Path, info: Mapping[str, Any] | None) -> dict[str, NDArray[np.bool_]]:
         image = read_dicom(folder)
         if label.suffix == ".bin":
             found = LabelMap(read_slices_on(image, label, (info or {}).get("instances")))
@@ -186,7 +190,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     # inside
 
-    def _listing(self) -> Listing:
+    def _archived(self) -> Listing:
         """What the archive holds; labels that are not here yet are fetched in the background."""
         listing = self.archive.listing()
         if not all(map(self._is_here, listing.labels.values())) and not self._fetching.locked():
@@ -233,7 +237,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         return label is not None and label.info.get("SOPInstanceUID") == seg.instance
 
 
-def open_archive(address: str, **options) -> DicomWebStudies:
+def open_archive(address: str, **options: Any) -> DicomWebStudies:
     """The studies at a DICOMweb address, with the credentials, prefixes and folders of MONAI Label's settings."""
     session = requests.Session()
     if "googleapis.com" in address:

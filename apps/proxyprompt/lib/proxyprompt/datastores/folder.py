@@ -67,6 +67,7 @@ class StudyFolder(SharedDatastore):
         return status
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known of an image, without the entries that nobody could use."""
         return fitting(super().get_image_info(image_id))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -138,7 +139,7 @@ class StudyFolder(SharedDatastore):
 
     def _add(self, found: Found, left_out: dict[str, str]) -> bool:
         objects = self._datastore.objects
-        if self._on_the_way(os.path.join(self._datastore.image_path(), found.path)):
+        if self._on_the_way(str(Path(self._datastore.image_path(), found.path))):
             left_out[found.path] = _ON_THE_WAY
             return False
         free = [each for each in found.ids if not why_unusable(each) and each not in objects]
@@ -162,11 +163,13 @@ class StudyFolder(SharedDatastore):
     def _follow_labels(self, tag: str, left_out: dict[str, str]) -> bool:
         """Of several files of one study the newest is the label, also when the list has to be made anew."""
         folder, objects = Path(self._datastore.label_path(tag)), self._datastore.objects
-        files: dict[str, list[os.DirEntry]] = defaultdict(list)
+        listing = self._listing
+        assert listing is not None  # made by the first look at the folder
+        files: dict[str, list[os.DirEntry[str]]] = defaultdict(list)
         with os.scandir(folder) as entries:
             for entry in entries:
                 place = f"{folder.parent.name}/{tag}/{entry.name}"
-                if not self._listing.is_image_name(entry.name) or not entry.is_file():
+                if not listing.is_image_name(entry.name) or not entry.is_file():
                     continue
                 if entry.name.startswith("."):
                     left_out[place] = why_unusable(entry.name) or ""
@@ -178,9 +181,9 @@ class StudyFolder(SharedDatastore):
         for image_id, study in objects.items():
             known = study.labels.get(tag)
             name = self._filename(image_id, known.ext) if known else None
-            there = name is not None and os.path.exists(folder / name)
+            there = [name] if name is not None and os.path.exists(folder / name) else []
             whole = [e.name for e in files[image_id] if e.name == name or not self._on_the_way(e.path)]
-            whole += [name] if there and name not in whole else []
+            whole += [each for each in there if each not in whole]
             if not whole:
                 changed |= study.labels.pop(tag, None) is not None
                 continue

@@ -65,6 +65,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def delete(path: Path) -> None:
+    """Delete a file or a folder; a link only itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

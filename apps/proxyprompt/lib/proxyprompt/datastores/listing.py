@@ -63,7 +63,7 @@ def dicom_modality(path: Path) -> str | None:
         The modality in upper case, "" where the file does not say or cannot be read on; None for what is no DICOM.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             head = file.read(_MAGIC_AT + len(_MAGIC))
     except OSError:
         return None
@@ -127,7 +127,9 @@ class StudyListing:
         fitting = (n for n, pattern in enumerate(self._patterns) if fnmatch(name.lower(), pattern))
         return next(fitting, len(self._patterns))
 
-    def _file(self, entry: os.DirEntry, beside: Collection[os.DirEntry], left_out: dict[str, str]) -> Iterator[Found]:
+    def _file(
+        self, entry: os.DirEntry[str], beside: Collection[os.DirEntry[str]], left_out: dict[str, str]
+    ) -> Iterator[Found]:
         name, known = entry.name, self.is_image_name(entry.name)
         if any(fnmatch(name, pattern) for pattern in OURS):
             return
@@ -177,7 +179,7 @@ class StudyListing:
             if entry.is_dir() and not entry.name.startswith("."):
                 yield from self._series(entry.path, left_out, above | {real})
 
-    def _remembered(self, folder: str, files: Sequence[os.DirEntry]) -> list[str]:
+    def _remembered(self, folder: str, files: Sequence[os.DirEntry[str]]) -> list[str]:
         first = files[:_LOOKED_AT]
         stamp = tuple((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in first)
         if (seen := self._seen.get(folder)) is not None and seen[0] == stamp:
@@ -204,7 +206,7 @@ def _modalities(files: Sequence[str]) -> list[str]:
     return found
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return list(entries)
 
@@ -215,7 +217,7 @@ def _hidden(name: str) -> str:
     return f"{why_unusable(name)}: rename it if it is a study"
 
 
-def _is_voxels(name: str, beside: Collection[os.DirEntry]) -> bool:
+def _is_voxels(name: str, beside: Collection[os.DirEntry[str]]) -> bool:
     """Whether a file holds the voxels of a header that lies beside it."""
     stem, suffix = split_suffix(name, _VOXELS)
     return suffix.lower() in _VOXELS and any(

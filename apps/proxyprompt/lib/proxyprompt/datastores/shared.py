@@ -29,6 +29,7 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
+from watchdog.events import FileSystemEvent
 
 from proxyprompt.io.errors import StudyError, StudyExists
 from proxyprompt.io.files import keep_aside, write_json
@@ -44,18 +45,18 @@ OVERWRITE = "overwrite"
 """In the info of an uploaded image: whether it may replace other pixels."""
 
 
-def _in_turn(method: Callable) -> Callable:
+def _in_turn(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def call(self, *args, **options):
+    def call(self: SharedDatastore, *args: Any, **options: Any) -> Any:
         with self._turn:
             return method(self, *args, **options)
 
     return call
 
 
-def _change(method: Callable) -> Callable:
+def _change(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
-    def call(self, *args, **options):
+    def call(self: SharedDatastore, *args: Any, **options: Any) -> Any:
         with self._changing():
             return method(self, *args, **options)
 
@@ -67,6 +68,9 @@ class SharedDatastore(LabelVersions):
 
     Every method here is about the folder on this machine, also in a class that has a remote datastore among its bases.
     """
+
+    _datastore: Any  # MONAI Label's list of studies
+    _config_ts: float  # when its file was last written, as far as is known here
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._turn = threading.RLock()
@@ -95,10 +99,12 @@ class SharedDatastore(LabelVersions):
     json = _in_turn(LocalDatastore.json)
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """A copy of what is known of a label."""
         with self._turn:
             return copy.deepcopy(LocalDatastore.get_label_info(self, label_id, label_tag))
 
     def status(self) -> dict[str, Any]:
+        """Counts of images and labels, as MONAI Label shows them."""
         with self._turn:
             tags = Counter(tag for study in self._datastore.objects.values() for tag in study.labels)
         # not within the turn: for a remote datastore these two go over the network
@@ -273,7 +279,7 @@ class SharedDatastore(LabelVersions):
         write_json(path, LocalDatastore.json(self), indent=2, default=str)
         self._config_ts = path.stat().st_mtime
 
-    def _on_moved(self, event) -> None:
+    def _on_moved(self, event: FileSystemEvent) -> None:
         """A file was renamed into place, by this process or another one."""
         if event.dest_path == self._datastore_config_path:
             self._init_from_datastore_file()
@@ -282,6 +288,7 @@ class SharedDatastore(LabelVersions):
 
 
 def dated(info: dict[str, Any] | None, name: str) -> dict[str, Any]:
+    """What is known of something, with its name and the time now."""
     return {**(info or {}), "ts": int(time.time()), "name": name}
 
 
@@ -304,7 +311,7 @@ def _check_replaceable(image_id: str, there: Path, overwrite: bool) -> None:
         )
 
 
-def _seen(path: Path) -> tuple | None:
+def _seen(path: Path) -> tuple[int, int, int] | None:
     """What tells that nobody has changed a file; None where there is none."""
     try:
         status = path.stat()
@@ -314,13 +321,13 @@ def _seen(path: Path) -> tuple | None:
 
 
 @contextmanager
-def _beside(source: str, target: Path) -> Iterator[Callable[[], None]]:
+def _beside(source: str, target: Path) -> Iterator[Callable[[], object]]:
     """Copies ``source`` to the folder of ``target``; the function that this yields renames the copy to ``target``."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, copied = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
         shutil.copy(source, copied)
-        yield lambda: os.replace(copied, target)
+        yield lambda: Path(copied).replace(target)
     finally:
         Path(copied).unlink(missing_ok=True)

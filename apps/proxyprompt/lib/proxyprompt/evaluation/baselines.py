@@ -95,7 +95,8 @@ def mean_looks(
     foundation: Foundation, images: Sequence[Tensor], masks: Sequence[Tensor], *, valid: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The mean unit embedding of each structure and of the rest, (N, C) both and of unit length; zeros where there is
-    nothing to look at. Arguments as for :func:`nearest_feature`."""
+    nothing to look at. Arguments as for :func:`nearest_feature`.
+    """
     keys, shares, usable = _embed_supports(foundation, images, masks, valid)
     return F.normalize((shares * usable) @ keys.T, dim=1), F.normalize(((1 - shares) * usable) @ keys.T, dim=1)
 

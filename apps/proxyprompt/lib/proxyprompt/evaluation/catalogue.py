@@ -72,7 +72,8 @@ _DISK_BYTES = 50 * 2**30
 
 def build_methods(options: MethodOptions) -> list[Method]:
     """In the order of METHODS, then the peers. Raises what ``build_segmenter``, ``build_foundation`` and ``load_peer``
-    do; ValueError for an unknown name, and for a version of which nobody can tell what trained it."""
+    do; ValueError for an unknown name, and for a version of which nobody can tell what trained it.
+    """
     if unknown := sorted(set(options.names) - set(METHODS)):
         raise ValueError(f"unknown method {', '.join(unknown)}; valid: {', '.join(METHODS)}")
     cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)

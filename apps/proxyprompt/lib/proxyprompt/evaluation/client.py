@@ -41,7 +41,7 @@ class Client:
 
     def add_image(self, id: str, path: Path, *, patient: str) -> None:
         """patient: or case; images of one are never on both sides of a split."""
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             self._ask(
                 "PUT",
                 "/datastore/image",
@@ -53,7 +53,7 @@ class Client:
     def submit(self, id: str, path: Path, structures: Mapping[str, Collection[int]]) -> None:
         """A final label, as a viewer sends it. structures: name -> its values in the file."""
         names = [{"name": name, "idx": int(value)} for name, values in structures.items() for value in values]
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             self._ask(
                 "PUT",
                 "/datastore/label",

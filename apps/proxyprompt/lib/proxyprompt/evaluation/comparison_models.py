@@ -43,7 +43,8 @@ _SEED = 20260102  # a peer starts from the same weights everywhere
 @dataclass(frozen=True)
 class PeerConfig:
     """peer: one of PEERS. structures: names, in the order of their embeddings. dim: the foundation's C. grid: side of
-    its embedding; width, depth: of the second encoder. ValueError for another peer."""
+    its embedding; width, depth: of the second encoder. ValueError for another peer.
+    """
 
     peer: str
     structures: tuple[str, ...]
@@ -179,7 +180,8 @@ def _peer(foundation: Foundation, config: PeerConfig, *, version: str, sha256: s
 
 def _clicks(pictures: Sequence[Picture], masks: Tensor) -> Points:
     """A pixel inside each structure, the same one for the same variation of a slice, so that a training that goes on
-    after it was killed sees what it would have seen."""
+    after it was killed sees what it would have seen.
+    """
     drawn = []
     for picture, of_picture in zip(pictures, masks, strict=True):
         generator = torch.Generator().manual_seed(zlib.crc32(repr(picture.key).encode()))

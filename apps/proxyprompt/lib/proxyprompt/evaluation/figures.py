@@ -18,7 +18,8 @@ COLUMNS = 4
 def plot(units: Sequence[Unit], table: Sequence[ResultRow], path: Path) -> Path:
     """One panel a structure: Dice of every method over K, with its spread over support draws as a band; one more panel
     with the training losses of the methods that noted a ``curve``. The suffix decides the format; written beside, then
-    renamed."""
+    renamed.
+    """
     panels = list(dict.fromkeys((row.collection, row.structure) for row in table if row.dice is not None))
     curves = [unit for unit in units if "curve" in unit.notes]
     count = len(panels) + bool(curves)

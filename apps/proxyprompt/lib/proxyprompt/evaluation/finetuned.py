@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import torch
 
@@ -72,7 +73,7 @@ def _material(supports: Selection, config: FinetuneConfig) -> Material:
     return Material(source, nothing_held_out, supports.structures, (), ())
 
 
-def _never_opened():
+def _never_opened() -> Never:
     raise RuntimeError("the slices of a support set are at hand; its studies are not opened again")
 
 

@@ -43,7 +43,8 @@ STRATEGIES = ("disagreement", "random")
 @dataclass(frozen=True)
 class LabellingConfig:
     """first, last: labels at the beginning and at the end. supports: K. targets: at most so many held-out cases.
-    pool: at most so many cases to label. held_out: share of the groups that is only segmented. split: which split."""
+    pool: at most so many cases to label. held_out: share of the groups that is only segmented. split: which split.
+    """
 
     first: int = 2
     last: int = 16

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ from .episodes import Slices
 @dataclass(frozen=True)
 class Learned:
     """What a method makes of a support set. predict: slices -> (Z, h, w) bool; with ``sees_truth`` the target's truth,
-    (Z, h, w) bool, is its second argument. notes: for the record, JSON."""
+    (Z, h, w) bool, is its second argument. notes: for the record, JSON.
+    """
 
     predict: Callable[..., np.ndarray]
     notes: Mapping[str, object] = field(default_factory=dict)
@@ -125,7 +127,8 @@ class Copy(Method):
 
 class FeatureMethod(Method):
     """A training-free ``label`` of :mod:`proxyprompt.evaluation.baselines` (nearest feature, prototype) on a
-    foundation."""
+    foundation.
+    """
 
     def __init__(self, name: str, label: Callable[..., Tensor], foundation: Foundation) -> None:
         self.name, self._label, self._foundation = name, label, foundation
@@ -158,7 +161,7 @@ class EncodeOnce(nn.Module):
         super().__init__()
         self.inner, self._cache, self._weights = foundation, cache, weights or foundation.weights_sha256
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:

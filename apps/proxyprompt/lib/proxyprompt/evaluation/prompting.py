@@ -87,7 +87,9 @@ class Told(FoundationMethod):
         return Learned(predict, sees_truth=True)
 
 
-def point(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def point(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """One click on any pixel of the structure: its centre may lie outside."""
     rows, columns = np.nonzero(truth)
     chosen = rng.integers(len(rows))
@@ -95,7 +97,9 @@ def point(method: FoundationMethod, features: Features, geometry: Geometry, trut
     return method.mask(features, geometry, Prompts(points=clicks))[0].cpu().numpy()
 
 
-def five_clicks(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def five_clicks(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A reader who corrects: each click goes to the middle of the largest error, with the mask so far as a prompt.
 
     The first goes to the middle of the structure, as is usual for interactive segmentation.
@@ -118,7 +122,9 @@ def five_clicks(method: FoundationMethod, features: Features, geometry: Geometry
     return mask
 
 
-def box(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def box(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """The smallest rectangle around the structure."""
     rows, columns = np.nonzero(truth)
     corners = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
@@ -126,7 +132,9 @@ def box(method: FoundationMethod, features: Features, geometry: Geometry, truth:
     return method.mask(features, geometry, Prompts(boxes=corners.flatten()[None, None]))[0].cpu().numpy()
 
 
-def everything(method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng) -> np.ndarray:
+def everything(
+    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Clicks on a grid over the whole image; of all their masks the one that fits the truth best."""
     steps = (np.arange(EVERYTHING_SIDE) + 0.5) / EVERYTHING_SIDE
     rows, columns = (steps * length - 0.5 for length in truth.shape)
@@ -143,7 +151,8 @@ def everything(method: FoundationMethod, features: Features, geometry: Geometry,
 
 class PerSam(FoundationMethod):
     """Training-free, after PerSAM: clicks where the target looks most and least like the structure, then its own mask
-    and the box around it as prompts. Without PerSAM's changes inside the decoder."""
+    and the box around it as prompts. Without PerSAM's changes inside the decoder.
+    """
 
     name = "persam"
 
@@ -181,7 +190,8 @@ class PerSam(FoundationMethod):
 
 class Memory(FoundationMethod):
     """The supports as frames of a video whose masks were given, the target as the next frame: plain SAM 2, the way that
-    MedSAM2 and SAM2-SGP build on. ValueError for a foundation without a memory."""
+    MedSAM2 and SAM2-SGP build on. ValueError for a foundation without a memory.
+    """
 
     name = "memory"
 

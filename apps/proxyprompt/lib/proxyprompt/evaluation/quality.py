@@ -57,7 +57,8 @@ def with_masks_of(method: Method, quality: float) -> Method:
 
 def with_inverted_masks(method: Method) -> Method:
     """The mask of each support is all that is not the structure. What is segmented must follow the mask, not the image;
-    the Dice is still to the structure, so it should be low."""
+    the Dice is still to the structure, so it should be low.
+    """
     return WithOther(
         method, "masks inverted", lambda supports, seed: (replace(supports, masks=[~m for m in supports.masks]), {})
     )

@@ -25,7 +25,8 @@ class LeakError(ValueError):
 @dataclass(frozen=True)
 class EvalConfig:
     """counts: the numbers of supports, K. seeds: draws of supports for each K. unseen: leave out, for all methods, the
-    targets of groups that any of them was trained on; without it such a target is an error."""
+    targets of groups that any of them was trained on; without it such a target is an error.
+    """
 
     collections: tuple[Collection, ...]
     episodes: EpisodeConfig

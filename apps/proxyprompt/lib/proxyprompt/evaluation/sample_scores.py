@@ -12,7 +12,7 @@ structures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -166,7 +166,14 @@ def _baselines(
     }
 
 
-def _swap(study, truth, structures, answer, scores, ask) -> None:
+def _swap(
+    study: Study,
+    truth: np.ndarray,
+    structures: Mapping[str, int],
+    answer: Answer,
+    scores: Mapping[str, SampleScore],
+    ask: Ask,
+) -> None:
     ids = list(dict.fromkeys(name for name, _ in answer.supports))
     names = list(structures)
     for name, other in zip(names, names[1:] + names[:1], strict=True):
@@ -180,7 +187,15 @@ def _swap(study, truth, structures, answer, scores, ask) -> None:
         scores[name].swapped = overlap(mask, truth == structures[name]).dice
 
 
-def _take_unrelated(samples, study, truth, structures, answer, scores, ask) -> None:
+def _take_unrelated(
+    samples: SampleFolder,
+    study: Study,
+    truth: np.ndarray,
+    structures: Mapping[str, int],
+    answer: Answer,
+    scores: Mapping[str, SampleScore],
+    ask: Ask,
+) -> None:
     study_id = next(iter(scores.values())).study
     ids = samples.unrelated(study_id, len(answer.supports))
     others = list(samples.structures(ids[0]))

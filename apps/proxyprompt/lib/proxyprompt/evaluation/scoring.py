@@ -60,7 +60,8 @@ def score(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
 
 def image_difference(one: np.ndarray, other: np.ndarray) -> float:
     """Mean square error of two images (3, h, w) in [0, 1], as the paper counts it: in gray levels, 0 to 255. Both are
-    brought to 128 x 128 pixels."""
+    brought to 128 x 128 pixels.
+    """
     small = [F.interpolate(torch.from_numpy(image)[None], (128, 128), mode="area") for image in (one, other)]
     return float((255 * (small[0] - small[1])).square().mean())
 

@@ -7,7 +7,7 @@ outweighs the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -56,7 +56,8 @@ def means(table: Sequence[ResultRow], measure: str = "dice") -> dict[tuple[str, 
 
 def mean_gains(table: Sequence[ResultRow], method: str) -> dict[tuple[str, int], Interval]:
     """(other method, K) -> what ``method`` gains over it on the structures that both measured, mean over collections;
-    collections are drawn for the interval."""
+    collections are drawn for the interval.
+    """
     found, dice = {}, _by_method(table)
     for (other, count), theirs in dice.items():
         ours = dice.get((method, count), {})
@@ -179,7 +180,7 @@ def _interval(values: Mapping[str, float], of_group: Mapping[str, str]) -> Inter
     return bootstrap_mean(list(values.values()), groups=[of_group[case] for case in values]) if values else None
 
 
-def _mean(values) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

@@ -82,7 +82,8 @@ class LoopResult:
 class Report:
     """What came out. gain: of training, paired on the targets, all else being the same; gain_of_labels: of the labels
     that were added, before training. killed_at, resumed_from: steps; None where nothing was killed. untouched: whether
-    the kill changed nothing that is served. rolled_back: whether the old version gave the old results, bit for bit."""
+    the kill changed nothing that is served. rolled_back: whether the old version gave the old results, bit for bit.
+    """
 
     few: LoopResult
     many: LoopResult

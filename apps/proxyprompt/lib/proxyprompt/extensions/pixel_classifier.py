@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from proxyprompt.foundation.base import Features
+from proxyprompt.foundation.base import Features, size_of
 from proxyprompt.metrics.segmentation import overlap_of_tensors
 
 RIDGE = 0.01
@@ -45,7 +45,14 @@ class PixelClassifier:
     share: Tensor
 
     def only(self, index: int) -> PixelClassifier:
-        """That of one of the structures."""
+        """That of one of the structures.
+
+        Args:
+            index: which of the N.
+
+        Returns:
+            The classifier with N = 1.
+        """
         one = slice(index, index + 1)
         return PixelClassifier(self.weights[one], self.bias[one], self.share[one])
 
@@ -81,7 +88,14 @@ class PixelClassifier:
 
 
 def can_classify(features: Features) -> bool:
-    """Whether the foundation has maps that are fine enough."""
+    """Whether the foundation has maps that are fine enough.
+
+    Args:
+        features: of any image.
+
+    Returns:
+        True when it has.
+    """
     return bool(features.fine)
 
 
@@ -98,7 +112,7 @@ def moments(features: Features, masks: Tensor) -> Tensor:
         (N, F + 2, F + 2): weighted means of the products of all features, 1, and the target in [-1, 1].
     """
     maps = _levels(features)
-    size = maps[0].shape[-2:]
+    size = size_of(maps[0])
     pixels = torch.cat([_resize(level, size) for level in maps], 1)[0].flatten(1)  # (F, G * G)
     inside = F.adaptive_avg_pool2d(masks, size)[0].flatten(1)  # (N, G * G)
     area = inside.mean(1, keepdim=True)
@@ -140,7 +154,7 @@ def dice_of_shares(logits: Tensor, scores: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (shares, N), Dice.
     """
-    size = scores.shape[-2:]
+    size = size_of(scores)
     drawn, truth = _resize(logits, size), F.adaptive_avg_pool2d(masks, size) > 0.5
     return torch.stack([overlap_of_tensors(_mixed(drawn, scores, share) > 0, truth)[0][0] for share in SHARES])
 

@@ -27,7 +27,18 @@ LORA, WHOLE, FROZEN = "lora", "whole", "frozen"
 
 
 def adapted_state(foundation: Foundation, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(config, tensors on the CPU) for :func:`adapt`. kind "whole" is for a foundation without adapters in place."""
+    """What fine-tuning changed of a foundation.
+
+    Args:
+        foundation: after fine-tuning.
+        kind: LORA, WHOLE or FROZEN; WHOLE is for a foundation without adapters in place.
+
+    Returns:
+        (config, tensors on the CPU) for :func:`adapt`.
+
+    Raises:
+        ValueError: for adapters where none should be, or none where some should.
+    """
     if kind == LORA:
         return {"kind": kind, **lora_options(foundation)}, lora_state_dict(foundation)
     if kind == FROZEN:
@@ -42,8 +53,19 @@ def adapt(
 ) -> Foundation:
     """Put what :func:`adapted_state` gave on the same published weights, in place.
 
-    merge: False leaves low-rank adapters in place, so that they can be trained on. source: for messages. Raises
-    CheckpointError or ValueError when the tensors do not fit.
+    Args:
+        foundation: with the published weights.
+        config: from :func:`adapted_state`.
+        state: from :func:`adapted_state`.
+        source: where they come from, for messages.
+        merge: False leaves low-rank adapters in place, so that they can be trained on.
+
+    Returns:
+        The foundation that was given.
+
+    Raises:
+        CheckpointError: when the tensors do not fit.
+        ValueError: the same of low-rank adapters, or for an unknown kind.
     """
     kind = config["kind"]
     if kind == WHOLE:

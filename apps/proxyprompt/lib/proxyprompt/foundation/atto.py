@@ -25,7 +25,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 
-from .base import Features, Prompts
+from .base import Features, Prompts, size_of
 from .click_maps import ClickMaps, draw_marks
 from .pretrained_trunk import MEAN, STD, PretrainedTrunk
 from .sam2 import Sam2, package_config
@@ -71,7 +71,7 @@ class AttoConfig:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(options) - set(known)):
             raise ValueError(f"unknown atto options {unknown}; expected some of {', '.join(known)}")
-        return cls(**options)
+        return cls(**options)  # type: ignore[arg-type]  # values as a header has them
 
     def to_dict(self) -> dict[str, object]:
         """As :meth:`from_dict` takes it."""
@@ -79,7 +79,11 @@ class AttoConfig:
 
 
 class ConvBlock(nn.Module):
-    """x + two 3 x 3 convolutions, each after group normalisation and ReLU."""
+    """x + two 3 x 3 convolutions, each after group normalisation and ReLU.
+
+    Args:
+        channels: of the maps, a multiple of 8.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -88,13 +92,25 @@ class ConvBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, channels, h, w) -> the same shape."""
+        """Apply the block.
+
+        Args:
+            x: (B, channels, h, w).
+
+        Returns:
+            As x.
+        """
         x2 = self.conv1(F.relu(self.norm1(x)))
         return x + self.conv2(F.relu(self.norm2(x2)))
 
 
 class FeaturePyramid(nn.Module):
     """The trunk's maps to SAM 2's three: the embedding at stride 16, and those at strides 8 and 4.
+
+    Args:
+        channels: of the maps at strides 2, 4, 8, 16 and 32.
+        dim: channels C of the embedding.
+        blocks: residual blocks at stride 16.
 
     Attributes:
         d_model: C, by the name under which SAM2Base asks for it.
@@ -132,7 +148,12 @@ class FeaturePyramid(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Trunk and pyramid, under the names that SAM2Base expects."""
+    """Trunk and pyramid, under the names that SAM2Base expects.
+
+    Args:
+        trunk: images to five maps.
+        neck: these to three.
+    """
 
     def __init__(self, trunk: PretrainedTrunk, neck: FeaturePyramid) -> None:
         super().__init__()
@@ -151,12 +172,23 @@ class FourierPosition(nn.Module):
         self._layer = [layer]  # it belongs to the prompt encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, h, w). Returns (B, C, h, w), the same for all."""
+        """Encode positions.
+
+        Args:
+            x: (B, C, h, w), of which only the shape counts.
+
+        Returns:
+            (B, C, h, w), the same for all.
+        """
         return self._layer[0](tuple(x.shape[-2:]))[None].expand(len(x), -1, -1, -1).to(x.dtype)
 
 
 class Atto(Sam2):
     """The foundation; see the module.
+
+    Args:
+        config: the architecture.
+        image_size: side S of the square input in pixels, a multiple of 64.
 
     Attributes:
         config: what it was built from.
@@ -183,7 +215,14 @@ class Atto(Sam2):
         return self.model.image_encoder.trunk(images)
 
     def encode_maps(self, maps: list[Tensor]) -> Features:
-        """Features of what :meth:`trunk_maps` gave."""
+        """Features of what :meth:`trunk_maps` gave.
+
+        Args:
+            maps: five, at strides 2, 4, 8, 16 and 32.
+
+        Returns:
+            Embedding and high-resolution maps.
+        """
         fine, middle, embedding = self.model.image_encoder.neck(maps)
         return Features(embedding=embedding, high_res=(fine, middle))
 
@@ -203,7 +242,7 @@ class Atto(Sam2):
     def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
         marks, masks = draw_marks(coords, labels, self.image_size).to(dense.dtype), None
         if prompts.masks is not None:
-            masks = self._resize(prompts.masks.flatten(0, 1)[:, None].float(), marks.shape[-2:])
+            masks = self._resize(prompts.masks.flatten(0, 1)[:, None].float(), size_of(marks))
         return dense + self.click_maps(marks, masks)
 
     def _masks(self, masks: Tensor) -> Tensor:
@@ -269,7 +308,7 @@ def _build_model(c: AttoConfig, image_size: int) -> SAM2Base:
         },
     )
     base.image_size = image_size
-    options = {key: value for key, value in base.items() if key not in ("_target_", "image_encoder")}
+    options = {str(key): value for key, value in base.items() if key not in ("_target_", "image_encoder")}
     parts = {key: instantiate(options.pop(key)) for key in ("memory_attention", "memory_encoder")}
     trunk = PretrainedTrunk(c.trunk)
     model = SAM2Base(ImageEncoder(trunk, FeaturePyramid(trunk.channels, c.dim, blocks=c.blocks)), **parts, **options)

@@ -18,11 +18,27 @@ from torch import Tensor, nn
 _LEVEL, _FINE = "high_res_", "fine_"  # names of maps among tensors that are kept
 
 
-class Geometry(NamedTuple):
-    """How an image of ``original`` (height, width) lies in the square input of side ``size``.
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Height and width of images.
 
-    ``scaled`` is the (height, width) of the resized image inside the square; what is below and to the right of it is
-    padding. Models that stretch the image to the square have ``scaled == (size, size)``.
+    Args:
+        images: (..., h, w).
+
+    Returns:
+        (h, w).
+    """
+    height, width = images.shape[-2:]
+    return height, width
+
+
+class Geometry(NamedTuple):
+    """How an image lies in the square input.
+
+    Attributes:
+        original: (height, width) of the image in pixels.
+        scaled: (height, width) of the resized image inside the square; what is below and to the right of it is padding.
+            Models that stretch the image to the square have ``scaled == (size, size)``.
+        size: side S of the square in pixels.
     """
 
     original: tuple[int, int]
@@ -48,20 +64,37 @@ class Features:
     padding: Tensor | None = None
     fine: tuple[Tensor, ...] = ()
 
-    def __getitem__(self, index) -> Features:
-        """The features of some of the images; ``index`` is anything that indexes the first axis and keeps it."""
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Features:
+        """The features of some of the images.
+
+        Args:
+            index: what indexes the first axis and keeps it.
+
+        Returns:
+            Those of the chosen ones.
+        """
         return Features.from_tensors({name: tensor[index] for name, tensor in self.to_tensors().items()})
 
     def to_tensors(self) -> dict[str, Tensor]:
         """By name, to be kept; :meth:`from_tensors` takes them back."""
-        tensors = {"embedding": self.embedding, "padding": self.padding}
+        tensors = {"embedding": self.embedding}
+        if self.padding is not None:
+            tensors["padding"] = self.padding
         tensors |= {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
-        tensors |= {f"{_FINE}{n}": x for n, x in enumerate(self.fine)}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return tensors | {f"{_FINE}{n}": x for n, x in enumerate(self.fine)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Features:
-        """However they were kept, the maps lie position by position, as convolutions leave and attention wants them."""
+        """The reverse of :meth:`to_tensors`.
+
+        However they were kept, the maps lie position by position, as convolutions leave and attention wants them.
+
+        Args:
+            tensors: by name.
+
+        Returns:
+            The features.
+        """
         levels = [tensors[name] for name in sorted(tensors) if name.startswith(_LEVEL)]
         fine = tuple(tensors[name] for name in sorted(tensors) if name.startswith(_FINE))
         embedding, *high_res = (
@@ -71,15 +104,24 @@ class Features:
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
-        """The features of several images as one batch, on ``device`` (without it on that of the first)."""
+        """The features of several images as one batch.
+
+        Args:
+            parts: at least one; all of one foundation.
+            device: of the result; None for that of the first.
+
+        Returns:
+            The batch; a single part that lies there is returned as it is.
+        """
         device = parts[0].embedding.device if device is None else device
         if len(parts) == 1 and parts[0].embedding.device == torch.device(device):
             return parts[0]
         padding = None
         if any(p.padding is not None for p in parts):
-            whole = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
-            padding = [w if p.padding is None else p.padding for p, w in zip(parts, whole, strict=True)]
-            padding = torch.cat([p.to(device) for p in padding])
+            none = [torch.zeros_like(p.embedding[:, 0], dtype=torch.bool) for p in parts]
+            padding = torch.cat(
+                [(n if p.padding is None else p.padding).to(device) for p, n in zip(parts, none, strict=True)]
+            )
         return cls(
             torch.cat([p.embedding.to(device) for p in parts]),
             tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
@@ -89,7 +131,12 @@ class Features:
 
 
 class Points(NamedTuple):
-    """Clicks. coords: (B, N, P, 2) float, (x, y). labels: (B, N, P) int, 1 inside, 0 outside, -1 not a point."""
+    """Clicks.
+
+    Attributes:
+        coords: (B, N, P, 2) float, (x, y) in pixels.
+        labels: (B, N, P) int, 1 inside, 0 outside, -1 not a point.
+    """
 
     coords: Tensor
     labels: Tensor
@@ -99,9 +146,12 @@ class Points(NamedTuple):
 class Prompts:
     """Everything a request can say about N objects in B images; all fields may stand together.
 
-    proxy: (B, N, T, C) tokens of the proxy prompt. dense: (B, N, C, H, W), added to the no-mask embedding, for
-    comparison models. points: see :class:`Points`. boxes: (B, N, 4) as x0, y0, x1, y1. masks: (B, N, s, s) logits,
-    resized to the S/4 that decoders take.
+    Attributes:
+        proxy: (B, N, T, C) tokens of the proxy prompt.
+        dense: (B, N, C, H, W), added to the no-mask embedding, for comparison models.
+        points: see :class:`Points`; in pixels of the S x S input.
+        boxes: (B, N, 4) as x0, y0, x1, y1, in pixels of the S x S input.
+        masks: (B, N, s, s) logits, resized to the S/4 that decoders take.
     """
 
     proxy: Tensor | None = None
@@ -111,7 +161,14 @@ class Prompts:
     masks: Tensor | None = None
 
     def batch(self) -> tuple[int, int]:
-        """(B, N) of whatever was given; ValueError when nothing was, or when the parts disagree."""
+        """How many images and objects are prompted.
+
+        Returns:
+            (B, N) of whatever was given.
+
+        Raises:
+            ValueError: when nothing was, or when the parts disagree.
+        """
         given = {
             "proxy": self.proxy,
             "dense": self.dense,
@@ -124,15 +181,19 @@ class Prompts:
             raise ValueError(f"no prompt given: expected at least one of {', '.join(given)}")
         if len(set(shapes.values())) > 1:
             raise ValueError(f"prompts disagree on (images, objects): {shapes}; give every prompt for the same B and N")
-        return next(iter(shapes.values()))
+        images, objects = next(iter(shapes.values()))
+        return images, objects
 
 
 @dataclass(frozen=True)
 class Decoded:
     """What the mask decoder says of N objects in B images.
 
-    mask_logits: (B, N, s, s), never gated by presence; s is S/4, ``atto``'s S/2. presence_logit, iou: (B, N).
-    object_pointer: (B, N, C).
+    Attributes:
+        mask_logits: (B, N, s, s), never gated by presence; s is S/4, ``atto``'s S/2.
+        presence_logit: (B, N), positive where the object is in the image.
+        iou: (B, N), the mask's expected intersection over union.
+        object_pointer: (B, N, C), the object as a token.
     """
 
     mask_logits: Tensor
@@ -145,7 +206,10 @@ class Decoded:
 class FrameMemory:
     """What SAM 2 keeps of one segmented frame, for B sequences of N objects.
 
-    maps, positions: (B, N, mem_dim, H, W). pointer: (B, N, C).
+    Attributes:
+        maps: (B, N, mem_dim, H, W).
+        positions: (B, N, mem_dim, H, W), their position encoding.
+        pointer: (B, N, C), the object as a token.
     """
 
     maps: Tensor
@@ -157,8 +221,10 @@ class FrameMemory:
 class MemoryBank:
     """Remembered frames of a volume or video, as seen from the frame that is being segmented.
 
-    distances: how many frames back each lies (negative: ahead). conditioning: which of them were prompted or corrected
-    by the user; the others are the model's own.
+    Attributes:
+        frames: what is kept of each.
+        distances: how many frames back each lies (negative: ahead).
+        conditioning: which of them were prompted or corrected by the user; the others are the model's own.
     """
 
     frames: tuple[FrameMemory, ...] = field(default=())
@@ -167,8 +233,9 @@ class MemoryBank:
 
 
 class Foundation(nn.Module):
-    """A promptable segmenter. Subclasses: :class:`proxyprompt.foundation.sam.Sam`,
-    :class:`proxyprompt.foundation.sam2.Sam2`.
+    """A promptable segmenter.
+
+    Subclasses: :class:`proxyprompt.foundation.sam.Sam`, :class:`proxyprompt.foundation.sam2.Sam2`.
 
     Attributes:
         name: as in the registry; an embedded one with the number of its file.
@@ -177,10 +244,11 @@ class Foundation(nn.Module):
         stride: of the embedding.
         weights_sha256: hash of the weights that were loaded; "" for random ones.
         remembers: whether :meth:`remember_frame` works.
-        lora_encoder, lora_decoder: patterns of the full names of the layers that adapters sit on. They are anchored on
-            their parents: a bare ``proj`` would also catch the patch embedding and Hiera's shortcuts, and SAM 2's
-            memory attention has projections of the same names as the decoder's.
+        lora_encoder: pattern of the full names of the encoder's layers that adapters sit on. It is anchored on their
+            parents: a bare ``proj`` would also catch the patch embedding and Hiera's shortcuts.
+        lora_decoder: the same for the mask decoder; SAM 2's memory attention has projections of the same names.
         trainable_heads: what is no part of the published weights and trains with the adapters.
+        model: that of the published package.
     """
 
     name: str
@@ -192,6 +260,7 @@ class Foundation(nn.Module):
     lora_encoder: str = r"(.*\.)?image_encoder\..*\.attn\.(qkv|proj)"
     lora_decoder: str = r"(.*\.)?(sam_)?mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)"
     trainable_heads: tuple[str, ...] = ()
+    model: nn.Module
 
     @property
     def grid(self) -> int:
@@ -199,41 +268,118 @@ class Foundation(nn.Module):
         return self.image_size // self.stride
 
     def geometry(self, original: tuple[int, int]) -> Geometry:
-        """How :meth:`preprocess` lays images of ``original``, (height, width): stretched to the square, unless a model
-        says otherwise."""
+        """How :meth:`preprocess` lays images: stretched to the square, unless a model says otherwise.
+
+        Args:
+            original: (height, width) of the images in pixels.
+
+        Returns:
+            Where they lie in the square.
+        """
         return Geometry(original, (self.image_size, self.image_size), self.image_size)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), resized and normalised as the model was trained."""
+        """Resize and normalise images as the model was trained.
+
+        Args:
+            images: (B, 3, h, w) float in [0, 1].
+
+        Returns:
+            (B, 3, S, S), and how they lie in it.
+        """
         raise NotImplementedError
 
     def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
-        """masks: (B, N, h, w) bool or in [0, 1] -> (B, N, S, S) float in [0, 1], laid as the images are."""
+        """Lay masks as the images are.
+
+        Args:
+            masks: (B, N, h, w) bool or in [0, 1].
+            geometry: of the images.
+
+        Returns:
+            (B, N, S, S) float in [0, 1].
+        """
         raise NotImplementedError
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
-        """mask_logits: (B, N, s, s) -> (B, N, h, w) logits on the original pixels."""
+        """Bring mask logits to the original pixels.
+
+        Args:
+            mask_logits: (B, N, s, s).
+            geometry: of the images.
+
+        Returns:
+            (B, N, h, w) logits.
+        """
         raise NotImplementedError
 
     def to_input(self, coords: Tensor, geometry: Geometry) -> Tensor:
-        """Clicks in pixels of the original image, (..., 2) as (x, y), to pixels of the S x S input."""
+        """Bring clicks to pixels of the S x S input.
+
+        Args:
+            coords: (..., 2) as (x, y), in pixels of the original image.
+            geometry: of the image.
+
+        Returns:
+            (..., 2) as (x, y).
+        """
         (height, width), (scaled_height, scaled_width) = geometry.original, geometry.scaled
         return coords * coords.new_tensor([scaled_width / width, scaled_height / height])
 
     def padding(self, geometry: Geometry, batch: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """(B, H, W) bool, True for grid positions that hold only padding; None where the image fills the square."""
+        """Which positions of the embedding hold only padding.
+
+        Args:
+            geometry: of the images.
+            batch: B.
+            device: of the result.
+
+        Returns:
+            (B, H, W) bool, True for padding; None where the image fills the square.
+        """
         return None
 
     def encode(self, images: Tensor) -> Features:
-        """images: (B, 3, S, S) as :meth:`preprocess` gives them."""
+        """Encode images.
+
+        Args:
+            images: (B, 3, S, S) as :meth:`preprocess` gives them.
+
+        Returns:
+            Their features, without padding.
+        """
         raise NotImplementedError
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
-        """Masks for N prompted objects in B images. With a proxy: single mask, no stability fallback."""
+        """Masks of prompted objects (paper, section 3.3). With a proxy: single mask, no stability fallback.
+
+        Args:
+            features: of B images.
+            prompts: of N objects in each.
+            memory: earlier frames; None or an empty one for none.
+
+        Returns:
+            The N objects in the B images.
+
+        Raises:
+            ValueError: for prompts that do not fit the features or each other.
+        """
         raise NotImplementedError
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
-        """What later frames may attend to. mask_logits: (B, N, s, s)."""
+        """What later frames may attend to.
+
+        Args:
+            features: of B frames.
+            mask_logits: (B, N, s, s), the masks to remember.
+            decoded: what the decoder said of them.
+
+        Returns:
+            One frame of a memory bank.
+
+        Raises:
+            NotImplementedError: when :attr:`remembers` is False.
+        """
         raise NotImplementedError(
             f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video"
         )

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxyprompt.io.errors import WeightsError
 from proxyprompt.io.files import write_json
@@ -43,7 +43,8 @@ class Checkpoint:
         url: where its authors publish it.
         licence: of the weights.
         bytes: its length; None where that is not known here: then it cannot be downloaded, only taken from a file.
-        sha256, md5: what its authors publish of it, if anything. Without a sha256 that of its first use counts.
+        sha256: what its authors publish of it, if anything. Without it that of its first use counts.
+        md5: the same, where that is what they publish.
         key: under which the file holds the state dict; None where the file is the state dict.
     """
 
@@ -62,7 +63,17 @@ CHECKPOINTS: dict[str, Checkpoint] = {}
 
 
 def checkpoint(name: str) -> Checkpoint:
-    """The table's entry; ValueError that lists the names for an unknown one."""
+    """The table's entry.
+
+    Args:
+        name: of the foundation.
+
+    Returns:
+        Its published file.
+
+    Raises:
+        ValueError: for an unknown name; lists those that there are.
+    """
     try:
         return CHECKPOINTS[name]
     except KeyError:
@@ -70,9 +81,17 @@ def checkpoint(name: str) -> Checkpoint:
 
 
 def digest(path: Path, *algorithms: str) -> tuple[str, ...]:
-    """Hex digests of a file by each of the algorithms, in one reading."""
+    """Hash a file in one reading.
+
+    Args:
+        path: the file.
+        *algorithms: names of ``hashlib``.
+
+    Returns:
+        A hex digest by each of them.
+    """
     hashes = [hashlib.new(name, usedforsecurity=False) for name in algorithms]
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             for item in hashes:
                 item.update(chunk)
@@ -80,12 +99,25 @@ def digest(path: Path, *algorithms: str) -> tuple[str, ...]:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the hash of ``path`` is remembered, so that gigabytes are hashed once and not at every start."""
+    """Where the hash of a file is remembered, so that gigabytes are hashed once and not at every start.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The path beside it.
+    """
     return path.with_name(path.name + ".sha256.json")
 
 
 def remember_digest(path: Path, sha256: str, *, first_use: str | None = None) -> None:
-    """Write the sidecar of ``path``: its sha256, bound to its length and time of change; a read-only folder is fine."""
+    """Write the sidecar of a file: its sha256, bound to its length and time of change; a read-only folder is fine.
+
+    Args:
+        path: the file.
+        sha256: its hash.
+        first_use: the hash that it had when it was first used, where nothing is published.
+    """
     stat = path.stat()
     record = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
     if first_use is not None:
@@ -96,7 +128,7 @@ def remember_digest(path: Path, sha256: str, *, first_use: str | None = None) ->
         logger.info("the hash of %s could not be stored (%s); it is computed again at the next start", path, error)
 
 
-def _recall(path: Path) -> dict:
+def _recall(path: Path) -> dict[str, Any]:
     """What the sidecar says; empty when there is none or it cannot be read."""
     try:
         record = json.loads(sidecar(path).read_text())
@@ -105,14 +137,25 @@ def _recall(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
-def _recalled_sha256(path: Path, record: Mapping) -> str | None:
+def _recalled_sha256(path: Path, record: Mapping[str, Any]) -> str | None:
     stat = path.stat()
     fresh = (record.get("size"), record.get("mtime_ns")) == (stat.st_size, stat.st_mtime_ns)
     return record.get("sha256") if fresh else None
 
 
 def check_content(entry: Checkpoint, path: Path) -> str:
-    """The sha256 of ``path``, read whole; CheckpointError unless length and published hash are those of the table."""
+    """Compare a file, read whole, with the table.
+
+    Args:
+        entry: of the table.
+        path: the file.
+
+    Returns:
+        Its sha256.
+
+    Raises:
+        CheckpointError: unless length and published hash are those of the table.
+    """
     size = path.stat().st_size
     if entry.bytes is not None and size != entry.bytes:
         kind = "incomplete" if size < entry.bytes else "too long"
@@ -133,11 +176,21 @@ def _fetch_command(entry: Checkpoint, path: Path) -> str:
 
 
 def verify_checkpoint(entry: Checkpoint, path: Path, *, verify: bool = True) -> str:
-    """The sha256 of ``path``, checked against the table and against what was recorded at its first use.
+    """Check a file against the table and against what was recorded at its first use.
 
     The sidecar saves the reading when length and time of change are those of the last check. It guards against damaged
-    and mixed-up files, not against somebody who can write into the weights folder. With ``verify=False`` the file may
-    be any, and the log says when it is not the published one.
+    and mixed-up files, not against somebody who can write into the weights folder.
+
+    Args:
+        entry: of the table.
+        path: the file.
+        verify: False lets the file be any; the log says when it is not the published one.
+
+    Returns:
+        Its sha256.
+
+    Raises:
+        CheckpointError: when it is not the published file, or changed since its first use.
     """
     record = _recall(path)
     first_use = record.get("first_use")
@@ -172,7 +225,19 @@ def verify_checkpoint(entry: Checkpoint, path: Path, *, verify: bool = True) -> 
 
 
 def checkpoint_file(name: str, weights_dir: str | Path) -> Path:
-    """Where the published weights lie; CheckpointError that says how to get them when they are not there."""
+    """Where the published weights lie.
+
+    Args:
+        name: of the foundation.
+        weights_dir: their folder.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: for an unknown name.
+        CheckpointError: when they are not there; says how to get them.
+    """
     entry = checkpoint(name)
     path = Path(weights_dir) / entry.file
     if not path.is_file():
@@ -186,10 +251,20 @@ def checkpoint_file(name: str, weights_dir: str | Path) -> Path:
 
 
 def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) -> tuple[dict[str, Tensor], str]:
-    """The state dict of published weights, and the file's sha256.
+    """Read published weights, with ``weights_only=True``: a file cannot run code.
 
-    Reads with ``weights_only=True``: a file cannot run code. Raises CheckpointError when the file is missing, cut off,
-    damaged, or not the published one (the last unless ``verify`` is false), ValueError for an unknown name.
+    Args:
+        name: of the foundation.
+        weights_dir: folder of the weights.
+        verify: refuse a file that is not the published one.
+
+    Returns:
+        The state dict, and the file's sha256.
+
+    Raises:
+        CheckpointError: when the file is missing, cut off, damaged, or not the published one (the last unless
+            ``verify`` is false).
+        ValueError: for an unknown name.
     """
     import torch
 
@@ -214,7 +289,16 @@ def load_checkpoint(name: str, weights_dir: str | Path, *, verify: bool = True) 
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """``module.load_state_dict`` that names the first missing, unexpected and differently shaped keys."""
+    """``module.load_state_dict`` whose error says what does not fit.
+
+    Args:
+        module: gets the weights.
+        state: all of them.
+        source: where they come from, for messages.
+
+    Raises:
+        CheckpointError: names the first missing, unexpected and differently shaped keys.
+    """
     own = module.state_dict()
     problems = {
         "missing": [key for key in own if key not in state],
@@ -233,11 +317,18 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, source: str
     module.load_state_dict(state, strict=True)
 
 
-def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict, str]:
-    """(state in float32, config, sha256) of an embedded file such as ``atto-1.safetensors``.
+def load_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Read an embedded file such as ``atto-6.safetensors``. On disk floating tensors may be half precision.
 
-    On disk floating tensors may be half precision. ``config`` is the JSON object under the key ``config`` of the
-    header's metadata. Raises CheckpointError for a missing or damaged file, or one without a config.
+    Args:
+        path: the file.
+
+    Returns:
+        The state in float32; the configuration, which is the JSON object under the key ``config`` of the header's
+        metadata; the file's sha256.
+
+    Raises:
+        CheckpointError: for a missing or damaged file, or one without a configuration.
     """
     from safetensors import SafetensorError, safe_open
 

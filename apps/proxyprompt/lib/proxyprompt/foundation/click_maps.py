@@ -15,7 +15,12 @@ LOGIT_SCALE = 0.1  # of mask prompts
 
 
 class ClickMaps(nn.Module):
-    """Clicks and boxes as they lie in the image, added to the decoder's dense prompt."""
+    """Clicks and boxes as they lie in the image, added to the decoder's dense prompt.
+
+    Args:
+        dim: channels C of the dense prompt.
+        width: channels between.
+    """
 
     def __init__(self, dim: int, *, width: int = 32) -> None:
         super().__init__()
@@ -30,7 +35,7 @@ class ClickMaps(nn.Module):
         )
 
     def forward(self, marks: Tensor, masks: Tensor | None) -> Tensor:
-        """Args and result.
+        """Encode marks.
 
         Args:
             marks: (B*N, 3, S/4, S/4), from ``draw_marks``: inside, outside, box.
@@ -44,10 +49,15 @@ class ClickMaps(nn.Module):
 
 
 def draw_marks(coords: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Clicks and boxes as pictures: (B*N, 3, size/4, size/4) in {0, 1}.
+    """Draw clicks and boxes.
 
-    coords: (B*N, P, 2) as (x, y) in pixels of the input. labels: (B*N, P), SAM's: 1 inside, 0 outside, 2 and 3 a box's
-    corners, -1 nothing. Channels: discs around clicks inside, around clicks outside, the box.
+    Args:
+        coords: (B*N, P, 2) as (x, y) in pixels of the input.
+        labels: (B*N, P), SAM's: 1 inside, 0 outside, 2 and 3 a box's corners, -1 nothing.
+        size: side S of the input in pixels.
+
+    Returns:
+        (B*N, 3, S/4, S/4) in {0, 1}: discs around clicks inside, around clicks outside, the box.
     """
     centres = torch.arange(size // 4, device=coords.device) * 4 + 1.5
     x, y = coords[..., 0, None, None], coords[..., 1, None, None]  # (B*N, P, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxyprompt.io.files import replacing
 
@@ -32,7 +32,15 @@ FOUNDATION_PREFIX, GENERATOR_PREFIX = "foundation.", "generator."
 
 
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with ``prefix``, without it."""
+    """The tensors of one part of a file.
+
+    Args:
+        state: all of them by name.
+        prefix: that names of the part start with.
+
+    Returns:
+        These, without the prefix.
+    """
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -81,7 +89,7 @@ def weights_identity(name: str, weights_dir: str | Path, *, verify: bool = True)
         CheckpointError: for missing or unfit weights.
     """
     entry = foundation_entry(name)
-    if not entry.embedded:
+    if entry.checkpoint is not None:
         return name, verify_checkpoint(entry.checkpoint, checkpoint_file(name, weights_dir), verify=verify)
     path = embedded_file(name, weights_dir)
     if not path.is_file():
@@ -91,17 +99,20 @@ def weights_identity(name: str, weights_dir: str | Path, *, verify: bool = True)
 
 def load_embedded(
     name: str, *, image_size: int | None = None, weights_dir: str | Path
-) -> tuple[Foundation, dict[str, Tensor], dict]:
+) -> tuple[Foundation, dict[str, Tensor], dict[str, Any]]:
     """An embedded file, read once.
 
     Args:
-        name, image_size, weights_dir: as for :func:`build_foundation`.
+        name: as for :func:`build_foundation`.
+        image_size: as for :func:`build_foundation`.
+        weights_dir: as for :func:`build_foundation`.
 
     Returns:
         Its foundation in evaluation mode, the state of its generator, and its configuration.
 
     Raises:
-        As :func:`build_foundation`.
+        ValueError: for an unknown name or a size that the foundation cannot take.
+        CheckpointError: for missing or unfit weights.
     """
     path = embedded_file(name, weights_dir)
     state, config, sha256 = load_safetensors(path)
@@ -134,7 +145,7 @@ def build_foundation(
         CheckpointError: for missing or unfit weights.
     """
     entry = foundation_entry(name)
-    if entry.embedded:
+    if entry.checkpoint is None:
         return load_embedded(name, image_size=image_size, weights_dir=weights_dir)[0]
     size = entry.size(image_size)
     state, sha256 = load_checkpoint(name, weights_dir, verify=verify)

@@ -18,17 +18,35 @@ from .base import Foundation
 
 
 def lora_targets(foundation: Foundation, *, encoder: bool = True) -> str:
-    """The pattern of the layers' full names; without the encoder's where ``encoder`` is false."""
+    """Which layers adapters sit on.
+
+    Args:
+        foundation: names them.
+        encoder: False leaves out those of the image encoder.
+
+    Returns:
+        A pattern of the layers' full names.
+    """
     both = f"({foundation.lora_encoder})|({foundation.lora_decoder})"
     return both if encoder else foundation.lora_decoder
 
 
 def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = None, encoder: bool = True) -> Foundation:
-    """Put adapters of that rank on ``foundation``, in place; all else but its trainable heads is frozen.
+    """Put adapters on a foundation, in place; all else but its trainable heads is frozen.
 
-    alpha: the update is scaled by alpha / rank; None for alpha = rank. encoder: False leaves the image encoder as it
-    is, so that its features can be computed once. Changes nothing until trained: the second factor
-    of each adapter starts at zero. Raises ValueError for a rank below 1, or when there are adapters already.
+    Changes nothing until trained: the second factor of each adapter starts at zero.
+
+    Args:
+        foundation: gets them.
+        rank: of the adapters.
+        alpha: the update is scaled by alpha / rank; None for alpha = rank.
+        encoder: False leaves the image encoder as it is, so that its features can be computed once.
+
+    Returns:
+        The foundation that was given.
+
+    Raises:
+        ValueError: for a rank below 1, or when there are adapters already.
     """
     if rank < 1:
         raise ValueError(f"rank of the adapters is {rank}; expected at least 1")
@@ -45,32 +63,73 @@ def add_lora(foundation: Foundation, *, rank: int = 4, alpha: float | None = Non
 
 
 def train_only_lora(foundation: Foundation) -> Foundation:
-    """The adapters that are in place train, and the trainable heads; all else is frozen."""
+    """Let the adapters that are in place train, and the trainable heads; all else is frozen.
+
+    Args:
+        foundation: with adapters.
+
+    Returns:
+        The foundation that was given.
+    """
     for name, parameter in foundation.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(_head_prefixes(foundation)))
     return foundation
 
 
 def has_lora(foundation: Foundation) -> bool:
-    """Whether adapters are in place (and not merged)."""
+    """Whether adapters are in place (and not merged).
+
+    Args:
+        foundation: may have some.
+
+    Returns:
+        True when it has.
+    """
     return next(_adapted(foundation), None) is not None
 
 
 def lora_options(foundation: Foundation) -> dict[str, float | bool]:
-    """What :func:`add_lora` was called with: rank, alpha, encoder."""
+    """What :func:`add_lora` was called with.
+
+    Args:
+        foundation: with adapters.
+
+    Returns:
+        rank, alpha and encoder, by name.
+
+    Raises:
+        ValueError: when there are no adapters in place.
+    """
     _require(foundation)
-    config = foundation.peft_config["default"]
+    config: LoraConfig = getattr(foundation, "peft_config")["default"]  # noqa: B009 (peft puts it there)
     return {"rank": config.r, "alpha": config.lora_alpha, "encoder": config.target_modules == lora_targets(foundation)}
 
 
 def head_state_dict(foundation: Foundation) -> dict[str, Tensor]:
-    """The trainable heads under their own names, detached and on the CPU; empty for a foundation without any."""
+    """The weights of the trainable heads.
+
+    Args:
+        foundation: may have some.
+
+    Returns:
+        Tensors under their own names, detached and on the CPU; empty for a foundation without any.
+    """
     heads = _head_prefixes(foundation)
     return {k: v.detach().cpu().clone() for k, v in foundation.state_dict().items() if k.startswith(heads)}
 
 
 def lora_state_dict(foundation: Foundation) -> dict[str, Tensor]:
-    """What training changed, detached and on the CPU: the adapters, and the trainable heads under their own names."""
+    """What training changed: the adapters and the trainable heads.
+
+    Args:
+        foundation: with adapters.
+
+    Returns:
+        Tensors, detached and on the CPU; those of the heads under their own names.
+
+    Raises:
+        ValueError: when there are no adapters in place.
+    """
     _require(foundation)
     state = get_peft_model_state_dict(foundation, save_embedding_layers=False)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
@@ -78,10 +137,15 @@ def lora_state_dict(foundation: Foundation) -> dict[str, Tensor]:
 
 
 def load_lora(foundation: Foundation, state: Mapping[str, Tensor]) -> None:
-    """The reverse of :func:`lora_state_dict`, strictly, into adapters of the same rank.
+    """The reverse of :func:`lora_state_dict`, strictly.
 
-    Raises ValueError when adapters are not in place, or when keys or shapes differ: the state of another foundation or
-    of another rank.
+    Args:
+        foundation: with adapters of the same rank.
+        state: from :func:`lora_state_dict`.
+
+    Raises:
+        ValueError: when adapters are not in place, or when keys or shapes differ: the state of another foundation or
+            of another rank.
     """
     _require(foundation)
     own = lora_state_dict(foundation)
@@ -108,6 +172,12 @@ def merge_lora(foundation: Foundation) -> Foundation:
     """Add the adapters into the layers they sit on and take them off, in place; nothing trains any more.
 
     Gives the masks of the unmerged model to rounding, at the cost of the plain one. Without adapters nothing changes.
+
+    Args:
+        foundation: may have adapters.
+
+    Returns:
+        The foundation that was given.
     """
     for name, layer in list(_adapted(foundation)):
         layer.merge(safe_merge=True)

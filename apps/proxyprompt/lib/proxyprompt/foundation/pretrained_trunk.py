@@ -53,7 +53,13 @@ TRUNKS = {
 
 
 def weights_file(name: str) -> Path:
-    """The installed weights of the trunk ``name``, checked.
+    """The installed weights of a trunk, checked.
+
+    Args:
+        name: timm's.
+
+    Returns:
+        Their path.
 
     Raises:
         ValueError: for a trunk that is not in :data:`TRUNKS`.
@@ -93,6 +99,13 @@ class PretrainedTrunk(nn.Module):
 
     Its weights are not part of the state dict of what holds it: they come from the package each time.
 
+    Args:
+        name: timm's, one of :data:`TRUNKS`.
+
+    Raises:
+        ValueError: for another trunk.
+        CheckpointError: when its package is missing or another version.
+
     Attributes:
         channels: of the maps at strides 2, 4, 8, 16 and 32.
     """
@@ -113,7 +126,7 @@ class PretrainedTrunk(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PretrainedTrunk:
         self._model[0]._apply(fn, recurse)  # moves with its owner, though it is no part of its state
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch annotates it in parts
 
     @property
     def dtype(self) -> torch.dtype:
@@ -125,12 +138,15 @@ class PretrainedTrunk(nn.Module):
 
         Args:
             mode: not heeded.
+
+        Returns:
+            The module itself.
         """
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps of the images.
+        """Encode images.
 
         Args:
             images: (B, 3, S, S), in [-1, 1].

@@ -82,7 +82,7 @@ def register_foundation(
     Args:
         name: what it is asked for by.
         checkpoint: its published file, if there is one.
-        fields: the other attributes of :class:`FoundationEntry`.
+        **fields: the other attributes of :class:`FoundationEntry`.
 
     Returns:
         The decorator, which changes nothing.
@@ -100,7 +100,7 @@ def register_foundation(
     def register(build: Build) -> Build:
         if name in _ENTRIES:
             raise ValueError(f"there is a foundation {name!r} already; register this one under another name")
-        _ENTRIES[name] = FoundationEntry(name, build, checkpoint, **fields)
+        _ENTRIES[name] = FoundationEntry(name, build, checkpoint, **fields)  # type: ignore[arg-type]  # it checks them
         if checkpoint is not None:
             CHECKPOINTS[name] = checkpoint
         return build

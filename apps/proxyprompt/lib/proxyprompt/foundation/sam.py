@@ -16,7 +16,7 @@ from segment_anything.modeling import Sam as SamModel
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
-from .base import Decoded, Features, Foundation, Geometry, MemoryBank, Prompts
+from .base import Decoded, Features, Foundation, Geometry, MemoryBank, Prompts, size_of
 from .sam_attention import attend_by_rows
 
 _BUILDERS = {
@@ -31,7 +31,17 @@ _PRESENT = 4.0
 
 
 def build_sam_model(name: str) -> SamModel:
-    """The package's model of that name with random weights; its state dict has the official layout."""
+    """A model of the package with random weights; its state dict has the official layout.
+
+    Args:
+        name: of the foundation.
+
+    Returns:
+        The package's model.
+
+    Raises:
+        ValueError: for another name.
+    """
     if name not in _BUILDERS:
         raise ValueError(f"unknown SAM model {name!r}; valid: {', '.join(_BUILDERS)}")
     return _BUILDERS[name]()
@@ -41,6 +51,9 @@ class PresenceHead(nn.Module):
     """Says from the mask token whether the object is in the image at all; says "present" until it is trained.
 
     SAM has no such output, so this is ours: never part of a published checkpoint, always part of an adapter.
+
+    Args:
+        dim: channels C of the token.
     """
 
     def __init__(self, dim: int) -> None:
@@ -51,19 +64,31 @@ class PresenceHead(nn.Module):
         nn.init.constant_(self.out.bias, _PRESENT)
 
     def forward(self, token: Tensor) -> Tensor:
-        """token: (..., C) -> (...) logits, positive for present."""
+        """Judge mask tokens.
+
+        Args:
+            token: (..., C).
+
+        Returns:
+            (...) logits, positive for present.
+        """
         return self.out(F.gelu(self.hidden(token))).squeeze(-1)
 
 
 class Sam(Foundation):
     """SAM: the long side is resized to S, the rest padded on the right and at the bottom.
 
-    name: for messages and provenance. model: a Sam of the ``segment_anything`` package; its size is the only one it
-    runs at, because the image encoder's position embedding has it. The model is frozen and stays in eval mode whatever
-    ``train()`` says; ``trainable_heads`` names what is not SAM's and trains with the adapters.
+    The model is frozen and stays in eval mode whatever ``train()`` says; ``trainable_heads`` names what is not SAM's
+    and trains with the adapters.
+
+    Args:
+        name: for messages and provenance.
+        model: a Sam of the ``segment_anything`` package; its size is the only one it runs at, because the image
+            encoder's position embedding has it.
     """
 
     trainable_heads = ("presence_head",)
+    model: SamModel
 
     def __init__(self, *, name: str, model: SamModel) -> None:
         super().__init__()
@@ -77,23 +102,58 @@ class Sam(Foundation):
         self.eval()
 
     def train(self, mode: bool = True) -> Sam:
-        """Frozen modules have nothing to switch: everything stays in eval mode."""
+        """Frozen modules have nothing to switch: everything stays in eval mode.
+
+        Args:
+            mode: not heeded.
+
+        Returns:
+            The module itself.
+        """
         return super().train(False)
 
     def geometry(self, original: tuple[int, int]) -> Geometry:
-        """The longer side fills the square, the rest is padding."""
+        """The longer side fills the square, the rest is padding.
+
+        Args:
+            original: (height, width) of the images in pixels.
+
+        Returns:
+            Where they lie in the square.
+        """
         height, width = ResizeLongestSide.get_preprocess_shape(*original, self.image_size)
         return Geometry(original, (max(height, 1), max(width, 1)), self.image_size)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        """images: (B, 3, h, w) float in [0, 1] -> (B, 3, S, S), zero (the mean colour) in the padding."""
+        """As every foundation; zero (the mean colour) in the padding.
+
+        Args:
+            images: (B, 3, h, w) float in [0, 1].
+
+        Returns:
+            (B, 3, S, S), and how they lie in it.
+
+        Raises:
+            ValueError: for another shape or type.
+        """
         images = _image_batch(images)
-        geometry = self.geometry(tuple(images.shape[-2:]))
+        geometry = self.geometry(size_of(images))
         resized = _resize(images, geometry.scaled)
         return self.model.preprocess(resized * 255.0), geometry
 
     def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
-        """masks: (B, N, h, w) bool or in [0, 1] -> (B, N, S, S) float in [0, 1], zero in the padding."""
+        """As every foundation; zero in the padding.
+
+        Args:
+            masks: (B, N, h, w) bool or in [0, 1].
+            geometry: of the images.
+
+        Returns:
+            (B, N, S, S) float in [0, 1].
+
+        Raises:
+            ValueError: for another shape than that of the images.
+        """
         if masks.ndim != 4 or tuple(masks.shape[-2:]) != geometry.original:
             raise ValueError(f"masks are {tuple(masks.shape)}; expected (B, N, {geometry.original})")
         resized = _resize(masks.float(), geometry.scaled).clamp(0.0, 1.0)
@@ -101,18 +161,45 @@ class Sam(Foundation):
         return F.pad(resized, (0, geometry.size - width, 0, geometry.size - height))
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
-        """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w): up to S, the padding cut off, then to the original pixels."""
+        """As every foundation: up to S, the padding cut off, then to the original pixels.
+
+        Args:
+            mask_logits: (B, N, S/4, S/4).
+            geometry: of the images.
+
+        Returns:
+            (B, N, h, w) logits.
+        """
         return self.model.postprocess_masks(mask_logits.float(), geometry.scaled, geometry.original)
 
     def padding(self, geometry: Geometry, batch: int, device: torch.device | str = "cpu") -> Tensor | None:
-        """(B, H, W) bool, True for grid positions that hold only padding; None where there is no such position."""
+        """As every foundation.
+
+        Args:
+            geometry: of the images.
+            batch: B.
+            device: of the result.
+
+        Returns:
+            (B, H, W) bool, True for grid positions that hold only padding; None where there is no such position.
+        """
         starts = torch.arange(self.grid, device=device) * self.stride
         height, width = geometry.scaled
         mask = (starts >= height)[:, None] | (starts >= width)[None, :]
         return mask.expand(batch, -1, -1) if bool(mask.any()) else None
 
     def encode(self, images: Tensor) -> Features:
-        """images: (B, 3, S, S) as :meth:`preprocess` gives them -> embedding (B, C, S/16, S/16)."""
+        """Encode images.
+
+        Args:
+            images: (B, 3, S, S) as :meth:`preprocess` gives them.
+
+        Returns:
+            The embedding (B, C, S/16, S/16) alone.
+
+        Raises:
+            ValueError: for another shape.
+        """
         expected = (3, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
@@ -122,11 +209,22 @@ class Sam(Foundation):
         return Features(self.model.image_encoder(images))
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
-        """One mask for each of N objects in B images: SAM's first mask, also for a single click.
+        """One mask for each of N objects in B images (paper, eq. 12): SAM's first mask, also for a single click.
 
         The tokens of the proxy and SAM's own prompts stand side by side; a mask prompt replaces the no-mask embedding,
-        ``prompts.dense`` is added to either. object_pointer is the mask token. ValueError when the prompts are for
-        another number of images, or of another size, or when a memory is given: SAM keeps none.
+        ``prompts.dense`` is added to either.
+
+        Args:
+            features: of B images.
+            prompts: of N objects in each.
+            memory: none or an empty one: SAM keeps none.
+
+        Returns:
+            The N objects in the B images; object_pointer is the mask token.
+
+        Raises:
+            ValueError: when the prompts are for another number of images, or of another size, or when a memory is
+                given.
         """
         if memory is not None and memory.frames:
             raise ValueError(f"{self.name} keeps no memory of frames; use a SAM 2 foundation for volumes and video")
@@ -195,19 +293,44 @@ class MedSam(Sam):
     """MedSAM: SAM's ViT-B on images stretched to the square and scaled to [0, 1] each, with no mean or deviation."""
 
     def geometry(self, original: tuple[int, int]) -> Geometry:
-        """Stretched, as most models do it."""
+        """As :class:`Foundation`: stretched to the square.
+
+        Args:
+            original: (height, width) of the images in pixels.
+
+        Returns:
+            Where they lie in the square.
+        """
         return Foundation.geometry(self, original)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        """images: (B, 3, h, w) float -> (B, 3, S, S) in [0, 1]; a constant image becomes zero."""
+        """As every foundation, scaled to [0, 1]; a constant image becomes zero.
+
+        Args:
+            images: (B, 3, h, w) float.
+
+        Returns:
+            (B, 3, S, S) in [0, 1], and how they lie in it.
+
+        Raises:
+            ValueError: for another shape or type.
+        """
         images = _image_batch(images)
-        geometry = self.geometry(tuple(images.shape[-2:]))
+        geometry = self.geometry(size_of(images))
         resized = F.interpolate(images, geometry.scaled, mode="bicubic", align_corners=False, antialias=True)
         low, high = resized.amin((1, 2, 3), keepdim=True), resized.amax((1, 2, 3), keepdim=True)
         return (resized - low) / (high - low).clamp_min(1e-8), geometry
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
-        """mask_logits: (B, N, S/4, S/4) -> (B, N, h, w) in one step: nothing is padding."""
+        """As every foundation, in one step: nothing is padding.
+
+        Args:
+            mask_logits: (B, N, S/4, S/4).
+            geometry: of the images.
+
+        Returns:
+            (B, N, h, w) logits.
+        """
         return F.interpolate(mask_logits.float(), geometry.original, mode="bilinear", align_corners=False)
 
 

@@ -17,16 +17,31 @@ from sam2.modeling.sam2_base import NO_OBJ_SCORE, SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from .base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
+from .base import Decoded, Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts, size_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEP = 64  # four halvings of a stride 16 grid, and whole attention windows
 
 
 class Sam2(Foundation):
-    """A :class:`SAM2Base`; square images whose side is a multiple of 64. Clicks, boxes, masks, proxy and memory."""
+    """SAM 2: clicks, boxes, masks, proxy and memory.
+
+    Args:
+        name: for messages and provenance.
+        model: a SAM2Base of the ``sam2`` package.
+        image_size: side S of the square input in pixels, a multiple of 64.
+
+    Raises:
+        ValueError: for another size.
+
+    Attributes:
+        mem_dim: channels of memories.
+    """
 
     remembers = True
+    model: SAM2Base
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, *, name: str, model: SAM2Base, image_size: int) -> None:
         super().__init__()
@@ -39,17 +54,50 @@ class Sam2(Foundation):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> Sam2:
-        """Always evaluation mode: memory attention has dropout, and what is frozen must not change meanwhile."""
+        """Always evaluation mode: memory attention has dropout, and what is frozen must not change meanwhile.
+
+        Args:
+            mode: not heeded.
+
+        Returns:
+            The module itself.
+        """
         return super().train(False)
 
     def preprocess(self, images: Tensor) -> tuple[Tensor, Geometry]:
-        geometry = self.geometry(tuple(images.shape[-2:]))
+        """As every foundation: stretched to the square.
+
+        Args:
+            images: (B, 3, h, w) float in [0, 1].
+
+        Returns:
+            (B, 3, S, S), and how they lie in it.
+        """
+        geometry = self.geometry(size_of(images))
         return (self._resize(images, geometry.scaled) - self.mean) / self.std, geometry
 
     def preprocess_masks(self, masks: Tensor, geometry: Geometry) -> Tensor:
+        """As every foundation: stretched to the square.
+
+        Args:
+            masks: (B, N, h, w) bool or in [0, 1].
+            geometry: of the images.
+
+        Returns:
+            (B, N, S, S) float in [0, 1].
+        """
         return self._resize(masks.float(), (geometry.size, geometry.size)).clamp(0, 1)
 
     def postprocess(self, mask_logits: Tensor, geometry: Geometry) -> Tensor:
+        """As every foundation, in one step.
+
+        Args:
+            mask_logits: (B, N, s, s).
+            geometry: of the images.
+
+        Returns:
+            (B, N, h, w) logits.
+        """
         return self._resize(mask_logits.float(), geometry.original)
 
     @staticmethod
@@ -59,10 +107,28 @@ class Sam2(Foundation):
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
     def encode(self, images: Tensor) -> Features:
+        """As every foundation, with maps at stride 4 and 8.
+
+        Args:
+            images: (B, 3, S, S) as :meth:`preprocess` gives them.
+
+        Returns:
+            Embedding and high-resolution maps.
+        """
         maps = self.model.forward_image(images)["backbone_fpn"]
         return Features(embedding=maps[-1], high_res=tuple(maps[:-1]))
 
     def decode(self, features: Features, prompts: Prompts, memory: MemoryBank | None = None) -> Decoded:
+        """As every foundation; the proxy enters through memory attention (paper, section 3.3).
+
+        Args:
+            features: of B images.
+            prompts: of N objects in each.
+            memory: earlier frames; None or an empty one for none.
+
+        Returns:
+            The N objects in the B images.
+        """
         batch, objects = prompts.batch()
         if prompts.proxy is None and (memory is None or not memory.frames):
             embedding = _per_object(features.embedding + self.model.no_mem_embed.view(1, -1, 1, 1), objects)
@@ -93,6 +159,16 @@ class Sam2(Foundation):
         )
 
     def remember_frame(self, features: Features, mask_logits: Tensor, decoded: Decoded) -> FrameMemory:
+        """What SAM 2's memory encoder makes of a frame and its masks; absent objects are remembered as absent.
+
+        Args:
+            features: of B frames.
+            mask_logits: (B, N, s, s), the masks to remember.
+            decoded: what the decoder said of them.
+
+        Returns:
+            One frame of a memory bank.
+        """
         batch, objects = mask_logits.shape[:2]
         presence = decoded.presence_logit.flatten()[:, None]
         masks = torch.where(presence[..., None, None] > 0, mask_logits.flatten(0, 1)[:, None].float(), NO_OBJ_SCORE)
@@ -226,7 +302,14 @@ def _clicks_and_corners(prompts: Prompts, embedding: Tensor) -> tuple[Tensor, Te
 
 
 def package_config(config: str = "sam2.1_hiera_t.yaml") -> DictConfig:
-    """The model's part of one of the configurations of SAM 2.1 in the package; the smallest one by default."""
+    """The model's part of one of the configurations of SAM 2.1 in the package.
+
+    Args:
+        config: its file name; the smallest model by default.
+
+    Returns:
+        The configuration.
+    """
     return OmegaConf.load(str(files("sam2") / "configs" / "sam2.1" / config)).model
 
 
@@ -240,20 +323,20 @@ def build_sam2_model(config: str = "sam2.1_hiera_t.yaml", image_size: int = 1024
     Returns:
         The model, in evaluation mode.
     """
-    config = package_config(config)
+    model = package_config(config)
     grid = image_size // 16
-    config.image_size = image_size
-    config.memory_attention.layer.self_attention.feat_sizes = [grid, grid]
-    config.memory_attention.layer.cross_attention.feat_sizes = [grid, grid]
-    config.sam_mask_decoder_extra_args = {  # what the package's predictors are built with
+    model.image_size = image_size
+    model.memory_attention.layer.self_attention.feat_sizes = [grid, grid]
+    model.memory_attention.layer.cross_attention.feat_sizes = [grid, grid]
+    model.sam_mask_decoder_extra_args = {  # what the package's predictors are built with
         "dynamic_multimask_via_stability": True,
         "dynamic_multimask_stability_delta": 0.05,
         "dynamic_multimask_stability_thresh": 0.98,
     }
-    return _instantiate(config)
+    return _instantiate(model)
 
 
-def _instantiate(config) -> SAM2Base:
+def _instantiate(config: DictConfig) -> SAM2Base:
     from hydra.utils import instantiate  # resolves `_target_` entries; needs none of hydra's global state
 
     model = instantiate(config, _recursive_=True)

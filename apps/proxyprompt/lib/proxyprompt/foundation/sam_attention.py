@@ -17,7 +17,14 @@ class RowsOfAttention(Attention):
     """The package's attention with relative positions (weights and results are the same)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, H, W, C). Returns the same shape."""
+        """Attend within a map.
+
+        Args:
+            x: (B, H, W, C).
+
+        Returns:
+            As x.
+        """
         if not self.use_rel_pos or x.device.type != "cpu" or torch.is_grad_enabled():
             return super().forward(x)
         batch, height, width, _ = x.shape
@@ -37,7 +44,11 @@ class RowsOfAttention(Attention):
 
 
 def attend_by_rows(encoder: nn.Module) -> None:
-    """Lets all attention of an image encoder of the package run by :class:`RowsOfAttention`."""
+    """Let all attention of an image encoder of the package run by :class:`RowsOfAttention`.
+
+    Args:
+        encoder: is changed in place.
+    """
     for module in encoder.modules():
         if type(module) is Attention:
             module.__class__ = RowsOfAttention

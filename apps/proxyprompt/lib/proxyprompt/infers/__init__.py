@@ -1,0 +1,1 @@
+"""The tasks that MONAI Label offers for inference."""

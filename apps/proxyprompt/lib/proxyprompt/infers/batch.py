@@ -17,10 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 class BatchInfer(BatchInferTask):
-    """MONAI Label's own ends at the first study that cannot be segmented, and deals the images out to the GPUs by
-    default and divides by their number, be it zero."""
+    """Segments many studies, and goes on after one that cannot be segmented.
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable) -> dict[str, Any]:
+    MONAI Label's own ends at the first such study, and deals the images out to the GPUs by default and divides by their
+    number, be it zero.
+    """
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:
         """Segment each study for itself.
 
         Args:

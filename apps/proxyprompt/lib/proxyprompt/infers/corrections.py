@@ -7,8 +7,10 @@ raised (or lowered) by just enough, fading to nothing within :data:`REACH`, or s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxyprompt.io.labels import NESTED, merge
 from proxyprompt.io.registry import StructureRegistry
@@ -23,9 +25,16 @@ MARGIN = 1.0
 """Logit of a corrected pixel: a probability of 0.73."""
 
 
-def obey(logits: np.ndarray, clicks: Sequence[Click]) -> tuple[np.ndarray, int]:
-    """logits: (h, w), positive inside. Returns logits that say on every clicked pixel what the click says, and how many
-    of the clicks had to be enforced."""
+def obey(logits: NDArray[np.float16], clicks: Sequence[Click]) -> tuple[NDArray[np.float16], int]:
+    """Let every click have its way on its own pixel.
+
+    Args:
+        logits: (h, w), positive inside.
+        clicks: on this slice.
+
+    Returns:
+        Logits that say on every clicked pixel what the click says, and how many of the clicks had to be enforced.
+    """
     logits, enforced = logits.astype(np.float32, copy=True), 0
     for click in clicks:
         if (logits[click.row, click.column] > 0) == click.inside:
@@ -42,12 +51,12 @@ def obey(logits: np.ndarray, clicks: Sequence[Click]) -> tuple[np.ndarray, int]:
 
 
 def lay(
-    labels: np.ndarray,
-    masks: Mapping[str, np.ndarray],
+    labels: NDArray[np.uint8],
+    masks: Mapping[str, NDArray[np.bool_]],
     structure: str,
     clicks: Mapping[str, Sequence[Click]],
     registry: StructureRegistry,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """``structure``'s new mask in a label map (h, w) of registry ids; returns another map.
 
     masks: logits (h, w) of every structure, the new one's too. clicks: on this slice, by structure. Other structures
@@ -72,12 +81,12 @@ def pixels(share: float, shape: tuple[int, ...]) -> float:
     return max(2.0, share * max(shape))
 
 
-def distance(shape: tuple[int, ...], click: Click) -> np.ndarray:
+def distance(shape: tuple[int, ...], click: Click) -> NDArray[Any]:
     """(h, w), pixels from the click."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.hypot(rows - click.row, columns - click.column)
 
 
-def _nearest(shape: tuple[int, ...], clicks: Sequence[Click]) -> np.ndarray:
+def _nearest(shape: tuple[int, ...], clicks: Sequence[Click]) -> NDArray[Any]:
     """(h, w), pixels to the nearest click inside a structure; infinity without one."""
     return np.min([np.full(shape, np.inf)] + [distance(shape, c) for c in clicks if c.inside], axis=0)

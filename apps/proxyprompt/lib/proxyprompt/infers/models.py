@@ -29,7 +29,7 @@ class Models:
 
     def __init__(
         self, build: Callable[[str], Segmenter], versions: Callable[[], list[str]], default: str | None = None
-    ):
+    ) -> None:
         self._build = build
         self._versions = versions
         self._default = default
@@ -49,8 +49,9 @@ class Models:
 
         A damaged file must not end the service: where nobody chose the version, the next one serves.
         """
-        if version is not None or self._default is not None:
-            return self._get(version or self._default)
+        chosen = version or self._default
+        if chosen is not None:
+            return self._get(chosen)
         *published, shipped = self.versions()
         for newest in published:
             try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from numpy.typing import NDArray
 
 from proxyprompt.errors import as_monailabel
 from proxyprompt.foundation import CheckpointError
@@ -71,11 +72,16 @@ class ProxyPromptInfer(InferTask):
         )
 
     def is_valid(self) -> bool:
+        """Always."""
         return True
 
     def info(self) -> dict[str, Any]:
-        """As for every task; ``labels`` are the structures known at this moment, with the ids that results carry;
-        ``names`` what people call the labelled studies, where an id says nothing."""
+        """As for every task.
+
+        Returns:
+            ``labels`` are the structures known at this moment, with the ids that results carry; ``names`` what people
+            call the labelled studies, where an id says nothing.
+        """
         return {
             **super().info(),
             "labels": {s.name: s.id for s in self._library.catalogue.registry.structures()},
@@ -83,8 +89,10 @@ class ProxyPromptInfer(InferTask):
         }
 
     def config(self) -> dict[str, Any]:
-        """The options with their drop-downs, as the datastore stands at this moment. Never fails over the weights: a
-        viewer that cannot connect cannot be told what is wrong with them."""
+        """The options with their drop-downs, as the datastore stands at this moment.
+
+        Never fails over the weights: a viewer that cannot connect cannot be told what is wrong with them.
+        """
         try:
             adapters = self._models.versions()
         except CheckpointError as error:
@@ -136,7 +144,7 @@ class ProxyPromptInfer(InferTask):
             count=options.count,
         )
 
-    def _propose(self, image: str | Path, study: Study, labels: np.ndarray, answer: Mapping[str, Any]) -> None:
+    def _propose(self, image: str | Path, study: Study, labels: NDArray[np.uint8], answer: Mapping[str, Any]) -> None:
         """Kept until a label comes in, to tell what was changed of it."""
         if isinstance(image, Path):
             return
@@ -153,14 +161,14 @@ class ProxyPromptInfer(InferTask):
         return self._library.open(image)
 
     @staticmethod
-    def _write(study: Study, labels: np.ndarray, options: Options) -> Path:
+    def _write(study: Study, labels: NDArray[np.uint8], options: Options) -> Path:
         extension = options.extension or (".png" if study.kind == "image" and _is_picture(study.path) else ".nii.gz")
         handle, path = tempfile.mkstemp(suffix=extension, prefix="proxyprompt-")
         os.close(handle)
         try:
             return study.write_label(labels, path)
         except BaseException:
-            os.unlink(path)
+            Path(path).unlink()
             raise
 
     def _answer(
@@ -168,13 +176,22 @@ class ProxyPromptInfer(InferTask):
         segmenter: Segmenter,
         study: Study,
         parts: Sequence[tuple[Selection, Masks]],
-        labels: np.ndarray,
+        labels: NDArray[np.uint8],
         names: Collection[str] = (),
     ) -> dict[str, Any]:
-        """The JSON beside the label map. parts: what was segmented together, with the supports that it came from.
-        names: the structures that the label map holds; none for all."""
+        """The JSON beside the label map.
+
+        Args:
+            segmenter: that made it.
+            study: the target.
+            parts: what was segmented together, with the supports that it came from.
+            labels: the label map.
+            names: the structures that it holds; none for all.
+        """
         registry = self._library.catalogue.registry
-        structures, supports, skipped = {}, [], {}
+        structures: dict[str, dict[str, Any]] = {}
+        supports: list[dict[str, Any]] = []
+        skipped: dict[str, str] = {}
         for selection, masks in parts:
             for n, name in enumerate(selection.structures):
                 if not names or name in names:
@@ -197,7 +214,7 @@ class ProxyPromptInfer(InferTask):
         }
 
     @staticmethod
-    def _found(id: int, n: int, masks: Masks, labels: np.ndarray) -> dict[str, Any]:
+    def _found(id: int, n: int, masks: Masks, labels: NDArray[np.uint8]) -> dict[str, Any]:
         """What is said of the n-th structure of ``masks``."""
         agreement = masks.agreement[n]
         return {

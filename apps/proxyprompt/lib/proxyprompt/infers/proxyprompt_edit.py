@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
+from numpy.typing import NDArray
 
 from proxyprompt.errors import as_monailabel
 from proxyprompt.io.errors import StudyError
@@ -49,14 +50,14 @@ class ProxyPromptEdit(ProxyPromptInfer):
     purpose = "Segments a study as labelled studies and your clicks show it."
 
     def config(self) -> dict[str, Any]:
+        """As the plain task; agreement is not asked for at every click."""
         return {**super().config(), "agreement": False}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segment one study; the points are those of :mod:`proxyprompt.requests.clicks`, all else as for the plain
-        task.
+        """Segment one study by supports and clicks.
 
-        The result holds the structure that ``label`` names; else those of ``structure`` and the clicked ones; else all
-        that suit.
+        The points are those of :mod:`proxyprompt.requests.clicks`, all else as for the plain task. The result holds the
+        structure that ``label`` names; else those of ``structure`` and the clicked ones; else all that suit.
         """
         latencies = Latencies()
         registry = self._library.catalogue.registry
@@ -177,14 +178,18 @@ class Edited:
         on_slice = {other: self.clicks.on(other, index) for other in self.clicks.of}
         self.labels[index] = lay(self.labels[index], layers, name, on_slice, self._registry)
 
-    def only(self, names: Collection[str]) -> np.ndarray:
+    def only(self, names: Collection[str]) -> NDArray[np.uint8]:
         """(Z, h, w): the label map with these structures alone; with all for no name."""
         wanted = [self.ids[name] for name in names or self.ids]
         return np.where(np.isin(self.labels, wanted), self.labels, 0).astype(np.uint8)
 
     def report(self) -> dict[str, dict[str, Any]]:
-        """For the answer: by structure the clicks inside and outside, the slices they lie on, and how many of them the
-        decoder did not obey by itself."""
+        """For the answer.
+
+        Returns:
+            By structure the clicks inside and outside, the slices they lie on, and how many of them the decoder did not
+            obey by itself.
+        """
         return {
             name: {
                 "inside": sum(click.inside for click in given),

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +46,19 @@ _ABANDONED_SECONDS = 3600.0  # a temporary file this old was left by a process t
 
 
 def content_key(*parts: object) -> str:
-    """sha256, as 64 hex digits, over the parts in order.
+    """Hash parts in order.
 
-    A part is bytes, an array or tensor (its type and shape count), or anything that JSON can hold (keys sorted). Every
-    part is hashed with its kind and length, so that ("ab", "c") and ("a", "bc") differ. Raises TypeError for others.
+    Every part is hashed with its kind and length, so that ("ab", "c") and ("a", "bc") differ.
+
+    Args:
+        *parts: each is bytes, an array or tensor (its type and shape count), or anything that JSON can hold (keys
+            sorted).
+
+    Returns:
+        sha256 as 64 hex digits.
+
+    Raises:
+        TypeError: for other parts.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -72,25 +82,39 @@ def content_key(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One cached result. ``tensors`` are shared by everybody who asks for the key: read them, never write into them."""
+    """One cached result, shared by everybody who asks for the key: read it, never write into it.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        meta: what JSON can hold.
+        tags: a purge of any of them removes the entry.
+    """
 
     tensors: Mapping[str, Tensor]
-    meta: Mapping[str, object] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
     tags: frozenset[str] = frozenset()
 
     @property
     def nbytes(self) -> int:
+        """Of the tensors."""
         return sum(t.nbytes for t in self.tensors.values())
 
 
 class ContentCache:
-    """A bounded map from content key to :class:`Entry`, in memory and in ``folder``.
+    """A bounded map from content key to :class:`Entry`, in memory and on disk.
 
-    ``folder`` may be None: memory only. ``memory_bytes`` and ``disk_bytes`` bound tensor bytes and file bytes; an entry
-    that exceeds a bound by itself is not kept there. All methods may be called from any thread.
+    All methods may be called from any thread. An entry that exceeds a bound by itself is not kept there.
+
+    Args:
+        folder: where files lie; None for memory only.
+        memory_bytes: bound of the tensors in memory.
+        disk_bytes: bound of the files.
+
+    Raises:
+        ValueError: for a negative bound.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, *, memory_bytes: int, disk_bytes: int):
+    def __init__(self, folder: str | os.PathLike | None, *, memory_bytes: int, disk_bytes: int) -> None:
         if memory_bytes < 0 or disk_bytes < 0:
             raise ValueError(f"cache bounds are bytes, 0 or more: got memory {memory_bytes}, disk {disk_bytes}")
         self._folder = None if folder is None else Path(folder)
@@ -108,7 +132,17 @@ class ContentCache:
                 self._trim_disk()
 
     def get(self, key: str) -> Entry | None:
-        """The entry, from memory or else from disk; None when it is not there or its file is damaged."""
+        """Look an entry up, in memory or else on disk.
+
+        Args:
+            key: from :func:`content_key`.
+
+        Returns:
+            The entry; None when it is not there or its file is damaged.
+
+        Raises:
+            ValueError: for something else than a key.
+        """
         with self._lock:
             entry = self._memory.get(_checked(key))
             if entry is not None:
@@ -129,9 +163,22 @@ class ContentCache:
         tensors: Mapping[str, Tensor],
         *,
         tags: Iterable[str] = (),
-        meta: Mapping[str, object] | None = None,
+        meta: Mapping[str, Any] | None = None,
     ) -> Entry:
-        """Keeps the tensors (moved to the CPU, detached) with JSON ``meta`` under ``key``, replacing what was there."""
+        """Keep tensors, replacing what was there.
+
+        Args:
+            key: from :func:`content_key`.
+            tensors: by name; moved to the CPU and detached.
+            tags: for :meth:`purge`.
+            meta: what JSON can hold.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ValueError: for something else than a key.
+        """
         entry = Entry(_owned(tensors), dict(meta or {}), frozenset(tags))
         self._store(_checked(key), entry, purges=len(self._purges))
         return entry
@@ -139,11 +186,21 @@ class ContentCache:
     def get_or_compute(
         self, key: str, tags: Iterable[str], compute: Callable[[], Mapping[str, Tensor] | Entry]
     ) -> Entry:
-        """The entry of ``key``; when there is none, what ``compute`` returns, kept under ``tags``.
+        """The entry of a key, computed when there is none.
 
-        Threads that ask for one key at the same time share one computation, and its exception if it fails. ``compute``
-        returns tensors, or an :class:`Entry` to add metadata and tags. If one of the tags is purged meanwhile, the
-        result is returned but not kept.
+        Threads that ask for one key at the same time share one computation, and its exception if it fails. If one of
+        the tags is purged meanwhile, the result is returned but not kept.
+
+        Args:
+            key: from :func:`content_key`.
+            tags: what is computed is kept under these.
+            compute: returns tensors, or an :class:`Entry` to add metadata and tags.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ValueError: for something else than a key; besides, what ``compute`` raises.
         """
         with self._lock:
             waiting = self._pending.get(_checked(key))
@@ -171,7 +228,14 @@ class ContentCache:
                 del self._pending[key]
 
     def purge(self, tag: str) -> int:
-        """Removes every entry that carries ``tag``, in memory and on disk; returns how many keys went."""
+        """Remove every entry that carries a tag, in memory and on disk.
+
+        Args:
+            tag: which.
+
+        Returns:
+            How many keys went.
+        """
         with self._lock:
             self._purges.append(tag)
             gone = {key for key, entry in self._memory.items() if tag in entry.tags}
@@ -188,7 +252,7 @@ class ContentCache:
         return len(gone)
 
     def clear(self) -> None:
-        """Removes everything, in memory and on disk."""
+        """Remove everything, in memory and on disk."""
         with self._lock:
             self._memory.clear()
             self._memory_bytes = 0
@@ -340,7 +404,7 @@ def _header(length: bytes, rest: bytes) -> dict[str, str]:
 def _read_tags(path: Path) -> frozenset[str]:
     """The tags in a file's header; an unreadable file has none (it is dropped when somebody asks for it)."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             length = file.read(8)
             header = _header(length, file.read(min(int.from_bytes(length, "little"), _LARGEST_HEADER)))
         return frozenset(json.loads(header["tags"]))

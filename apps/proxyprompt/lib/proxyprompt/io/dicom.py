@@ -40,8 +40,10 @@ TILTED = 1.0  # degrees
 class Frame:
     """One image of a series or of a multi-frame file, without pixels.
 
-    header: the tags of its file. number: of the frame in it, from 1. plane: where it lies; the header itself, or for an
-    Enhanced image the tags of this frame's functional groups.
+    Attributes:
+        header: the tags of its file.
+        number: of the frame in it, from 1.
+        plane: where it lies; the header itself, or for an Enhanced image the tags of this frame's functional groups.
     """
 
     header: Dataset
@@ -50,11 +52,22 @@ class Frame:
 
     @property
     def instance(self) -> tuple[str, int]:
+        """SOPInstanceUID, and the number of the frame."""
         return str(self.header.get("SOPInstanceUID", "")), self.number
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """path: a DICOM file, or a folder with the files of one series. The frames in the order of the raster's slices."""
+    """The frames of a study.
+
+    Args:
+        path: a DICOM file, or a folder with the files of one series.
+
+    Returns:
+        Frames in the order of the raster's slices.
+
+    Raises:
+        StudyError: as for :func:`read_dicom`.
+    """
     return _frames(read_series(path)[0])
 
 

@@ -43,9 +43,14 @@ def read_image(path: Path, images: Sequence[Image], planes: Sequence[Dataset]) -
         images: the files, in the order of the slices.
         planes: for each slice the tags that say where it lies and how it is rescaled.
 
+    Returns:
+        As ITK holds it.
+
     Raises:
         StudyError: the pixels are stored in a way that nothing here decodes.
-        RuntimeError, OSError, ValueError: a damaged file, as the libraries say it.
+        RuntimeError: a damaged file, as the libraries say it.
+        OSError: the same.
+        ValueError: the same.
     """
     files = [str(image.file) for image in images]
     kinds = {tuple(str(image.header.get(name)) for name in TYPE) for image in images}
@@ -120,12 +125,15 @@ def _values(path: Path, image: Image, planes: Sequence[Dataset], failed: Excepti
 
 
 def stored_frames(path: Path, whole: Dataset, failed: Exception | None = None) -> np.ndarray:
-    """(frames, rows, columns[, samples]) as stored, by pydicom's decoders, and those of imagecodecs.
+    """Pixels as stored, by pydicom's decoders, and those of imagecodecs.
 
     Args:
         path: for messages.
         whole: one file, with pixels.
         failed: what another reader said about it.
+
+    Returns:
+        (frames, rows, columns), or (frames, rows, columns, samples).
 
     Raises:
         StudyError: nothing here decodes the transfer syntax.

@@ -25,7 +25,17 @@ Result = TypeVar("Result")
 
 
 def segment_names(path: str | Path) -> dict[int, str]:
-    """Segment number -> label of a DICOM SEG (a file, or the folder that holds it). StudyError when it is none."""
+    """The names that a DICOM SEG gives its segments.
+
+    Args:
+        path: a file, or the folder that holds it.
+
+    Returns:
+        Segment number -> label.
+
+    Raises:
+        StudyError: when it is none.
+    """
     return _guarded(lambda: _names(_load(Path(path))), Path(path))
 
 
@@ -48,8 +58,14 @@ def _names(seg: Dataset) -> dict[int, str]:
 
 
 def read_seg_on(image: Raster, path: Path) -> LabelMap:
-    """The segments on the image's grid, by their numbers and names (see
-    :func:`proxyprompt.io.label_map.from_segments`).
+    """Lay a DICOM SEG on an image.
+
+    Args:
+        image: whose grid counts.
+        path: a file, or the folder that holds it.
+
+    Returns:
+        The segments by their numbers and names (see :func:`proxyprompt.io.label_map.from_segments`).
 
     Raises:
         StudyError: the file is no segmentation, or a frame does not lie on a slice of the image.

@@ -35,13 +35,21 @@ _REQUIRED_BLANK += ("AccessionNumber", "ReferringPhysicianName")
 
 
 def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path:
-    """Writes a binary DICOM SEG, beside and then renamed; its segments are numbered from 1 in the order of ``masks``.
+    """Write a binary DICOM SEG, beside and then renamed.
 
-    source: the image, a DICOM file or the folder of a series. masks: name of the structure -> (ni, nj, nk) bool on the
-    image's grid in file order (see ``Raster``). Empty slices are left out; a structure without a voxel keeps one empty
-    frame, which says that it was looked for.
+    Its segments are numbered from 1 in the order of ``masks``. Empty slices are left out; a structure without a voxel
+    keeps one empty frame, which says that it was looked for.
 
-    StudyError for no masks at all, and for masks of another size.
+    Args:
+        source: the image, a DICOM file or the folder of a series.
+        masks: name of the structure -> (ni, nj, nk) bool on the image's grid in file order (see ``Raster``).
+        path: of the SEG.
+
+    Returns:
+        That path.
+
+    Raises:
+        StudyError: for no masks at all, and for masks of another size.
     """
     frames = read_frames(source)
     size = (int(frames[0].header.Columns), int(frames[0].header.Rows), len(frames))
@@ -66,9 +74,14 @@ def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path
 
 
 def property_codes(name: str) -> tuple[Code, Code]:
-    """(category, type) of a structure: SNOMED CT where DICOM's own lists of segmented properties have the name.
+    """What DICOM calls a structure.
 
-    Other names get a private code, whose scheme begins with 99 as DICOM wants it.
+    Args:
+        name: of the structure.
+
+    Returns:
+        (category, type): SNOMED CT where DICOM's own lists of segmented properties have the name; else a private code,
+        whose scheme begins with 99 as DICOM wants it.
     """
     known = _known_codes().get(name_key(name))
     if known is not None:
@@ -199,7 +212,7 @@ def _reference(header: Dataset) -> Dataset:
     return _dataset(ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID)
 
 
-def _dataset(**values) -> Dataset:
+def _dataset(**values: object) -> Dataset:
     made = Dataset()
     for name, value in values.items():
         setattr(made, name, value)

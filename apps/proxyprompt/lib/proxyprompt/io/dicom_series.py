@@ -41,13 +41,19 @@ TELLING = (
 
 @dataclass(frozen=True)
 class Image:
-    """One DICOM file that holds pixels, and its tags without them."""
+    """One DICOM file that holds pixels.
+
+    Attributes:
+        file: its path.
+        header: its tags without the pixels.
+    """
 
     file: Path
     header: Dataset
 
     @property
     def frames(self) -> int:
+        """How many images it holds."""
         return int(self.header.get("NumberOfFrames", 1) or 1)
 
 
@@ -92,6 +98,12 @@ def read_series(path: Path) -> tuple[list[Image], tuple[str, ...]]:
 def read_header(file: Path) -> Dataset:
     """Tags without pixels, also of a file that lacks DICOM's prefix.
 
+    Args:
+        file: a DICOM file.
+
+    Returns:
+        The tags.
+
     Raises:
         StudyError: the file cannot be read, or is shorter than its uncompressed pixels.
     """
@@ -109,12 +121,26 @@ def read_header(file: Path) -> Dataset:
 
 
 def syntax_of(header: Dataset) -> UID:
-    """The transfer syntax; files without DICOM's prefix are as a rule in the oldest one."""
+    """The transfer syntax; files without DICOM's prefix are as a rule in the oldest one.
+
+    Args:
+        header: of the file.
+
+    Returns:
+        Its UID.
+    """
     return UID(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", ImplicitVRLittleEndian))
 
 
 def place_of(header: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-    """Position (3,) and normal (3,) of one image in LPS mm; None where it has none."""
+    """Where one image lies.
+
+    Args:
+        header: of the image, or the tags of its functional groups.
+
+    Returns:
+        Position (3,) and normal (3,) in LPS mm; None where it has none.
+    """
     position, axes = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
     if not position or not axes or len(axes) != 6:
         return None
@@ -123,7 +149,14 @@ def place_of(header: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def in_order(images: Sequence[Image]) -> list[Image]:
-    """Along the normal of the first image where all lie at different places, else by number, else by file name."""
+    """Sort images as ITK does.
+
+    Args:
+        images: of one series.
+
+    Returns:
+        Along the normal of the first image where all lie at different places, else by number, else by file name.
+    """
     places = [place_of(image.header) for image in images]
     if all(place is not None for place in places):
         along = np.array([float(position @ places[0][1]) for position, _ in places])
@@ -136,7 +169,15 @@ def in_order(images: Sequence[Image]) -> list[Image]:
 
 
 def difference(a: Dataset, b: Dataset) -> str:
-    """By which tag two images at one place differ, as words."""
+    """By which tag two images at one place differ.
+
+    Args:
+        a: tags of one.
+        b: tags of the other.
+
+    Returns:
+        Words for a message.
+    """
     for name in TELLING:
         if a.get(name) != b.get(name):
             return f"they differ in {name}: {a.get(name)} and {b.get(name)}"

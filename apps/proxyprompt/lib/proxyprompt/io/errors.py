@@ -2,8 +2,10 @@
 
 
 class StudyError(ValueError):
-    """An image, a label or an option that cannot be used. The message says what was given, what was expected, what
-    to do next."""
+    """An image, a label or an option that cannot be used.
+
+    The message says what was given, what was expected, what to do next.
+    """
 
 
 class StudyExists(StudyError):

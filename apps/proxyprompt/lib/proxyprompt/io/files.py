@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,29 +17,46 @@ TEMPORARY = ".tmp"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write a file to. It becomes ``path`` when the block ends, and goes when it raises.
+    """A path beside another to write a file to. It becomes that one when the block ends, and goes when it raises.
 
     Readers find the old file or the new one. Nobody else writes to the path that this gives, in whatever thread or
     process; of several who replace the same file, the last one wins. Its name is hidden and has not the suffix of
     ``path``, so that no folder of studies takes it for one; libraries that go by the suffix must be told the format.
+
+    Args:
+        path: of the file; its folder exists.
+
+    Yields:
+        The path to write to.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
         yield beside
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         with suppress(OSError):  # what went wrong before says more
             beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, whole or not at all."""
+    """Write a text as UTF-8, whole or not at all.
+
+    Args:
+        path: of the file; its folder exists.
+        text: all of it.
+    """
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any, **options: Any) -> None:
-    """As :func:`write_text`. options: of json.dumps."""
+    """Write JSON, whole or not at all.
+
+    Args:
+        path: of the file; its folder exists.
+        content: what JSON can hold.
+        **options: of ``json.dumps``.
+    """
     write_text(path, json.dumps(content, **options) + "\n")
 
 

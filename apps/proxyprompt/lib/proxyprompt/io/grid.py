@@ -6,11 +6,16 @@ Space is LPS (x to the patient's left, y to the back, z to the head), in mm, as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 TOLERANCE = 0.1  # of the smallest spacing: files round their geometry, but a tenth of a voxel is a different grid
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -18,7 +23,14 @@ LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class ItkGeometry:
-    """A grid as ITK holds it, with the file's own number of dimensions D. direction: D x D, row by row."""
+    """A grid as ITK holds it, with the file's own number of dimensions D.
+
+    Attributes:
+        size: D.
+        spacing: D, in mm.
+        origin: D, in mm.
+        direction: D x D, row by row.
+    """
 
     size: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -27,13 +39,27 @@ class ItkGeometry:
 
     @classmethod
     def identity(cls, *size: int) -> ItkGeometry:
-        """Spacing 1, origin 0, axes along the patient's: what ITK gives a picture without geometry."""
+        """Spacing 1, origin 0, axes along the patient's: what ITK gives a picture without geometry.
+
+        Args:
+            *size: of the grid.
+
+        Returns:
+            The geometry.
+        """
         d = len(size)
         return cls(tuple(size), (1.0,) * d, (0.0,) * d, tuple(np.eye(d).ravel().tolist()))
 
     @classmethod
-    def of(cls, image) -> ItkGeometry:
-        """From a SimpleITK image, or from an ImageFileReader after ReadImageInformation."""
+    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> ItkGeometry:
+        """That of an image.
+
+        Args:
+            image: a SimpleITK image, or an ImageFileReader after ReadImageInformation.
+
+        Returns:
+            The geometry.
+        """
         return cls(
             tuple(image.GetSize()),
             tuple(image.GetSpacing()),
@@ -44,18 +70,39 @@ class ItkGeometry:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """size: (ni, nj, nk). affine: (4, 4), from voxel index to LPS mm."""
+    """Where voxels lie in patient space.
+
+    Attributes:
+        size: (ni, nj, nk).
+        affine: (4, 4), from voxel index to LPS mm.
+    """
 
     size: tuple[int, int, int]
     affine: np.ndarray
 
     @classmethod
-    def from_ras(cls, size, affine) -> Grid:
+    def from_ras(cls, size: Sequence[int], affine: ArrayLike) -> Grid:
+        """From nibabel's affine.
+
+        Args:
+            size: (ni, nj, nk).
+            affine: (4, 4), from voxel index to RAS mm.
+
+        Returns:
+            The grid.
+        """
         return cls(tuple(int(n) for n in size), LPS_FROM_RAS @ np.asarray(affine, dtype=np.float64))
 
     @classmethod
     def from_itk(cls, geometry: ItkGeometry) -> Grid:
-        """The spatial part of an ITK grid; dimensions after the third are left out."""
+        """The spatial part of an ITK grid; dimensions after the third are left out.
+
+        Args:
+            geometry: of one to four dimensions.
+
+        Returns:
+            The grid.
+        """
         d = len(geometry.size)
         n = min(d, 3)
         affine = np.eye(4)
@@ -81,7 +128,7 @@ class Grid:
     def describe(self) -> str:
         """One line for messages."""
 
-        def numbers(values):
+        def numbers(values: Iterable[float]) -> str:
             return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"
 
         axes = " ".join(numbers(column) for column in self.direction.T)
@@ -91,17 +138,30 @@ class Grid:
         )
 
     def alignment(self, other: Grid) -> Alignment | None:
-        """How ``other``'s voxels are to be permuted and flipped to stand on this grid; None if they do not cover it.
+        """How the voxels of another grid are to be permuted and flipped to stand on this one.
 
-        Every corner must agree to a tenth of the smallest spacing. The spacing along an axis of one voxel says
-        nothing and is not compared.
+        Every corner must agree to a tenth of the smallest spacing. The spacing along an axis of one voxel says nothing
+        and is not compared.
+
+        Args:
+            other: the other grid.
+
+        Returns:
+            The alignment; None if it does not cover this grid.
         """
         placed = self.placement(other)
         return placed[0] if placed and tuple(n.stop - n.start for n in placed[1]) == self.size else None
 
     def placement(self, other: Grid, *, box: bool = False) -> tuple[Alignment, tuple[slice, slice, slice]] | None:
-        """The same for a slab, which may leave out whole slices at the ends of one axis: how to turn it, and the
-        range of this grid's voxels that it then fills. None where it does not fit. box: of all three axes."""
+        """As :meth:`alignment` for a slab, which may leave out whole slices at the ends of one axis.
+
+        Args:
+            other: the slab's grid.
+            box: it may leave out slices of all three axes.
+
+        Returns:
+            How to turn it, and the range of this grid's voxels that it then fills; None where it does not fit.
+        """
         to_self = np.linalg.inv(self.affine) @ other.affine
         steps = np.abs(to_self[:3, :3] * np.where(np.asarray(other.size) > 1, 1.0, 1e-6))
         axes = [-1, -1, -1]  # axes[own axis] = axis of the other
@@ -135,24 +195,48 @@ class Grid:
 class Alignment:
     """A permutation of three axes followed by flips: lossless, and its own kind of inverse.
 
-    ``axes[n]`` is the source axis that becomes axis n; ``flips[n]`` says whether it then runs backwards.
+    Attributes:
+        axes: ``axes[n]`` is the source axis that becomes axis n.
+        flips: whether axis n then runs backwards.
     """
 
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """(a, b, c, ...) in the source order -> a view in the new order; further axes stay."""
+        """Turn an array.
+
+        Args:
+            array: (a, b, c, ...) in the source order; further axes stay.
+
+        Returns:
+            A view in the new order.
+        """
         moved = array.transpose(*self.axes, *range(3, array.ndim))
         return moved[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
 
     def locate(self, index: Sequence[int], size: Sequence[int]) -> tuple[int, int, int]:
-        """Where the voxel ``index`` of a source array of ``size`` lies after :meth:`apply`."""
+        """Where a voxel lies after :meth:`apply`.
+
+        Args:
+            index: of the voxel in the source array.
+            size: of the source array.
+
+        Returns:
+            Its index in the new order.
+        """
         return tuple(
             int(size[a] - 1 - index[a] if flip else index[a]) for a, flip in zip(self.axes, self.flips, strict=True)
         )
 
     def undo(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of :meth:`apply`, again a view."""
+        """The inverse of :meth:`apply`.
+
+        Args:
+            array: (a, b, c, ...) in the new order.
+
+        Returns:
+            A view in the source order.
+        """
         back = array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
         return back.transpose(*np.argsort(self.axes), *range(3, array.ndim))

@@ -13,12 +13,19 @@ GROUPS = "groups.csv"
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """Case -> group of a ``groups.csv``: the case in the first column, and a column ``group``.
+    """Read a ``groups.csv``: the case in the first column, and a column ``group``.
 
-    Cases with an empty group are left out. StudyError when the file cannot be read or has no such column.
+    Args:
+        path: of the file.
+
+    Returns:
+        Case -> group; cases with an empty group are left out.
+
+    Raises:
+        StudyError: when the file cannot be read or has no such column.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
             columns = rows.fieldnames or []
             if "group" not in columns:
@@ -29,6 +36,13 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def patient_of(study: Study) -> str | None:
-    """A stand-in for the PatientID in a DICOM file, so that the id itself is not written anywhere."""
+    """A stand-in for the PatientID in a DICOM file, so that the id itself is not written anywhere.
+
+    Args:
+        study: the image.
+
+    Returns:
+        A hash; None where the file names no patient.
+    """
     patient = str(study.tags.get("PatientID") or "")
     return None if patient in UNKNOWN else content_key("patient", patient)

@@ -32,8 +32,13 @@ SAME_ASPECT = 0.02
 
 @dataclass(frozen=True)
 class Pages:
-    """array: (pages, rows, columns) or (pages, rows, columns, channels). orientation: how viewers turn it further, as
-    in EXIF. notes: texts for the user."""
+    """What a picture file holds.
+
+    Attributes:
+        array: (pages, rows, columns) or (pages, rows, columns, channels).
+        orientation: how viewers turn it further, as in EXIF.
+        notes: texts for the user.
+    """
 
     array: np.ndarray
     orientation: int = UPRIGHT
@@ -49,6 +54,9 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
     Args:
         path: the file; PPM and PGM may be gzipped.
         indices: for labels: palette indices, and the numbers as they are stored.
+
+    Returns:
+        The pages.
 
     Raises:
         StudyError: pages that do not belong together, or pixels that nothing here decodes.
@@ -80,7 +88,15 @@ _TURNED = (
 
 
 def turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(pages, rows, columns, ...) as stored -> upright."""
+    """Turn pages upright.
+
+    Args:
+        array: (pages, rows, columns, ...) as stored.
+        orientation: as in EXIF; any other number turns nothing.
+
+    Returns:
+        The same pages, upright.
+    """
     if orientation not in SHOWN:
         return array
     array = array.swapaxes(1, 2) if orientation >= 5 else array
@@ -116,7 +132,7 @@ def _by_pillow(picture: Image.Image, indices: bool) -> np.ndarray:
 
 
 def _netpbm(content: bytes, indices: bool) -> np.ndarray:
-    """(1, rows, columns[, 3])"""
+    """(1, rows, columns) or (1, rows, columns, 3)."""
     with netpbmfile.NetpbmFile(io.BytesIO(content)) as file:
         array, brightest = file.asarray(), int(file.maxval)
     if array.ndim == 3 and brightest < 255 and not indices:

@@ -33,7 +33,12 @@ SAMPLE = 4_000_000  # values looked at for percentiles; beyond it every n-th
 
 
 class Bounds(NamedTuple):
-    """The value that becomes 0 and the one that becomes 1."""
+    """What is shown between black and white.
+
+    Attributes:
+        low: the value that becomes 0.
+        high: the one that becomes 1.
+    """
 
     low: float
     high: float
@@ -41,16 +46,22 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True)
 class IntensitySettings:
-    """window: "auto", "percentile", the name of a CT window, or (centre, width) in the file's own values.
+    """How values become brightness.
 
-    "auto": soft tissue for CT and for volumes that look like Hounsfield units, percentiles for other gray studies.
+    "auto" takes soft tissue for CT and for volumes that look like Hounsfield units, percentiles for other gray studies.
     A named CT window is for CT (or what looks like it); other gray studies keep percentiles, so that one setting serves
     a mixed archive. (centre, width) is for every gray study. 8-bit colour stays as it is under each of them.
+
+    Attributes:
+        window: "auto", "percentile", the name of a CT window, or (centre, width) in the file's own values.
+
+    Raises:
+        StudyError: for another window.
     """
 
     window: str | tuple[float, float] = "auto"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.window, str):
             if self.window not in names():
                 raise StudyError(
@@ -69,7 +80,17 @@ class IntensitySettings:
 
     @classmethod
     def parse(cls, text: str) -> IntensitySettings:
-        """From an option's text: a name, or ``centre,width`` as in ``40,400``."""
+        """From an option's text.
+
+        Args:
+            text: a name, or ``centre,width`` as in ``40,400``.
+
+        Returns:
+            The settings.
+
+        Raises:
+            StudyError: for another text.
+        """
         text = text.strip()
         if "," not in text:
             return cls(text)
@@ -87,6 +108,9 @@ class IntensitySettings:
             modality: DICOM's, upper case; None where nobody knows.
             colour: whether the study has three channels.
             padding: the smallest padding value that was taken out of the voxels, if any.
+
+        Returns:
+            The two values.
 
         Raises:
             StudyError: the voxels are all alike.
@@ -124,6 +148,9 @@ def looks_like_hounsfield(voxels: np.ndarray, padding: float | None = None) -> b
         voxels: finite, any shape; a few that are far off from all others do not count.
         padding: the smallest padding value that was taken out of them, if any. Below zero it may stand for the air:
             then fat is enough.
+
+    Returns:
+        True when it does.
     """
     low, high = float(voxels.min()), float(voxels.max())
     if low < -4096 or high > 32767:
@@ -136,7 +163,15 @@ def looks_like_hounsfield(voxels: np.ndarray, padding: float | None = None) -> b
 
 
 def normalise(values: np.ndarray, bounds: Bounds) -> np.ndarray:
-    """(...) any type -> float32 in [0, 1]."""
+    """Bring values to [0, 1].
+
+    Args:
+        values: (...) of any type.
+        bounds: what becomes 0 and 1.
+
+    Returns:
+        (...) float32.
+    """
     scaled = (values.astype(np.float32) - np.float32(bounds.low)) / np.float32(bounds.high - bounds.low)
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 

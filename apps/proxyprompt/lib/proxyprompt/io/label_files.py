@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,18 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
 
 
 def read_label_on(image: Raster, path: Path) -> np.ndarray:
-    """(ni, nj, nk) uint8: the label's values on the image's voxels (see :func:`read_label_map`)."""
+    """A label's values on an image's voxels.
+
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        (ni, nj, nk) uint8, see :func:`read_label_map`.
+
+    Raises:
+        StudyError: as for :func:`read_label_map`.
+    """
     return read_label_map(image, path).values
 
 
@@ -38,6 +48,13 @@ def read_label_map(image: Raster, path: Path) -> LabelMap:
     A DICOM SEG and a Segmentation NRRD name their segments, which may overlap, and may leave out what is empty. A label
     that holds the same voxels in another order is turned. A NRRD may leave out slices at the ends of the stack: that is
     what MONAI Label makes of a DICOM SEG, in which empty slices are not stored.
+
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        Values, names and notes.
 
     Raises:
         StudyError: the label lies on another grid (both are named), or holds no whole numbers from 0 to 255.
@@ -52,7 +69,14 @@ def read_label_map(image: Raster, path: Path) -> LabelMap:
 
 
 def names_itself(path: Path) -> bool:
-    """Whether a label file is of a kind that names its structures: a DICOM SEG, or a Segmentation NRRD."""
+    """Whether a label file is of a kind that names its structures: a DICOM SEG, or a Segmentation NRRD.
+
+    Args:
+        path: of the label.
+
+    Returns:
+        True for these.
+    """
     return is_dicom_path(path) or has_dicom_magic(path) or is_segmentation_nrrd(path)
 
 
@@ -84,10 +108,18 @@ def _values_on(image: Raster, path: Path) -> np.ndarray:
 
 
 def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int | str]] | None) -> np.ndarray:
-    """(ni, nj, nk) uint8: bare bytes, slice after slice of a DICOM image, in the order of ``instances``.
+    """Read a label that is bare bytes, slice after slice of a DICOM image.
 
-    instances: SOPInstanceUID and frame of each slice. StudyError when they are not those of the image, once each, or
-    when the file has another size.
+    Args:
+        image: whose grid counts.
+        path: of the label.
+        instances: SOPInstanceUID and frame of each slice, in the order of the bytes.
+
+    Returns:
+        (ni, nj, nk) uint8.
+
+    Raises:
+        StudyError: when the instances are not those of the image, once each, or when the file has another size.
     """
     columns, rows, slices = image.grid.size
     given = [(str(uid), int(frame)) for uid, frame in instances or ()]
@@ -106,7 +138,14 @@ def read_slices_on(image: Raster, path: Path, instances: Sequence[tuple[str, int
 
 
 def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:
-    """Any numeric type -> uint8.
+    """Bring numbers of any type to uint8.
+
+    Args:
+        path: for messages.
+        voxels: any shape.
+
+    Returns:
+        The same numbers.
 
     Raises:
         StudyError: the values are not whole numbers from 0 to 255 (within the rounding of a scale factor).
@@ -139,7 +178,20 @@ def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
 
 
 def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: bool = False) -> Path:
-    """labels: (ni, nj, nk) uint8 in the image's file order. Written to a neighbour file, then renamed."""
+    """Write a label on an image's own grid, to a neighbour file that is then renamed.
+
+    Args:
+        image: whose grid and header count.
+        labels: (ni, nj, nk) uint8 in the image's file order.
+        path: its suffix says what is written.
+        compress: for .nrrd and .mha.
+
+    Returns:
+        That path.
+
+    Raises:
+        StudyError: for a suffix that this image's labels cannot have.
+    """
     suffix = suffix_of(path)
     if suffix not in WRITABLE:
         hint = " (JPEG changes label values)" if suffix in (".jpg", ".jpeg") else ""
@@ -156,14 +208,14 @@ def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: b
     else:
         itk = _itk_like(image, labels, path)
 
-        def write(target):
+        def write(target: str) -> None:
             sitk.WriteImage(itk, target, compress or suffix == ".nii.gz")
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".label-") as folder:
-        beside = os.path.join(folder, "label" + suffix)
-        write(beside)
-        os.replace(beside, path)
+        beside = Path(folder) / f"label{suffix}"
+        write(str(beside))
+        beside.replace(path)
     return path
 
 
@@ -191,7 +243,15 @@ def _itk_like(image: Raster, labels: np.ndarray, path: Path) -> sitk.Image:
 
 
 def itk_image(array: np.ndarray, geometry: ItkGeometry) -> sitk.Image:
-    """array: (k, j, i) or any shape of as many values; the result has the geometry's own dimensions."""
+    """A SimpleITK image on a given grid.
+
+    Args:
+        array: (k, j, i), or any shape of as many values.
+        geometry: of the result, whose dimensions it has.
+
+    Returns:
+        The image.
+    """
     itk = sitk.GetImageFromArray(np.ascontiguousarray(array.reshape(geometry.size[::-1])))
     itk.SetSpacing(geometry.spacing)
     itk.SetOrigin(geometry.origin)
@@ -199,5 +259,5 @@ def itk_image(array: np.ndarray, geometry: ItkGeometry) -> sitk.Image:
     return itk
 
 
-def _by(size) -> str:
+def _by(size: Sequence[int]) -> str:
     return " x ".join(str(n) for n in size)

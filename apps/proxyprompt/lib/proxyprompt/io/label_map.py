@@ -14,8 +14,11 @@ LARGEST_VALUE = 255  # a label map holds one byte a voxel
 class LabelMap:
     """What a label file says of an image's voxels.
 
-    values: uint8. names: structure -> the values that it is the union of, as far as the file itself names them; None
-    where it does not. notes: texts for the user.
+    Attributes:
+        values: uint8.
+        names: structure -> the values that it is the union of, as far as the file itself names them; None where it does
+            not.
+        notes: texts for the user.
     """
 
     values: np.ndarray
@@ -26,7 +29,7 @@ class LabelMap:
 def from_segments(
     size: tuple[int, ...], segments: Mapping[int, np.ndarray], names: Mapping[int, str], notes: tuple[str, ...] = ()
 ) -> LabelMap:
-    """Lays segments over each other, the smaller one on top.
+    """Lay segments over each other, the smaller one on top.
 
     A segment that lies wholly in another one stays a part of it: the other one's name then means both values. Segments
     that overlap otherwise lose what is covered, which is said.
@@ -36,6 +39,9 @@ def from_segments(
         segments: number from 1 to 255 -> flat indices, in Fortran order, of its voxels, each once.
         names: number -> name; one of ``names`` without voxels is known to be absent.
         notes: what else there is to say.
+
+    Returns:
+        The map.
     """
     values = np.zeros(int(np.prod(size)), dtype=np.uint8)
     layers = np.zeros(values.size, dtype=np.uint8)  # how many segments hold a voxel, up to 2

@@ -46,13 +46,22 @@ def declared_structures(
     conf_labels: str | Mapping | None = None,
     values: Iterable[int],
 ) -> Names:
-    """The structures that a label declares: name -> its values, which need not occur in the label.
+    """The structures that a label declares.
 
-    label_path: for messages. label_info: MONAI Label's list of {"name", "idx"}, or the whole info that was saved with
-    the label. segment_names: what the label file itself says, number -> name, or name -> numbers where segments lie in
-    each other (see ``LabelMap``). values: the label's own values (0 is left out).
+    Args:
+        label_path: for messages.
+        label_info: MONAI Label's list of {"name", "idx"}, or the whole info that was saved with the label.
+        segment_names: what the label file itself says, number -> name, or name -> numbers where segments lie in each
+            other (see ``LabelMap``).
+        dataset_json: its content, or the path of the file.
+        conf_labels: the option ``labels``.
+        values: the label's own values (0 is left out).
 
-    StudyError for a source that cannot be understood.
+    Returns:
+        Name -> its values, which need not occur in the label.
+
+    Raises:
+        StudyError: for a source that cannot be understood.
     """
     values = sorted({int(v) for v in values} - {0})
     option, compounds = parse_labels(conf_labels)
@@ -76,10 +85,17 @@ def declared_structures(
 
 
 def parse_labels(given: str | Mapping | None) -> tuple[Names, dict[str, list[str]]]:
-    """The option ``labels`` -> (structures out of values, structures out of other structures).
+    """Read the option ``labels``.
 
-    ``disc=1+2,cup=2`` or ``disc=rim+cup``; or the path of a JSON file, or its content: {name: value, list of values,
-    or text as in the option}, {value: name}, or either of them under "labels". StudyError when it is neither.
+    Args:
+        given: ``disc=1+2,cup=2`` or ``disc=rim+cup``; or the path of a JSON file, or its content: {name: value, list of
+            values, or text as in the option}, {value: name}, or either of them under "labels".
+
+    Returns:
+        Structures out of values, and structures out of other structures.
+
+    Raises:
+        StudyError: when it is neither.
     """
     if not given:
         return {}, {}
@@ -107,7 +123,15 @@ def parse_labels(given: str | Mapping | None) -> tuple[Names, dict[str, list[str
 
 
 def find_dataset_json(label_path: str | Path, root: str | Path) -> Path | None:
-    """The nearest ``dataset.json`` from the label's folder up to ``root``; None where there is none."""
+    """The ``dataset.json`` that belongs to a label.
+
+    Args:
+        label_path: of the label.
+        root: the uppermost folder to look in.
+
+    Returns:
+        The nearest one from the label's folder upwards; None where there is none.
+    """
     root = Path(root).resolve()
     for folder in Path(label_path).resolve().parents:
         if root != folder and root not in folder.parents:
@@ -118,10 +142,20 @@ def find_dataset_json(label_path: str | Path, root: str | Path) -> Path | None:
 
 
 def merge(masks: Mapping[str, np.ndarray], registry: StructureRegistry) -> np.ndarray:
-    """masks: name -> logits (positive inside) or bool, all of one shape -> uint8 map of registry ids.
+    """Merge masks into one label map.
 
     Where masks overlap the highest logit wins; but a structure that lies mostly inside a larger one is laid on top of
-    it. StudyError when a name is not registered, when shapes differ, and when there is no mask.
+    it.
+
+    Args:
+        masks: name -> logits (positive inside) or bool, all of one shape.
+        registry: gives the ids.
+
+    Returns:
+        uint8 map of registry ids, of that shape.
+
+    Raises:
+        StudyError: when a name is not registered, when shapes differ, and when there is no mask.
     """
     if not masks:
         raise StudyError("no mask to merge: expected at least one structure")
@@ -147,8 +181,11 @@ def merge(masks: Mapping[str, np.ndarray], registry: StructureRegistry) -> np.nd
 
 
 def _from_label_info(info: list | Mapping | None, values: list[int]) -> Names:
-    """Indices count if every entry has one and any of them occurs; else the i-th entry names the i-th value, as
-    MONAI Label itself pairs them."""
+    """Names by MONAI Label's list.
+
+    Indices count if every entry has one and any of them occurs; else the i-th entry names the i-th value, as MONAI
+    Label itself pairs them.
+    """
     if isinstance(info, Mapping):
         params = info.get("params") or {}
         found = info.get("label_info") or params.get("label_info")

@@ -27,15 +27,27 @@ PLANES = {2: "axial", 1: "coronal", 0: "sagittal"}
 
 
 class Cut(NamedTuple):
-    """plane: axial, coronal or sagittal (image: of no patient). alignment: from (i, j, k) to (slice, row, column)."""
+    """How a file's voxels become slices.
+
+    Attributes:
+        plane: axial, coronal or sagittal (image: of no patient).
+        alignment: from (i, j, k) to (slice, row, column).
+    """
 
     plane: str
     alignment: Alignment
 
 
 def slice_axis(grid: Grid) -> int:
-    """The file's axis across which to cut: the one of a single voxel, else the one of by far the largest spacing,
-    else the one nearest to the patient's long axis."""
+    """The file's axis across which to cut.
+
+    Args:
+        grid: of the file.
+
+    Returns:
+        The axis of a single voxel, else the one of by far the largest spacing, else the one nearest to the patient's
+        long axis.
+    """
     single = [axis for axis, n in enumerate(grid.size) if n == 1]
     if len(single) == 1:
         return single[0]
@@ -46,12 +58,27 @@ def slice_axis(grid: Grid) -> int:
 
 
 def patient_axes(grid: Grid) -> np.ndarray:
-    """(3, 2): for each axis of the file the nearest patient axis (0 left, 1 posterior, 2 superior) and the sense."""
+    """How a file lies in the patient.
+
+    Args:
+        grid: of the file.
+
+    Returns:
+        (3, 2): for each axis of the file the nearest patient axis (0 left, 1 posterior, 2 superior) and the sense.
+    """
     return io_orientation(grid.affine).astype(int)
 
 
 def cut(grid: Grid, *, frames: bool = False) -> Cut:
-    """Where the slices lie. frames: the third axis counts frames in time: it is cut there, and their order is kept."""
+    """Where the slices lie.
+
+    Args:
+        grid: of the file.
+        frames: the third axis counts frames in time: it is cut there, and their order is kept.
+
+    Returns:
+        The cut.
+    """
     nearest = patient_axes(grid)
     across = 2 if frames else slice_axis(grid)
     plane = PLANES[int(nearest[across, 0])]
@@ -66,7 +93,15 @@ def cut(grid: Grid, *, frames: bool = False) -> Cut:
 
 
 def upright(cut: Cut, orientation: int) -> Cut:
-    """A cut whose slices are turned further, as a picture's orientation tag (1 to 8, as in EXIF) says."""
+    """A cut whose slices are turned further.
+
+    Args:
+        cut: as the file lies.
+        orientation: a picture's orientation tag (1 to 8, as in EXIF).
+
+    Returns:
+        The turned one.
+    """
     if orientation not in SHOWN:
         return cut
     (across, *axes), (flip, *flips) = cut.alignment.axes, cut.alignment.flips

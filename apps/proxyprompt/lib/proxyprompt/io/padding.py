@@ -23,9 +23,15 @@ MOST = 4  # padding values of one study
 
 
 class Padded(NamedTuple):
-    """voxels: with every padding value replaced by the smallest measured one. measured: (bool, same shape) where there
-    was something to see, None for everywhere. smallest: the lowest number taken for padding, if any. notes: texts for
-    the user; about: one more, on the padding."""
+    """A study without its padding.
+
+    Attributes:
+        voxels: with every padding value replaced by the smallest measured one.
+        measured: bool, of the same shape, where there was something to see; None for everywhere.
+        smallest: the lowest number taken for padding, if any.
+        notes: texts for the user.
+        about: one more, on the padding.
+    """
 
     voxels: np.ndarray
     measured: np.ndarray | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +34,27 @@ DAMAGE = (
 )
 
 
-@dataclass(frozen=True)
 class Raster:
     """Voxels of one file (or series) and everything needed to write a label of the same grid.
 
-    voxels: (ni, nj, nk), or (ni, nj, nk, 3) for colour. grids: where they lie; the first is the one used (what ITK
-    and the viewers see), the others are further readings of the same header that a label may follow.
-    array_shape, transposed: the array that the file's own library gives: (i, j, k) order, or transposed to (k, j, i);
-    without colour, with the library's own number of axes. header: nibabel's image for NIfTI. geometry: as ITK holds
-    it, None where ITK cannot. frames: the third axis is time. flat: no orientation in a patient. instances: of DICOM,
-    the SOPInstanceUID and the frame, from 1, behind each index of the third axis. origins: of DICOM, (nk, 3) LPS mm,
-    where its first pixel really lies, which ITK's even grid says only of an even stack; None where nobody knows.
-    orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
+    Attributes:
+        path: of the file or folder.
+        voxels: (ni, nj, nk), or (ni, nj, nk, 3) for colour.
+        grids: where they lie; the first is the one used (what ITK and the viewers see), the others are further readings
+            of the same header that a label may follow.
+        array_shape: of the array that the file's own library gives, without colour, with its own number of axes.
+        transposed: whether that one is (k, j, i) instead of (i, j, k).
+        geometry: as ITK holds it, None where ITK cannot.
+        header: nibabel's image for NIfTI.
+        frames: the third axis is time.
+        flat: no orientation in a patient.
+        modality: as the file says, in upper case.
+        tags: DICOM tags of the file.
+        notes: texts for the user.
+        instances: of DICOM, the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
+        origins: of DICOM, (nk, 3) LPS mm, where its first pixel really lies, which ITK's even grid says only of an even
+            stack; None where nobody knows.
+        orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
     """
 
     path: Path
@@ -66,15 +75,24 @@ class Raster:
 
     @property
     def grid(self) -> Grid:
+        """The one that is used."""
         return self.grids[0]
 
     @property
     def colour(self) -> bool:
+        """Whether a voxel has three numbers."""
         return self.voxels.ndim == 4
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says what the file is, with both parts of ``.nii.gz``; lower case."""
+    """The suffix that says what a file is.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        In lower case, with both parts of ``.nii.gz``.
+    """
     name = path.name.lower()
     for suffix in sorted((*NIFTI, *ITK, *PICTURES, *DICOM), key=len, reverse=True):
         if name.endswith(suffix):
@@ -83,15 +101,29 @@ def suffix_of(path: Path) -> str:
 
 
 def is_dicom_path(path: Path) -> bool:
-    """Whether a path names DICOM: a folder (of a series), or a file with a DICOM suffix."""
+    """Whether a path names DICOM: a folder (of a series), or a file with a DICOM suffix.
+
+    Args:
+        path: need not exist.
+
+    Returns:
+        True for these.
+    """
     return path.is_dir() or suffix_of(path) in DICOM
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Whether the file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag."""
+    """Whether a file is DICOM by its first bytes: the prefix, or (in old files without one) a first tag.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        False also where there is no such file.
+    """
     if not path.is_file():
         return False
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         head = f.read(132)
     return head[128:] == b"DICM" or _starts_with_a_tag(head)
 
@@ -106,13 +138,32 @@ def _starts_with_a_tag(head: bytes) -> bool:
 
 
 def damaged(path: Path, reason: Exception) -> StudyError:
-    """The error for a file that a library could not read."""
+    """The error for a file that a library could not read.
+
+    Args:
+        path: of the file.
+        reason: what the library said.
+
+    Returns:
+        The error, to be raised.
+    """
     text = str(reason).strip().splitlines()[-1] if str(reason).strip() else type(reason).__name__
     return StudyError(f"{path}: cannot be read, it may be damaged or cut short ({text}); export it again")
 
 
 def from_itk(path: Path, image: sitk.Image) -> Raster:
-    """What SimpleITK has read. Axes of one voxel after the third are squeezed, longer ones refused."""
+    """What SimpleITK has read.
+
+    Args:
+        path: for messages.
+        image: axes of one voxel after the third are squeezed, longer ones refused.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for longer ones.
+    """
     geometry = ItkGeometry.of(image)
     components = image.GetNumberOfComponentsPerPixel()
     if any(n > 1 for n in geometry.size[3:]):

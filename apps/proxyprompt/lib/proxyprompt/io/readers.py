@@ -30,9 +30,17 @@ from .raster import (
 
 
 def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
-    """Any file, or a folder that holds one DICOM series. indices: keep palette indices, as a label wants them.
+    """Read any file, or a folder that holds one DICOM series.
 
-    StudyError when there is no such file, when its kind is not known, and when it cannot be read.
+    Args:
+        path: of the file or folder.
+        indices: keep palette indices, as a label wants them.
+
+    Returns:
+        Its voxels and what belongs to them.
+
+    Raises:
+        StudyError: when there is no such file, when its kind is not known, and when it cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -52,8 +60,20 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
     )
 
 
-def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
-    """``reader(path, *args)``, with every complaint of a library about a damaged file turned into one StudyError."""
+def guarded(reader: Callable[..., Raster], path: Path, *args: object) -> Raster:
+    """Call a reader, with every complaint of a library about a damaged file turned into one StudyError.
+
+    Args:
+        reader: takes the path first.
+        path: of the file.
+        *args: what else it takes.
+
+    Returns:
+        What the reader returns.
+
+    Raises:
+        StudyError: the reader's own, or in the place of what a library raised.
+    """
     try:
         return _checked(reader(path, *args))
     except StudyError:
@@ -63,7 +83,17 @@ def guarded(reader: Callable[..., Raster], path: Path, *args) -> Raster:
 
 
 def read_nifti(path: Path) -> Raster:
-    """NIfTI-1 and -2, gray or colour, 2-D or 3-D; colour as RGB24 or as a trailing vector axis, as ITK writes it."""
+    """Read NIfTI-1 or -2, gray or colour, 2-D or 3-D; colour as RGB24 or as a trailing vector axis, as ITK writes it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for more axes or other types.
+    """
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Pair):
         raise StudyError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
@@ -97,12 +127,33 @@ def read_nifti(path: Path) -> Raster:
 
 
 def read_itk(path: Path) -> Raster:
-    """NRRD and MetaImage."""
+    """Read NRRD or MetaImage.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for more axes.
+    """
     return from_itk(path, sitk.ReadImage(str(path)))
 
 
 def read_picture(path: Path, indices: bool = False) -> Raster:
-    """PNG, JPEG, TIFF (several pages of one size are frames), BMP, PPM; see :mod:`proxyprompt.io.image_files`."""
+    """Read PNG, JPEG, TIFF (several pages of one size are frames), BMP or PPM; see :mod:`proxyprompt.io.image_files`.
+
+    Args:
+        path: of the file.
+        indices: keep palette indices, as a label wants them.
+
+    Returns:
+        The raster.
+
+    Raises:
+        StudyError: for pages that do not belong together, or pixels that nothing here decodes.
+    """
     pages = read_pages(path, indices=indices)
     frames = len(pages.array) > 1
     shape = pages.array.shape[:3] if frames else pages.array.shape[1:3]
@@ -123,9 +174,16 @@ def read_picture(path: Path, indices: bool = False) -> Raster:
 
 
 def itk_geometry(path: Path, size: tuple[int, ...]) -> ItkGeometry | None:
-    """The geometry that ITK reads in a file's header; None when it cannot, or sees another size.
+    """The geometry that ITK reads in a file's header.
 
     Viewers go by ITK, and its choices differ from nibabel's (no form code, two forms, dots per inch of a picture).
+
+    Args:
+        path: of the file.
+        size: that it should have.
+
+    Returns:
+        The geometry; None when ITK cannot read it, or sees another size.
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

@@ -27,29 +27,46 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Structure:
-    """One entry. name: as first given, what users see. aliases: other names for the same thing."""
+    """One entry.
+
+    Attributes:
+        id: 1 to 255.
+        name: as first given, what users see.
+        aliases: other names for the same thing.
+    """
 
     id: int
     name: str
     aliases: tuple[str, ...] = ()
 
     def name_keys(self) -> tuple[str, ...]:
+        """What its name and its aliases are compared by."""
         return tuple(name_key(n) for n in (self.name, *self.aliases))
 
 
 def name_key(name: str) -> str:
-    """What two names are compared by: case, white space and underscores make no difference."""
+    """What two names are compared by: case, white space and underscores make no difference.
+
+    Args:
+        name: of a structure.
+
+    Returns:
+        Its key.
+    """
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in folded if not c.isspace() and c != "_")
 
 
 class StructureRegistry:
-    """path: the JSON file; it need not exist yet, its folder is made.
+    """The ids of structures, kept in a file.
 
     Every method raises StudyError for a file that is not a registry; such a file is never overwritten.
+
+    Args:
+        path: the JSON file; it need not exist yet, its folder is made.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._structures: dict[int, Structure] = {}
         self._ids: dict[str, int] = {}
@@ -67,7 +84,17 @@ class StructureRegistry:
         return [s.name for s in self.structures()]
 
     def id_of(self, name: str) -> int:
-        """1 to 255, for a name or an alias; StudyError, with the names there are, when it is not registered."""
+        """The id of a structure.
+
+        Args:
+            name: its name or an alias.
+
+        Returns:
+            1 to 255.
+
+        Raises:
+            StudyError: when it is not registered; lists the names that there are.
+        """
         found = self._find(name)
         if found is None:
             known = ", ".join(self.names()) or "none yet"
@@ -75,7 +102,17 @@ class StructureRegistry:
         return found
 
     def name_of(self, id: int) -> str:
-        """The name that was registered under this id; StudyError when none was."""
+        """The name of a structure.
+
+        Args:
+            id: 1 to 255.
+
+        Returns:
+            The name that was registered under it.
+
+        Raises:
+            StudyError: when none was.
+        """
         if id not in self._structures:
             self._refresh()
         if id not in self._structures:
@@ -84,9 +121,17 @@ class StructureRegistry:
         return self._structures[id].name
 
     def ensure(self, name: str, aliases: Iterable[str] = ()) -> int:
-        """The structure's id; it is registered under the next free one if it is new. aliases: added to it.
+        """The id of a structure, which is registered under the next free one if it is new.
 
-        StudyError for an empty name or "background", for an alias that another structure has, and for a 256th one.
+        Args:
+            name: its name or an alias.
+            aliases: are added to it.
+
+        Returns:
+            1 to 255.
+
+        Raises:
+            StudyError: for an empty name or "background", for an alias that another structure has, and for a 256th one.
         """
         name, aliases = name.strip(), [a.strip() for a in aliases]
         for given in (name, *aliases):
@@ -141,7 +186,7 @@ class StructureRegistry:
                 {"id": s.id, "name": s.name, "aliases": list(s.aliases)} for _, s in sorted(structures.items())
             ],
         }
-        with replacing(self.path) as beside, open(beside, "w", encoding="utf-8") as file:
+        with replacing(self.path) as beside, beside.open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())

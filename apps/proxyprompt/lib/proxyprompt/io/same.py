@@ -13,10 +13,18 @@ _BLOCK = 1 << 20
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes."""
+    """Whether two files hold the same bytes.
+
+    Args:
+        one: a file.
+        other: another.
+
+    Returns:
+        True when they do.
+    """
     if one.stat().st_size != other.stat().st_size:
         return False
-    with open(one, "rb") as first, open(other, "rb") as second:
+    with one.open("rb") as first, other.open("rb") as second:
         while block := first.read(_BLOCK):
             if block != second.read(_BLOCK):
                 return False

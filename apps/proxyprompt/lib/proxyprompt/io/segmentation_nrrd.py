@@ -24,7 +24,13 @@ SUFFIX = ".seg.nrrd"
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of the header: it is where ``layer`` holds ``value`` (None: anything but 0)."""
+    """One segment of the header.
+
+    Attributes:
+        name: of the structure.
+        layer: that holds it.
+        value: it is where the layer holds this one; None for anything but 0.
+    """
 
     name: str
     layer: int
@@ -32,12 +38,26 @@ class Segment:
 
 
 def is_segmentation_nrrd(path: Path) -> bool:
-    """Whether a file is a NRRD whose header lists segments."""
+    """Whether a file is a NRRD whose header lists segments.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        True for such a one.
+    """
     return path.is_file() and suffix_of(path) == ".nrrd" and bool(_listed(path))
 
 
 def read_segmentation_nrrd_on(image: Raster, path: Path) -> LabelMap:
     """The segments on the image's grid, numbered from 1 in the order of the header; a cropped file is laid on it.
+
+    Args:
+        image: whose grid counts.
+        path: of the label.
+
+    Returns:
+        Values and names.
 
     Raises:
         StudyError: the file does not lie on the image's voxels, holds fractions, or more segments than a label map has

@@ -31,10 +31,18 @@ FLAT_MODALITIES = frozenset({"US", "ES", "OP", "XC", "GM", "SM", "CR", "DX", "MG
 
 
 def read_study(path: str | Path, *, intensity: IntensitySettings | None = None, modality: str | None = None) -> Study:
-    """Reads NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one series), PNG, JPEG, TIFF, BMP or PPM.
+    """Read NIfTI, NRRD, MetaImage, DICOM (a file, or a folder with one series), PNG, JPEG, TIFF, BMP or PPM.
 
-    modality: what is known from elsewhere (a DICOM tag kept beside a converted file); it wins over the file's own.
-    StudyError, with the path, when the file cannot be used: see :class:`Study`.
+    Args:
+        path: of the file or folder.
+        intensity: how values become brightness; None for "auto".
+        modality: what is known from elsewhere (a DICOM tag kept beside a converted file); it wins over the file's own.
+
+    Returns:
+        The study.
+
+    Raises:
+        StudyError: when the file cannot be used; names it. See :class:`Study`.
     """
     return Study(read_raster(path), intensity=intensity or IntensitySettings(), modality=modality)
 
@@ -70,17 +78,32 @@ def study_of(image: np.ndarray | sitk.Image, *, intensity: IntensitySettings | N
 class Study:
     """One image as Z slices of (h, w), cut and turned as :mod:`proxyprompt.io.orientation` says.
 
-    Attributes: ``path``; ``kind``, "image" (one slice), "cine" (frames in time) or "volume"; ``modality``, upper case
-    ("RGB" for colour and "OT" for gray of which nothing is known); ``plane``, "axial", "coronal", "sagittal" or
-    "image"; ``slice_shape`` (h, w); ``pixel_spacing``, mm (row step, column step); ``slice_spacing``, mm;
-    ``warnings``, texts for the user; ``tags``, DICOM tags of the file.
+    Values that are not finite or are padding (:mod:`proxyprompt.io.padding`) are replaced by the smallest other one,
+    and left out of the statistics, with a warning.
 
-    StudyError for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one; values
-    that are not finite or are padding (:mod:`proxyprompt.io.padding`) are replaced by the smallest other one, and left
-    out of the statistics, with a warning.
+    Args:
+        raster: voxels and what belongs to them.
+        intensity: how values become brightness.
+        modality: what is known from elsewhere; it wins over the file's own.
+
+    Raises:
+        StudyError: for slices thinner than 2 x 2 pixels, for an image without a finite value and for a constant one.
+
+    Attributes:
+        path: of the file or folder.
+        kind: "image" (one slice), "cine" (frames in time) or "volume".
+        modality: upper case ("RGB" for colour and "OT" for gray of which nothing is known).
+        plane: "axial", "coronal", "sagittal" or "image".
+        slice_shape: (h, w).
+        pixel_spacing: mm (row step, column step).
+        slice_spacing: mm.
+        bounds: the values that become 0 and 1.
+        intensity: what was given.
+        warnings: texts for the user.
+        tags: DICOM tags of the file.
     """
 
-    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None):
+    def __init__(self, raster: Raster, *, intensity: IntensitySettings, modality: str | None = None) -> None:
         self._raster = raster
         self.path = raster.path
         self.tags = dict(raster.tags)
@@ -141,18 +164,49 @@ class Study:
         return self.slice_spacing * (len(self) - 1) if self.spacing_known else None
 
     def image(self, index: int) -> np.ndarray:
-        """(3, h, w) float32 in [0, 1] of one slice; gray is repeated in the three channels."""
+        """One slice.
+
+        Args:
+            index: which.
+
+        Returns:
+            (3, h, w) float32 in [0, 1]; gray is repeated in the three channels.
+
+        Raises:
+            StudyError: for a slice that does not exist.
+        """
         return self.images([index])[0]
 
     def images(self, indices: Iterable[int]) -> np.ndarray:
-        """(n, 3, h, w) float32 in [0, 1]; StudyError for a slice that does not exist."""
+        """Some slices.
+
+        Args:
+            indices: which.
+
+        Returns:
+            (n, 3, h, w) float32 in [0, 1].
+
+        Raises:
+            StudyError: for a slice that does not exist.
+        """
         indices = [self._index(i) for i in indices]
         values = normalise(self._voxels[indices], self.bounds)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if values.ndim == 4 else _three(values)
 
     def slice_hash(self, index: int) -> str:
-        """sha256 of what the model sees of this slice: the same anatomy and window give the same hash, whatever the
-        file's kind, order of voxels and name."""
+        """Hash what the model sees of a slice.
+
+        The same anatomy and window give the same hash, whatever the file's kind, order of voxels and name.
+
+        Args:
+            index: of the slice.
+
+        Returns:
+            sha256.
+
+        Raises:
+            StudyError: for a slice that does not exist.
+        """
         return self._slice_hashes[self._index(index)]
 
     @cached_property
@@ -175,24 +229,49 @@ class Study:
         return digest.hexdigest()
 
     def read_label(self, path: str | Path) -> np.ndarray:
-        """(Z, h, w) uint8: a label file's values on this study's slices.
+        """A label file's values on this study's slices.
 
         The label must cover the same voxels (size, spacing, origin, axes; it may hold them in another order); a 2-D
-        picture is compared by size only. A DICOM SEG and a NRRD may leave slices out. StudyError
-        otherwise, naming both grids.
+        picture is compared by size only. A DICOM SEG and a NRRD may leave slices out.
+
+        Args:
+            path: of the label.
+
+        Returns:
+            (Z, h, w) uint8.
+
+        Raises:
+            StudyError: when it does not; names both grids.
         """
         return self.read_label_map(path).values
 
     def read_label_map(self, path: str | Path) -> LabelMap:
-        """The same with the names that the file itself gives its values, and what there is to say about it."""
+        """As :meth:`read_label`, with what else the file says.
+
+        Args:
+            path: of the label.
+
+        Returns:
+            The values, the names that the file itself gives them, and what there is to say about it.
+
+        Raises:
+            StudyError: as :meth:`read_label`.
+        """
         found = read_label_map(self._raster, Path(path))
         return replace(found, values=np.ascontiguousarray(self._cut.alignment.apply(found.values)))
 
     def locate(self, voxel: Sequence[float]) -> tuple[int, int, int]:
-        """(slice, row, column) of a voxel (x, y, z) of the file, the inverse of :meth:`to_grid`.
+        """Find a voxel among the slices: the inverse of :meth:`to_grid`.
 
-        x runs along the file's fastest axis (a picture's columns), as in ITK, nibabel, 3D Slicer and OHIF; z may be
-        left out where there is one slice. Fractions are rounded. StudyError outside the image.
+        Args:
+            voxel: (x, y, z) of the file; x runs along the file's fastest axis (a picture's columns), as in ITK,
+                nibabel, 3D Slicer and OHIF; z may be left out where there is one slice. Fractions are rounded.
+
+        Returns:
+            (slice, row, column).
+
+        Raises:
+            StudyError: outside the image.
         """
         size = self._raster.grid.size
         given = list(voxel) + [0] * (3 - len(voxel)) if size[2] == 1 else list(voxel)
@@ -204,10 +283,18 @@ class Study:
         return self._cut.alignment.locate(index, size)
 
     def to_grid(self, labels: np.ndarray) -> np.ndarray:
-        """labels: (Z, h, w) integers 0 to 255 or bool -> uint8 in the file's own array order, without colour.
+        """Bring labels to the file's own array order, without colour.
 
-        nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and DICOM;
-        (rows, columns) for a picture.
+        Args:
+            labels: (Z, h, w) integers 0 to 255 or bool.
+
+        Returns:
+            uint8: nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and
+                DICOM;
+            (rows, columns) for a picture.
+
+        Raises:
+            StudyError: for another shape or other values.
         """
         return self._in_file_order(self._to_file(labels))
 
@@ -217,13 +304,27 @@ class Study:
         return tuple(self._raster.array_shape)
 
     def grid_to_slices(self, values: np.ndarray) -> np.ndarray:
-        """The reverse of :meth:`values_to_grid`."""
+        """The reverse of :meth:`values_to_grid`.
+
+        Args:
+            values: in the file's own array order.
+
+        Returns:
+            (Z, h, w) of the same type.
+        """
         size = self._raster.voxels.shape[:3]
         voxels = values.reshape(size[::-1]).transpose() if self._raster.transposed else values.reshape(size)
         return np.ascontiguousarray(self._cut.alignment.apply(voxels))
 
     def values_to_grid(self, values: np.ndarray) -> np.ndarray:
-        """(Z, h, w) of any type -> in the file's own array order, as :meth:`to_grid`."""
+        """Bring values of any type to the file's own array order, as :meth:`to_grid` does.
+
+        Args:
+            values: (Z, h, w).
+
+        Returns:
+            The same values in that order.
+        """
         return self._in_file_order(self._cut.alignment.undo(values))
 
     def _in_file_order(self, voxels: np.ndarray) -> np.ndarray:
@@ -231,10 +332,20 @@ class Study:
         return np.ascontiguousarray(array.reshape(self._raster.array_shape))
 
     def write_label(self, labels: np.ndarray, path: str | Path, *, compress: bool = False) -> Path:
-        """Writes (Z, h, w) labels on the file's own grid: same size, spacing, origin and axes, for every suffix.
+        """Write labels on the file's own grid: same size, spacing, origin and axes, for every suffix.
 
-        By suffix: .nii.gz, .nii, .nrrd, .mha; for a single slice also .png, .tif and .bmp. compress: for .nrrd and
-        .mha (viewers take the raw ones). Written beside, then renamed. StudyError for other suffixes.
+        The file is written beside, then renamed.
+
+        Args:
+            labels: (Z, h, w) integers 0 to 255 or bool.
+            path: by suffix: .nii.gz, .nii, .nrrd, .mha; for a single slice also .png, .tif and .bmp.
+            compress: for .nrrd and .mha (viewers take the raw ones).
+
+        Returns:
+            That path.
+
+        Raises:
+            StudyError: for other suffixes, and as :meth:`to_grid`.
         """
         return write_label_on(self._raster, self._to_file(labels), Path(path), compress=compress)
 

@@ -1,0 +1,1 @@
+"""How well masks agree with the truth; knows no files and no models."""

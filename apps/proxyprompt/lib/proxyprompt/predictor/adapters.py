@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,19 +44,28 @@ class AdapterError(WeightsError):
 class AdapterHeader:
     """What is known about a version.
 
-    foundation, foundation_sha256: the weights it was trained on, and its only ones. parent: the version it started
-    from. config: ``{"foundation": {"kind": "lora" | "whole" | "frozen", ...}, "generator": GeneratorConfig,
-    "image_size": pixels, "training": FinetuneConfig, "untrained": bool}``, the last of the generator that it began
-    with. structures: names it was trained on. training_groups: salted hashes. validation: structure -> salted hash of
-    the group -> Dice. status: "published", "refused" or "unproven"; reason: why, in a sentence for the user. created:
-    UTC, ISO 8601. sha256: of the tensors, filled in by the store.
+    Attributes:
+        name: of the version; that of its file.
+        foundation: what it was trained on, and its only one.
+        foundation_sha256: hash of the weights of that.
+        parent: the version it started from.
+        config: ``{"foundation": {"kind": "lora" | "whole" | "frozen", ...}, "generator": GeneratorConfig, "image_size":
+            pixels, "training": FinetuneConfig, "untrained": bool}``, the last of the generator that it began with.
+        structures: names it was trained on.
+        training_groups: salted hashes.
+        validation: structure -> salted hash of the group -> Dice.
+        status: "published", "refused" or "unproven".
+        reason: why, in a sentence for the user.
+        created: UTC, ISO 8601.
+        app_version: of the app that made it.
+        sha256: of the tensors, filled in by the store.
     """
 
     name: str
     foundation: str
     foundation_sha256: str
     parent: str
-    config: Mapping[str, object]
+    config: Mapping[str, Any]
     structures: tuple[str, ...]
     training_groups: tuple[str, ...]
     validation: Mapping[str, Mapping[str, float]]
@@ -67,7 +77,17 @@ class AdapterHeader:
 
     @classmethod
     def from_json(cls, text: str) -> AdapterHeader:
-        """ValueError when it is not what :meth:`to_json` wrote."""
+        """The reverse of :meth:`to_json`.
+
+        Args:
+            text: JSON.
+
+        Returns:
+            The header.
+
+        Raises:
+            ValueError: when it is not what :meth:`to_json` wrote.
+        """
         given = json.loads(text)
         names = {f.name for f in fields(cls)}
         if not isinstance(given, dict) or given.keys() != names:
@@ -76,6 +96,7 @@ class AdapterHeader:
         return cls(**{**given, **sequences})
 
     def to_json(self) -> str:
+        """As one line of JSON."""
         return json.dumps(asdict(self))
 
 
@@ -83,6 +104,11 @@ class AdapterStore:
     """A folder of versions for one foundation with one set of weights. Files of other foundations may lie there too.
 
     Any number of processes may read while one writes.
+
+    Args:
+        folder: where the files lie; made when the first one is written.
+        foundation: name of the foundation.
+        foundation_sha256: hash of its weights.
     """
 
     def __init__(self, folder: str | Path, *, foundation: str, foundation_sha256: str) -> None:
@@ -107,7 +133,17 @@ class AdapterStore:
         return [header.name for header in self.all() if header.status == PUBLISHED]
 
     def header(self, name: str) -> AdapterHeader:
-        """AdapterError when there is no such version, when it is damaged, or when it was made for other weights."""
+        """What is known about a version.
+
+        Args:
+            name: of the version.
+
+        Returns:
+            Its header.
+
+        Raises:
+            AdapterError: when there is no such version, when it is damaged, or when it was made for other weights.
+        """
         path = self.path(name)
         if not path.is_file():
             there = ", ".join(h.name for h in self.all()) or "none"
@@ -122,7 +158,17 @@ class AdapterStore:
         return header
 
     def load(self, name: str) -> tuple[AdapterHeader, dict[str, Tensor]]:
-        """Header and tensors, the tensors checked against the header's hash. Errors as for :meth:`header`."""
+        """Read a version; its tensors are checked against the header's hash.
+
+        Args:
+            name: of the version.
+
+        Returns:
+            Header and tensors.
+
+        Raises:
+            AdapterError: as for :meth:`header`.
+        """
         header = self.header(name)
         path = self.path(name)
         try:
@@ -135,10 +181,18 @@ class AdapterStore:
         return header, state
 
     def save(self, header: AdapterHeader, state: Mapping[str, Tensor]) -> Path:
-        """Writes a new version: beside, then renamed, so that it is there whole or not at all.
+        """Write a new version: beside, then renamed, so that it is there whole or not at all.
 
-        AdapterError for a name that is taken, weights of another foundation, tensors that are not finite, and for a
-        disk that does not take the file.
+        Args:
+            header: of the version; its ``sha256`` is filled in.
+            state: the tensors.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            AdapterError: for a name that is taken, weights of another foundation, tensors that are not finite, and for
+                a disk that does not take the file.
         """
         path = self.path(header.name)
         if path.exists():
@@ -152,7 +206,17 @@ class AdapterStore:
         return path
 
     def publish(self, name: str) -> AdapterHeader:
-        """Serves an unproven version from now on, because somebody decided so. AdapterError for a refused one."""
+        """Serve an unproven version from now on, because somebody decided so.
+
+        Args:
+            name: of the version.
+
+        Returns:
+            Its new header.
+
+        Raises:
+            AdapterError: for a refused one, and as for :meth:`header`.
+        """
         header, state = self.load(name)
         if header.status == REFUSED:
             raise AdapterError(f"version {name!r} was refused ({header.reason}); train again instead of publishing it")
@@ -168,7 +232,17 @@ class AdapterStore:
         return next(n for n in names if not self.path(n).exists())
 
     def path(self, name: str) -> Path:
-        """The file of a version. AdapterError for a name that could leave the folder."""
+        """The file of a version.
+
+        Args:
+            name: of the version.
+
+        Returns:
+            Its path, also when it is not there.
+
+        Raises:
+            AdapterError: for a name that could leave the folder.
+        """
         if not _NAME.fullmatch(name):
             raise AdapterError(f"{name!r} is no name of a version; expected letters, digits, dots, dashes and bars")
         return self.folder / f"{name}{_SUFFIX}"
@@ -188,12 +262,19 @@ class AdapterStore:
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes of tensors, in the order of their names."""
+    """Hash tensors.
+
+    Args:
+        state: by name.
+
+    Returns:
+        sha256 over names, types, shapes and bytes, in the order of the names.
+    """
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].contiguous()
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}:".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -18,7 +18,11 @@ class Latencies:
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Adds the time spent inside to ``stage``, one of :data:`STAGES`."""
+        """Add the time spent inside the block to a stage.
+
+        Args:
+            stage: one of :data:`STAGES`.
+        """
         start = time.perf_counter()
         try:
             yield
@@ -26,7 +30,11 @@ class Latencies:
             self._spent[stage] += time.perf_counter() - start
 
     def report(self) -> dict[str, float]:
-        """Seconds by stage, with ``other`` and ``total``; rounded to a tenth of a millisecond."""
+        """Where the time went until now.
+
+        Returns:
+            Seconds by stage, with ``other`` and ``total``; rounded to a tenth of a millisecond.
+        """
         total = time.perf_counter() - self._start
         spent = {**self._spent, "other": max(0.0, total - sum(self._spent.values())), "total": total}
         return {stage: round(seconds, 4) for stage, seconds in spent.items()}

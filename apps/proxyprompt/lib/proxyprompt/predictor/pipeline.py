@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from proxyprompt.extensions.pixel_classifier import (
@@ -27,12 +29,12 @@ from proxyprompt.extensions.pixel_classifier import (
     fit,
     moments,
 )
-from proxyprompt.foundation.base import Features, Points
+from proxyprompt.foundation.base import Features, Points, size_of
 from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.io.study import Study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
-from proxyprompt.supports.selection import Selection
+from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import likely
 
 from .latency import Latencies
@@ -53,35 +55,50 @@ TRIED = 4
 class Masks:
     """What the model says of every slice.
 
-    logits: (Z, N, h, w) float16 (a volume's are many), not gated. presence: (Z, N), probabilities. placed: (Z, N), from
-    0 to 1, what labelled volumes say of the place of the slice. agreement: N, None where fewer than two supports hold
-    the structure.
+    Attributes:
+        logits: (Z, N, h, w) float16 (a volume's are many), not gated.
+        presence: (Z, N), probabilities.
+        placed: (Z, N), from 0 to 1, what labelled volumes say of the place of the slice.
+        agreement: N, None where fewer than two supports hold the structure.
     """
 
-    logits: np.ndarray
-    presence: np.ndarray
-    placed: np.ndarray
+    logits: NDArray[np.float16]
+    presence: NDArray[np.float32]
+    placed: NDArray[np.float64]
     agreement: tuple[float | None, ...]
 
-    def searched(self) -> np.ndarray:
+    def searched(self) -> NDArray[np.bool_]:
         """(Z, N) bool, whether the slice lies where the structure can be."""
         return self.placed >= PLACED
 
-    def present(self) -> np.ndarray:
+    def present(self) -> NDArray[np.bool_]:
         """(Z, N) bool, whether the structure is drawn on the slice."""
         return (self.presence >= PRESENT) & self.searched()
 
-    def gated(self, structure: int) -> np.ndarray:
-        """(Z, h, w) logits of one structure, minus infinity on every slice where it is absent."""
+    def gated(self, structure: int) -> NDArray[np.float16]:
+        """The logits of one structure, minus infinity on every slice where it is absent.
+
+        Args:
+            structure: which of the N.
+
+        Returns:
+            (Z, h, w).
+        """
         return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
 
 
 class Alone(NamedTuple):
-    """One support's own word on one structure, on n slices: masks (n, s, s) bool, gated; presence (n,), the model's."""
+    """What one support by itself says of one structure, on n slices.
+
+    Attributes:
+        structure: which of the N.
+        masks: (n, s, s) bool, gated.
+        presence: (n,), the model's probability.
+    """
 
     structure: int
-    masks: np.ndarray
-    presence: np.ndarray
+    masks: NDArray[np.bool_]
+    presence: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,14 @@ class Prepared:
     classifier: PixelClassifier | None
 
     def only(self, structure: int) -> Prepared:
-        """That of one of the structures."""
+        """That of one of the structures.
+
+        Args:
+            structure: which of the N.
+
+        Returns:
+            The same with N = 1.
+        """
         classifier = None if self.classifier is None else self.classifier.only(structure)
         return Prepared(self.encoding.only(structure), classifier)
 
@@ -129,9 +153,21 @@ class Pipeline:
         agreement: bool = True,
         everywhere: bool = False,
     ) -> Masks:
-        """Segment ``study`` as the supports show: every slice, or those of ``indices``; nothing where there is no
-        support. everywhere: also where labelled volumes do not show the structure. Raises what the parts raise;
-        StudyError for input."""
+        """Segment a study as the supports show; nothing where there is no support.
+
+        Args:
+            study: the target.
+            selection: the supports.
+            indices: of the slices; None for all.
+            agreement: whether to compare what each support says by itself, on the slice that shows most.
+            everywhere: also where labelled volumes do not show the structure.
+
+        Returns:
+            What the model says of these slices.
+
+        Raises:
+            StudyError: for input that cannot be used.
+        """
         structures = len(selection.structures)
         indices = list(range(len(study)) if indices is None else indices)
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
@@ -158,10 +194,20 @@ class Pipeline:
         return replace(masks, agreement=self._agreement(study, selection, shown))
 
     @torch.inference_mode()
-    def click(self, study: Study, selection: Selection, index: int, structure: int, points: Points) -> np.ndarray:
-        """One structure on one slice, prompted by its supports and by ``points``; without supports by these alone.
+    def click(
+        self, study: Study, selection: Selection, index: int, structure: int, points: Points
+    ) -> NDArray[np.float16]:
+        """One structure on one slice, prompted by its supports and by clicks; without supports by these alone.
 
-        points: coords (1, 1, P, 2) as (x, y) in pixels of the slice. Returns (h, w) float16 logits, not gated.
+        Args:
+            study: the target.
+            selection: the supports.
+            index: of the slice.
+            structure: which of the N.
+            points: coords (1, 1, P, 2) as (x, y) in pixels of the slice.
+
+        Returns:
+            (h, w) logits, not gated.
         """
         remembered = self.memory_key(selection)
         prepared = self.prepare(selection, remembered).only(structure) if len(selection) else None
@@ -226,19 +272,22 @@ class Pipeline:
         """Features of some slices of the target; those that the cache does not hold are encoded together."""
         keys = [self._key("features", study.slice_hash(i)) for i in indices]
         with self._latencies.of("encode"):
-            entries = [self._cache.get(key) for key in keys]
-            missing = [n for n, entry in enumerate(entries) if entry is None]
+            found = {n: entry for n, key in enumerate(keys) if (entry := self._cache.get(key)) is not None}
+            missing = [n for n in range(len(keys)) if n not in found]
             if missing:
                 made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
                 for row, n in enumerate(missing):
-                    entries[n] = self._cache.put(keys[n], made[row : row + 1].to_tensors(), tags={study.content_hash})
-            return Features.join([Features.from_tensors(entry.tensors) for entry in entries], self._device)
+                    found[n] = self._cache.put(keys[n], made[row : row + 1].to_tensors(), tags={study.content_hash})
+            return Features.join([Features.from_tensors(found[n].tensors) for n in range(len(keys))], self._device)
 
     def _encode(self, images: Tensor) -> Features:
         """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
         prepared, geometry = self._foundation.preprocess(images.to(self._device))
         features = self._segmenter.encode(prepared)
         return replace(features, padding=self._foundation.padding(geometry, len(images), self._device))
+
+    def _encoded(self, image: Tensor) -> dict[str, Tensor]:
+        return self._encode(image).to_tensors()
 
     def _supports(self, selection: Selection) -> tuple[Features, Tensor]:
         """F_sup of the K support images, and V (K, N, D, H, W), zeros where a study does not declare the structure."""
@@ -250,36 +299,47 @@ class Pipeline:
                 entry = self._cache.get_or_compute(
                     self._key("features", chosen.image_key),
                     chosen.tags,
-                    lambda image=image: self._encode(image).to_tensors(),
+                    partial(self._encoded, image),
                 )
                 features.append(Features.from_tensors(entry.tensors))
             with self._latencies.of("encode_support"):
                 contexts.append(self._context(image, selection.masks[k], selection.valid[k], chosen))
         return Features.join(features, self._device), torch.stack(contexts).to(self._device)
 
-    def _context(self, image: Tensor, masks: np.ndarray, valid: np.ndarray, chosen) -> Tensor:
+    def _context(
+        self, image: Tensor, masks: NDArray[np.bool_], valid: NDArray[np.bool_], chosen: SupportSlice
+    ) -> Tensor:
         """V of one support image with each of its N masks: (N, D, H, W)."""
         keys = self._context_keys(chosen.image_key, masks)
-        found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(valid)}
-        missing = [n for n, entry in found.items() if entry is None]
+        declared = np.flatnonzero(valid).tolist()
+        found = {n: entry for n in declared if (entry := self._cache.get(keys[n])) is not None}
+        missing = [n for n in declared if n not in found]
         if missing:
             prepared, _ = self._foundation.preprocess(image.to(self._device))
             made = self._segmenter.encode_pair(prepared, self._lay(masks[missing]))[0]
             for row, n in enumerate(missing):
                 found[n] = self._cache.put(keys[n], {"context": made[row]}, tags=chosen.tags)
-        known = {n: entry.tensors["context"] for n, entry in found.items()}
+        known = {n: found[n].tensors["context"] for n in declared}
         empty = torch.zeros_like(next(iter(known.values())))
         return torch.stack([known.get(n, empty) for n in range(len(masks))])
 
-    def _lay(self, masks: np.ndarray) -> Tensor:
+    def _lay(self, masks: NDArray[np.bool_]) -> Tensor:
         """(N, h, w) bool as the foundation takes them: (1, N, S, S)."""
         laid = torch.from_numpy(masks)[None].to(self._device)
-        return self._foundation.preprocess_masks(laid, self._foundation.geometry(masks.shape[1:]))
+        return self._foundation.preprocess_masks(laid, self._foundation.geometry(size_of(laid)))
 
-    def _context_keys(self, image_key: str, masks: np.ndarray) -> list[str]:
+    def _context_keys(self, image_key: str, masks: NDArray[np.bool_]) -> list[str]:
         return [self._key("context", image_key, np.packbits(mask), list(mask.shape)) for mask in masks]
 
     def memory_key(self, selection: Selection) -> str:
+        """Under which the cache keeps a support encoding.
+
+        Args:
+            selection: the supports.
+
+        Returns:
+            A content key.
+        """
         keys = [self._context_keys(s.image_key, selection.masks[k]) for k, s in enumerate(selection.slices)]
         return self._key("support encoding", keys, selection.valid)
 
@@ -321,13 +381,14 @@ class Pipeline:
         each = []
         for k, chosen in enumerate(selection.slices):
             keys = [content_key("moments", key) for key in self._context_keys(chosen.image_key, selection.masks[k])]
-            found = {n: self._cache.get(keys[n]) for n in np.flatnonzero(selection.valid[k])}
-            missing = [n for n, entry in found.items() if entry is None]
+            declared = np.flatnonzero(selection.valid[k]).tolist()
+            found = {n: entry for n in declared if (entry := self._cache.get(keys[n])) is not None}
+            missing = [n for n in declared if n not in found]
             if missing:
                 made = moments(features[k : k + 1], self._lay(selection.masks[k][missing]))
                 for row, n in enumerate(missing):
                     found[n] = self._cache.put(keys[n], {"moments": made[row]}, tags=chosen.tags)
-            known = {n: entry.tensors["moments"].to(self._device) for n, entry in found.items()}
+            known = {n: found[n].tensors["moments"].to(self._device) for n in declared}
             empty = torch.zeros_like(next(iter(known.values())))
             each.append(torch.stack([known.get(n, empty) for n in range(len(keys))]))
         return torch.stack(each)
@@ -356,7 +417,16 @@ class Pipeline:
 
     @torch.inference_mode()
     def alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> list[Alone]:
-        """What each support draws all by itself on some slices of the target: one for each structure that it holds."""
+        """What each support draws all by itself on some slices of the target.
+
+        Args:
+            study: the target.
+            selection: the supports.
+            indices: of the slices.
+
+        Returns:
+            For each support one for each structure that it holds, where another support holds it too.
+        """
         where = searched(study, selection, indices)
         found = self._alone(study, selection, indices)
         return [one._replace(masks=one.masks & where[:, one.structure, None, None]) for one in found]
@@ -374,7 +444,7 @@ class Pipeline:
                 continue
             single = selection.only(k, shared)
             own = features[k : k + 1], contexts[k : k + 1, shared]
-            memory = self._encode_support(single, self.memory_key(single), lambda own=own: own)
+            memory = self._encode_support(single, self.memory_key(single), partial(_same, own))
             with self._latencies.of("agreement"):
                 decoded = self._segmenter.segment(target, memory)
                 presence = decoded.presence_logit.sigmoid()
@@ -389,31 +459,66 @@ class Pipeline:
 
         One slice is enough to notice supports that contradict each other, and keeps the cost at K decodings.
         """
-        drawn: list[list[np.ndarray]] = [[] for _ in selection.structures]
+        drawn: list[list[NDArray[np.bool_]]] = [[] for _ in selection.structures]
         for one in self._alone(study, selection, [shown]):
             drawn[one.structure].append(one.masks)
         return tuple(mean_dice(masks) for masks in drawn)
 
 
-def placed(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
-    """(len(indices), N), from 0 to 1: what the supports' volumes say of slices of a volume, 1 of anything else; see
-    :func:`proxyprompt.supports.slice_positions.likely`."""
+def _same(own: tuple[Features, Tensor]) -> tuple[Features, Tensor]:
+    return own
+
+
+def placed(study: Study, selection: Selection, indices: Sequence[int]) -> NDArray[np.float64]:
+    """What the supports' volumes say of the places of slices, by :func:`proxyprompt.supports.slice_positions.likely`.
+
+    Args:
+        study: the target.
+        selection: the supports.
+        indices: of the slices.
+
+    Returns:
+        (len(indices), N), from 0 to 1; 1 for anything but a volume.
+    """
     extents = selection.extents.values() if study.kind == "volume" else ()
     return likely(extents, len(selection.structures), len(study), indices, study.length)
 
 
-def searched(study: Study, selection: Selection, indices: Sequence[int]) -> np.ndarray:
-    """(len(indices), N) bool, whether structures can be on these slices at all, by :func:`placed`."""
+def searched(study: Study, selection: Selection, indices: Sequence[int]) -> NDArray[np.bool_]:
+    """Whether structures can be on slices at all, by :func:`placed`.
+
+    Args:
+        study: the target.
+        selection: the supports.
+        indices: of the slices.
+
+    Returns:
+        (len(indices), N).
+    """
     return placed(study, selection, indices) >= PLACED
 
 
 def most_shown(masks: Masks) -> int:
-    """The slice with the most pixels of all structures; where none is drawn, the one where most is likely present."""
+    """The slice with the most pixels of all structures; where none is drawn, the one where most is likely present.
+
+    Args:
+        masks: of some slices.
+
+    Returns:
+        Its index among them.
+    """
     area = [(masks.logits[z, masks.present()[z]] > 0).sum() for z in range(len(masks.logits))]
     return int(np.argmax(area)) if any(area) else int(masks.presence.max(axis=1).argmax())
 
 
-def mean_dice(masks: Sequence[np.ndarray]) -> float | None:
-    """Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks."""
+def mean_dice(masks: Sequence[NDArray[np.bool_]]) -> float | None:
+    """How alike masks are.
+
+    Args:
+        masks: of one shape.
+
+    Returns:
+        Mean Dice over all pairs, 1 for two empty masks; None for fewer than two masks.
+    """
     pairs = [overlap(one, other).dice for one, other in combinations(masks, 2)]
     return float(np.mean(pairs)) if pairs else None

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from proxyprompt.foundation.base import Points
 from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
@@ -26,8 +27,10 @@ from .segmenter import Segmenter, build_segmenter
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    Image = str | PathLike | np.ndarray | torch.Tensor | sitk.Image
+    Mask = str | PathLike[str] | NDArray[np.generic] | torch.Tensor
+    Image = Mask | sitk.Image
 
+Item = TypeVar("Item")
 CACHE_BYTES = 1 << 30
 PER_VOLUME = 4
 
@@ -50,16 +53,22 @@ class Prediction:
     """
 
     names: tuple[str, ...]
-    masks: np.ndarray
-    logits: np.ndarray
-    presence: np.ndarray
+    masks: NDArray[np.bool_]
+    logits: NDArray[np.float16]
+    presence: NDArray[np.float32]
     agreement: tuple[float | None, ...]
     warnings: tuple[str, ...]
     _study: Study
-    _labels: np.ndarray
+    _labels: NDArray[np.uint8]
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> NDArray[np.bool_]:
         """The mask of one structure.
+
+        Args:
+            name: of the structure.
+
+        Returns:
+            (...) bool, laid out as the image.
 
         Raises:
             KeyError: when there is no structure of that name.
@@ -69,11 +78,11 @@ class Prediction:
         return self.masks[self.names.index(name)]
 
     @property
-    def label_map(self) -> np.ndarray:
+    def label_map(self) -> NDArray[np.uint8]:
         """(...) uint8: 0, or 1 + the index of the structure with the highest logit."""
         return self._study.to_grid(self._labels)
 
-    def save(self, path: str | PathLike) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:
         """Write :attr:`label_map` on the grid of the image that was given.
 
         Args:
@@ -85,7 +94,7 @@ class Prediction:
         Raises:
             StudyError: for another suffix.
         """
-        return self._study.write_label(self._labels, path)
+        return self._study.write_label(self._labels, Path(path))
 
 
 class ProxyPromptPredictor:
@@ -113,8 +122,8 @@ class ProxyPromptPredictor:
         cls,
         foundation: str = "atto",
         *,
-        weights_dir: str | PathLike | None = None,
-        adapter: str | PathLike | None = None,
+        weights_dir: str | PathLike[str] | None = None,
+        adapter: str | PathLike[str] | None = None,
         image_size: int | None = None,
         device: str | torch.device | None = None,
         paper: bool = False,
@@ -162,7 +171,7 @@ class ProxyPromptPredictor:
     def set_support(
         self,
         images: Image | Sequence[Image],
-        masks: Any,
+        masks: Mask | Sequence[Mask],
         names: Sequence[str],
         *,
         slices_per_volume: int = PER_VOLUME,
@@ -181,8 +190,7 @@ class ProxyPromptPredictor:
             StudyError: for an image or a mask that cannot be used, which it names.
             ValueError: for another number of masks than images, no image, or names that are not unique.
         """
-        images = list(images) if isinstance(images, list | tuple) else [images]
-        masks = list(masks) if isinstance(masks, list | tuple) else [masks]
+        images, masks = _several(images), _several(masks)
         names = (names,) if isinstance(names, str) else tuple(names)
         if not images or len(images) != len(masks):
             raise ValueError(f"{len(images)} images and {len(masks)} masks are given; expected one mask for each image")
@@ -242,7 +250,9 @@ class ProxyPromptPredictor:
             The prediction.
 
         Raises:
-            As :meth:`predict`.
+            StudyError: for a volume that cannot be used.
+            SupportError: as for :meth:`predict`.
+            ValueError: as for :meth:`predict`.
         """
         return self._predict(_study(volume), points or {}, agreement)
 
@@ -267,9 +277,14 @@ class ProxyPromptPredictor:
         return _prediction(study, selection.structures, found, drawn)
 
 
+def _several(given: Item | Sequence[Item]) -> list[Item]:
+    """One thing or a list of them, as a list."""
+    return list(given) if isinstance(given, list | tuple) else [cast("Item", given)]
+
+
 def _study(image: Image) -> Study:
     if isinstance(image, str | PathLike):
-        return read_study(image)
+        return read_study(Path(image))
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()
         if image.ndim == 3 and image.shape[0] == 3:
@@ -277,10 +292,10 @@ def _study(image: Image) -> Study:
     return study_of(image)
 
 
-def _masks_on(study: Study, mask: Any, count: int, number: int) -> np.ndarray:
+def _masks_on(study: Study, mask: Mask, count: int, number: int) -> NDArray[np.bool_]:
     """(Z, N, h, w) bool."""
     if isinstance(mask, str | PathLike):
-        labels = study.read_label(mask)
+        labels = study.read_label(Path(mask))
         return np.stack([labels == value for value in range(1, count + 1)], 1)
     array = mask.detach().cpu().numpy() if isinstance(mask, torch.Tensor) else np.asarray(mask)
     shape = study.grid_shape
@@ -296,7 +311,7 @@ def _masks_on(study: Study, mask: Any, count: int, number: int) -> np.ndarray:
     return np.stack([study.grid_to_slices(one) != 0 for one in array], 1)
 
 
-def _chosen(shown: np.ndarray, count: int) -> list[int]:
+def _chosen(shown: NDArray[np.bool_], count: int) -> list[int]:
     """Slices of (Z, N, h, w) masks: the only one, or up to ``count``, spread over those that show anything."""
     if len(shown) == 1:
         return [0]
@@ -323,7 +338,7 @@ def _by_slice(study: Study, name: str, clicks: Sequence[Sequence[float]]) -> dic
     return made
 
 
-def _prediction(study: Study, names: tuple[str, ...], found: Masks, drawn: np.ndarray) -> Prediction:
+def _prediction(study: Study, names: tuple[str, ...], found: Masks, drawn: NDArray[np.bool_]) -> Prediction:
     """drawn: (Z, N) bool, on which slices a structure is."""
     inside = (found.logits > 0) & drawn[..., None, None]
     highest = np.where(inside, found.logits, -np.inf).argmax(1) + 1

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,13 @@ _SEED = 20260101  # an untrained generator is the same one everywhere
 class Segmenter(nn.Module):
     """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
 
-    version: what the weights are called. weights_sha256: hash over everything that decides the result; cached
-    features, contexts and memories are bound to it. trained: False for a generator with random weights.
+    Args:
+        foundation: encodes images and decodes prompts.
+        generator: makes the prompts.
+        version: what the weights are called.
+        weights_sha256: hash over everything that decides the result; cached features, contexts and support encodings
+            are bound to it.
+        trained: False for a generator with random weights.
     """
 
     def __init__(
@@ -60,16 +65,31 @@ class Segmenter(nn.Module):
         self.foundation, self.generator = foundation, generator
         self.version, self.weights_sha256, self.trained = version, weights_sha256, trained
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> Mapping[str, object]:
         """What the generator must be built with again."""
         return self.generator.config.to_dict()
 
     def encode(self, images: Tensor) -> Features:
-        """images: (B, 3, S, S), from ``foundation.preprocess``."""
+        """Encode images.
+
+        Args:
+            images: (B, 3, S, S), from ``foundation.preprocess``.
+
+        Returns:
+            Their features, without padding.
+        """
         return self.foundation.encode(images)
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
-        """V (eq. 3). images: (K, 3, S, S). masks: (K, N, S, S) in [0, 1]. Returns (K, N, D, H, W)."""
+        """The context of support images with each of their masks (eq. 3).
+
+        Args:
+            images: (K, 3, S, S), from ``foundation.preprocess``.
+            masks: (K, N, S, S) in [0, 1], from ``foundation.preprocess_masks``.
+
+        Returns:
+            (K, N, D, H, W), V.
+        """
         return self.generator.encode_pair(images, masks)
 
     def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> SupportEncoding:
@@ -115,7 +135,20 @@ class Segmenter(nn.Module):
 
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
-    """Versions that fit ``foundation``, the default first: published adapters (newest first), then what is shipped."""
+    """Versions that fit a foundation.
+
+    Args:
+        foundation: its name.
+        weights_dir: folder of the weights.
+        adapters: versions that fine-tuning made.
+
+    Returns:
+        Their names, the default first: published adapters (newest first), then what is shipped.
+
+    Raises:
+        ValueError: for an unknown foundation.
+        CheckpointError: when embedded weights are missing.
+    """
     own = embedded_file(foundation, weights_dir).stem if foundation_entry(foundation).embedded else UNTRAINED
     return [*(adapters.versions() if adapters is not None else ()), own]
 
@@ -134,34 +167,47 @@ def build_segmenter(
 ) -> Segmenter:
     """A segmenter in eval mode, nothing of it trainable.
 
-    foundation: of :func:`proxyprompt.foundation.foundation_names`. image_size: None for what the weights were made for.
-    adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
-    generator: other options of GeneratorConfig; the foundation is then as shipped and its generator untrained. merge:
-    False leaves low-rank adapters in place, to train them on.
+    Args:
+        foundation: of :func:`proxyprompt.foundation.foundation_names`.
+        weights_dir: folder of the weights.
+        image_size: side S of the square input in pixels; None for what the weights were made for.
+        adapter: any version in ``adapters``, or what is shipped; None for the first of :func:`available_versions`.
+        adapters: versions that fine-tuning made.
+        generator: other options of GeneratorConfig; the foundation is then as shipped and its generator untrained.
+        device: where it runs.
+        verify: refuse files that are not the published ones.
+        merge: False leaves low-rank adapters in place, to train them on.
 
-    Raises ValueError for unknown names, CheckpointError for missing or unfit weights, AdapterError for a version that
-    is damaged or belongs to other weights.
+    Returns:
+        The segmenter.
+
+    Raises:
+        ValueError: for unknown names.
+        CheckpointError: for missing or unfit weights.
+        AdapterError: for a version that is damaged or belongs to other weights.
     """
     versions = available_versions(foundation, weights_dir, adapters)
     version = adapter or versions[0 if generator is None else -1]
-    stored = adapters is not None and version != versions[-1] and adapters.path(version).is_file()
-    if not stored and version != versions[-1]:
+    store = adapters if adapters is not None and version != versions[-1] and adapters.path(version).is_file() else None
+    if store is None and version != versions[-1]:
         raise ValueError(f"unknown adapter version {version!r} of {foundation}; there are: {', '.join(versions)}")
+    options: dict[str, Any]
+    state: dict[str, Tensor] | None
     if versions[-1] == UNTRAINED:
         model = build_foundation(foundation, image_size=image_size, weights_dir=weights_dir, verify=verify)
-        options, state = GeneratorConfig(dim=model.dim, grid=model.grid).to_dict(), None
+        options, state = dict(GeneratorConfig(dim=model.dim, grid=model.grid).to_dict()), None
     else:
         model, state, config = load_embedded(versions[-1], image_size=image_size, weights_dir=weights_dir)
         options = config["generator"]
     sha256 = ""
-    if stored:
-        header, tensors = adapters.load(version)
+    if store is not None:
+        header, tensors = store.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
         if "peer" in options:
             raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
     if generator is not None:
-        if stored:
+        if store is not None:
             raise ValueError(
                 f"{version} has its own generator; another one starts from the foundation as it is shipped"
             )

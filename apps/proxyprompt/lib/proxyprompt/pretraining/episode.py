@@ -117,7 +117,8 @@ class Proxied:
 
 def draw_supports(episode: Episode, self_support: float, random: torch.Generator) -> Tensor:
     """(G, M, M) bool, [g, target, support]: one to M - 1 other members, those that show the structures
-    first, and the target itself with a small chance."""
+    first, and the target itself with a small chance.
+    """
     groups, members = episode.groups, episode.members
     shows = episode.by_group(episode.masks.flatten(2).any(-1).float().mean(1)).cpu()  # (G, M), share of the objects
     chance = torch.rand(groups, members, members, generator=random) / (episode.masks.shape[1] + 1)

@@ -21,7 +21,17 @@ parameters at 1024 pixels; ResNet-50 without its last stage has one size, 8.5 mi
 
 
 class ContextViT(nn.Module):
-    """A plain Vision Transformer without a class token; normalisation first, as in ViT."""
+    """A plain Vision Transformer without a class token; normalisation first, as in ViT.
+
+    Args:
+        width: channels of its tokens.
+        depth: blocks.
+        patch: side of a patch in pixels.
+        grid: side of the learned position embedding; others interpolate it.
+
+    Attributes:
+        width: channels of what it returns.
+    """
 
     def __init__(self, *, width: int, depth: int, patch: int, grid: int) -> None:
         super().__init__()
@@ -34,14 +44,26 @@ class ContextViT(nn.Module):
         self.blocks = nn.TransformerEncoder(layer, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """images: (batch, 3, S, S), normalised. masks: (batch, S, S) in [0, 1]. Returns (batch, width, H, W)."""
+        """Encode images, each with one mask.
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W).
+        """
         x = embed_patches(_together(images, masks), self.patch_embed)
         position = F.interpolate(self.pos_embed, x.shape[-2:], mode="bicubic", align_corners=False)
         return self.blocks((x + position).flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
 class ContextResNet(nn.Module):
-    """ResNet-50 without its last stage, so at stride 16; groups are normalised, since a step holds few images."""
+    """ResNet-50 without its last stage, so at stride 16; groups are normalised, since a step holds few images.
+
+    Attributes:
+        width: channels of what it returns.
+    """
 
     width = 1024
 
@@ -56,12 +78,27 @@ class ContextResNet(nn.Module):
         )
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """As :meth:`ContextViT.forward`."""
+        """As :meth:`ContextViT.forward`.
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W).
+        """
         return self.stages(_together(images, masks))
 
 
 class MaskAlone(nn.Module):
-    """No encoder: the share of each position that the mask covers, from -1 to 1."""
+    """No encoder: the share of each position that the mask covers, from -1 to 1.
+
+    Args:
+        patch: side of a position in pixels.
+
+    Attributes:
+        width: channels of what it returns.
+    """
 
     width = 1
 
@@ -70,13 +107,41 @@ class MaskAlone(nn.Module):
         self.patch = patch
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """As :meth:`ContextViT.forward`."""
+        """As :meth:`ContextViT.forward`.
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W).
+        """
         return F.avg_pool2d(2 * masks[:, None].to(images.dtype) - 1, self.patch)
 
 
-def build_context_encoder(name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16) -> nn.Module:
-    """One of CONTEXTS; its ``width`` says how many channels it gives. d_state: of Vision Mamba. ValueError for another
-    name."""
+ContextEncoder = VisionMamba | ContextViT | ContextResNet | MaskAlone
+"""All take (images, masks) and give (batch, width, H, W)."""
+
+
+def build_context_encoder(
+    name: str, *, width: int, depth: int, patch: int, grid: int, d_state: int = 16
+) -> ContextEncoder:
+    """An encoder of support pairs with random weights.
+
+    Args:
+        name: one of CONTEXTS.
+        width: channels of its tokens, where it has any choice.
+        depth: blocks, where it has any choice.
+        patch: side of a patch in pixels.
+        grid: side of the learned position embedding.
+        d_state: numbers of the state of a channel, of Vision Mamba.
+
+    Returns:
+        The encoder; its ``width`` says how many channels it gives.
+
+    Raises:
+        ValueError: for another name.
+    """
     if name == VIM:
         return VisionMamba(width=width, depth=depth, patch=patch, grid=grid, in_channels=4, d_state=d_state)
     if name == VIT:

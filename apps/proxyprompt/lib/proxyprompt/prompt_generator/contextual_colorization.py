@@ -16,9 +16,21 @@ from torch import Tensor, nn
 @cache
 @torch.inference_mode(False)  # what is kept may be trained with
 def sine_position(height: int, width: int, dim: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """2-D sine position encoding, (height * width, dim), for dim in steps of 4; the first half is for rows.
+    """Sine encoding of the positions of a grid.
 
     Positions are relative to the grid, so that grids of any resolution share one encoding.
+
+    Args:
+        height: rows of the grid.
+        width: its columns.
+        dim: channels, a multiple of 4; the first half is for rows.
+        device: of the result.
+
+    Returns:
+        (height * width, dim) float32; kept, so not to be changed.
+
+    Raises:
+        ValueError: when dim is no multiple of 4.
     """
     if dim % 4:
         raise ValueError(f"sine position of {dim} channels: expected a multiple of 4")
@@ -38,6 +50,13 @@ class CrossAttention(nn.Module):
     """Multi-head attention from one sequence to another; its parameters are those of ``nn.MultiheadAttention``.
 
     That module works along the length first, which turns its projections into one product for every position.
+
+    Args:
+        dim: channels C.
+        heads: that share them.
+
+    Raises:
+        ValueError: when dim is no multiple of heads.
     """
 
     def __init__(self, dim: int, *, heads: int) -> None:
@@ -51,7 +70,16 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """All (batch, positions, C), contiguous; key and value of the same positions. Returns the shape of query."""
+        """Attend from query to key, and read value.
+
+        Args:
+            query: (batch, positions, C), contiguous.
+            key: (batch, other positions, C), contiguous.
+            value: as key, of the same positions.
+
+        Returns:
+            As query.
+        """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, weight, bias).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
@@ -79,7 +107,16 @@ class ReadAndRefine(nn.Module):
         self.norm_source = nn.LayerNorm(dim) if norm_first else None
 
     def forward(self, x: Tensor, source: Tensor, position: Tensor) -> Tensor:
-        """x reads from source; both (batch, positions, C), position (positions, C) on queries and keys."""
+        """X reads from source (eqs. 8 and 9 for the target, 10 and 11 for the context).
+
+        Args:
+            x: (batch, positions, C).
+            source: as x.
+            position: (positions, C), added to queries and keys.
+
+        Returns:
+            As x.
+        """
         if self.norm_source is None:
             x = self.norm1(x + self.attention(x + position, source + position, source))
             return self.norm2(x + self.feed_forward(x))
@@ -109,7 +146,15 @@ class ColorizationBlock(nn.Module):
         self.reverse = ReadAndRefine(dim, heads=heads, norm_first=norm_first)
 
     def forward(self, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """target: (B, C, h, w). context: (B * N, C, h, w). Returns both, (B * N, C, h/2, w) or (B * N, C, h, w/2)."""
+        """One block.
+
+        Args:
+            target: (B, C, h, w), or (B * N, C, h, w) after the first block.
+            context: (B * N, C, h, w).
+
+        Returns:
+            Both, (B * N, C, h/2, w), (B * N, C, h, w/2), or (B * N, C, h, w).
+        """
         dim, height, width = target.shape[1:]
         (rows, columns), grid = self.stride, (height // self.stride[0], width // self.stride[1])
         target, context = (
@@ -120,7 +165,7 @@ class ColorizationBlock(nn.Module):
         position = sine_position(*grid, dim, device=target.device).to(target.dtype)
         target = self.colour(target, context, position)
         context = self.reverse(context, target, position)
-        return tuple(x.transpose(1, 2).unflatten(2, grid) for x in (target, context))
+        return target.transpose(1, 2).unflatten(2, grid), context.transpose(1, 2).unflatten(2, grid)
 
 
 def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tensor:
@@ -131,7 +176,7 @@ def _merge(x: Tensor, projection: nn.Conv2d, *, rows: int, columns: int) -> Tens
 
 
 class ContextualColorization(nn.Module):
-    """Four blocks: the context embedding becomes the proxy prompt.
+    """Four blocks: the context embedding becomes the proxy prompt P (paper, section 3.2).
 
     Args:
         dim: channels C.
@@ -152,8 +197,18 @@ class ContextualColorization(nn.Module):
         self.norm = nn.LayerNorm(dim) if norm_first else None
 
     def forward(self, target: Tensor, context: Tensor) -> Tensor:
-        """target: (B, C, H, W). context: (B, N, C, H, W). Returns P: (B, N, H*W/2**halvings, C). H and W: multiples of
-        4."""
+        """Let target and context read each other in four blocks.
+
+        Args:
+            target: (B, C, H, W), H and W multiples of 4.
+            context: (B, N, C, H, W), E_ctx.
+
+        Returns:
+            (B, N, H*W/2**halvings, C), P.
+
+        Raises:
+            ValueError: when a side of the grid is no multiple of 4.
+        """
         batch, objects, _, height, width = context.shape
         if height % 4 or width % 4:
             raise ValueError(f"embedding grid {height} x {width}: expected multiples of 4 (image sides in steps of 64)")

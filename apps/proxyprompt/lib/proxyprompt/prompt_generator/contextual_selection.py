@@ -18,8 +18,10 @@ from torch import Tensor, nn
 class SupportEncoding:
     """What is kept of a support set; depends on nothing of the target.
 
-    keys: (E, M, C), the support features. values: (E, N, M, C), A_agg. valid: (E, N, M) bool, False where a position
-    is padding or its support does not declare the object.
+    Attributes:
+        keys: (E, M, C), the support features.
+        values: (E, N, M, C), A_agg.
+        valid: (E, N, M) bool, False where a position is padding or its support does not declare the object.
     """
 
     keys: Tensor
@@ -27,12 +29,26 @@ class SupportEncoding:
     valid: Tensor
 
     def only(self, index: int) -> SupportEncoding:
-        """That of one of the N objects; from here on, objects know nothing of each other."""
+        """That of one object; from here on, objects know nothing of each other.
+
+        Args:
+            index: which of the N objects.
+
+        Returns:
+            The encoding with N = 1.
+        """
         one = slice(index, index + 1)
         return SupportEncoding(self.keys, self.values[:, one], self.valid[:, one])
 
     def repeated(self, times: int) -> SupportEncoding:
-        """Each of the E sets ``times`` times, one for each target; a set that stands alone is not copied."""
+        """Each set several times, one for each target; a set that stands alone is not copied.
+
+        Args:
+            times: how often.
+
+        Returns:
+            The encoding of E * times sets.
+        """
 
         def repeat(x: Tensor) -> Tensor:
             return x.expand(times, *x.shape[1:]) if len(x) == 1 else x.repeat_interleave(times, 0)
@@ -44,6 +60,10 @@ class ResBlock(nn.Module):
     """x + two 3 x 3 convolutions, activation first; a 1 x 1 convolution matches the channels where they differ.
 
     As in STCN, without the batch normalisation of the paper's source: a step holds few images.
+
+    Args:
+        in_channels: of what comes in.
+        out_channels: of what comes out.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -54,6 +74,14 @@ class ResBlock(nn.Module):
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: (batch, in_channels, h, w).
+
+        Returns:
+            (batch, out_channels, h, w).
+        """
         return self.skip(x) + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
@@ -63,6 +91,11 @@ class ObjectCBAM(nn.Module):
     Mean and maximum run over the positions of every declared object of one support image, so that objects exchange
     information for any N: our reading of the paper's "implicit inter-target communication", of which it says no more.
     With one object it is plain CBAM.
+
+    Args:
+        channels: of the maps.
+        reduction: the channel descriptors pass through 1 / reduction of the channels, at least 8.
+        kernel: side of the spatial attention's convolution, odd.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7) -> None:
@@ -72,7 +105,15 @@ class ObjectCBAM(nn.Module):
         self.spatial = nn.Conv2d(2, 1, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """x: (P, N, C, H, W) for P support images. counts: (P, N, H, W) bool, the positions that may be pooled."""
+        """Weigh channels, then positions.
+
+        Args:
+            x: (P, N, C, H, W) for P support images.
+            counts: (P, N, H, W) bool, the positions that may be pooled.
+
+        Returns:
+            As x.
+        """
         weight = counts[:, :, None].to(x.dtype)
         mean = (x * weight).sum((1, 3, 4)) / weight.sum((1, 3, 4)).clamp_min(1)
         highest = x.masked_fill(~counts[:, :, None], -torch.inf).amax((1, 3, 4))
@@ -87,6 +128,10 @@ class BridgeUnit(nn.Module):
     """Support features and context of every object to A_agg (eqs. 4 and 5).
 
     Eq. 5 hands the second block what CBAM returns; here, as in STCN's feature fusion, this is added to what CBAM read.
+
+    Args:
+        dim: channels C of the foundation.
+        context_dim: channels D of the context encoder.
     """
 
     def __init__(self, *, dim: int, context_dim: int) -> None:
@@ -96,7 +141,16 @@ class BridgeUnit(nn.Module):
         self.block2 = ResBlock(dim, dim)
 
     def forward(self, features: Tensor, contexts: Tensor, counts: Tensor) -> Tensor:
-        """features: (P, C, H, W). contexts: (P, N, D, H, W). counts: (P, N, H, W) bool. Returns (P, N, C, H, W)."""
+        """Mix features and contexts, for P support images.
+
+        Args:
+            features: (P, C, H, W), F_sup.
+            contexts: (P, N, D, H, W), V.
+            counts: (P, N, H, W) bool, the positions that may be pooled.
+
+        Returns:
+            (P, N, C, H, W), A_agg.
+        """
         pairs, objects = contexts.shape[:2]
         repeated = features[:, None].expand(-1, objects, -1, -1, -1)
         x = self.block1(torch.cat([repeated, contexts], 2).flatten(0, 1))
@@ -107,8 +161,14 @@ class BridgeUnit(nn.Module):
 def selective_map(target: Tensor, keys: Tensor, valid: Tensor | None = None) -> Tensor:
     """The selective map itself, softmax over the support axis (eq. 6); for figures and as the reference.
 
-    target: (B, C, HW). keys: (E, M, C), E = 1 or B. valid: (E, M) bool, the positions that may be read from (the paper
-    knows no padding, and no support that lacks an object). Returns (B, M, HW), columns that sum to 1.
+    Args:
+        target: (B, C, HW).
+        keys: (E, M, C), E = 1 or B.
+        valid: (E, M) bool, the positions that may be read from (the paper knows no padding, and no support
+            that lacks an object); None for everywhere.
+
+    Returns:
+        (B, M, HW), columns that sum to 1.
     """
     scores = 2 * keys @ target - keys.square().sum(2)[..., None]
     scores = scores / math.sqrt(keys.shape[2])
@@ -125,13 +185,13 @@ def select_context(target: Tensor, memory: SupportEncoding) -> Tensor:
 
     Args:
         target: (B, C, H, W).
-        memory: One support set, or one for each target.
+        memory: one support set, or one for each target.
 
     Returns:
         (B, N, C, H, W).
 
     Raises:
-        ValueError: There are neither one support set nor as many as targets.
+        ValueError: there are neither one support set nor as many as targets.
     """
     batch, dim, height, width = target.shape
     episodes, objects = memory.valid.shape[:2]
@@ -152,7 +212,12 @@ def select_context(target: Tensor, memory: SupportEncoding) -> Tensor:
 def mean_context(target: Tensor, memory: SupportEncoding) -> Tensor:
     """E_ctx without a selection: the mean of A_agg over the valid positions, the same everywhere.
 
-    target: (B, C, H, W). Returns (B, N, C, H, W).
+    Args:
+        target: (B, C, H, W).
+        memory: one support set, or one for each target.
+
+    Returns:
+        (B, N, C, H, W).
     """
     weight = memory.valid[..., None].to(memory.values.dtype)  # (E, N, M, 1)
     mean = (memory.values * weight).sum(2) / weight.sum(2)

@@ -20,16 +20,24 @@ from .contextual_selection import BridgeUnit, SupportEncoding, mean_context, sel
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """dim: the foundation's C. grid: side of the learned position embedding of Vision Mamba (others interpolate it).
+    """What decides the architecture.
 
-    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder.
+    The defaults are the paper's; ``atto`` has a narrower and shallower context encoder. ``context``, ``selection`` and
+    ``colorization`` are for ablations; :data:`WITHOUT` names the paper's.
 
-    For ablations: context, the encoder of support pairs, see :mod:`proxyprompt.prompt_generator.context_encoders`;
-    selection: False takes the mean of all support positions in the place of the selective map; colorization: False
-    makes the prompt of the selected context alone, each token the mean of 4 x 4 positions. :data:`WITHOUT` names the
-    paper's.
-
-    d_state: of Vision Mamba. halvings, norm_first: see :class:`ContextualColorization`; 4 and False are the paper's.
+    Attributes:
+        dim: the foundation's C.
+        grid: side of the learned position embedding of Vision Mamba (others interpolate it).
+        patch: side of a position in pixels.
+        width: channels of the context encoder.
+        depth: its blocks.
+        heads: of the cross-attentions of the colorization.
+        context: the encoder of support pairs, see :mod:`proxyprompt.prompt_generator.context_encoders`.
+        selection: False takes the mean of all support positions in the place of the selective map.
+        colorization: False makes the prompt of the selected context alone, each token the mean of 4 x 4 positions.
+        d_state: of Vision Mamba.
+        halvings: see :class:`ContextualColorization`; 4 is the paper's.
+        norm_first: see :class:`ContextualColorization`; False is the paper's.
     """
 
     dim: int = 256
@@ -46,6 +54,7 @@ class GeneratorConfig:
     norm_first: bool = False
 
     def to_dict(self) -> dict[str, int | bool | str]:
+        """The fields by name."""
         return asdict(self)
 
 
@@ -57,10 +66,18 @@ WITHOUT: Mapping[str, Mapping[str, object]] = {
 
 
 def ablation(without: Iterable[str] = (), context: str | None = None, *, full_size: bool = False) -> dict[str, object]:
-    """Options of :class:`GeneratorConfig`. without: keys of WITHOUT. context: another encoder of support pairs, of the
-    paper's size if ``full_size``.
+    """Options of :class:`GeneratorConfig` for an ablation (paper, tables 4, 5, 12 and 13).
 
-    ValueError for a part that does not exist, and for an encoder of the csm that is left out.
+    Args:
+        without: keys of WITHOUT.
+        context: another encoder of support pairs.
+        full_size: whether that one has the paper's size.
+
+    Returns:
+        Name -> value of the options that differ.
+
+    Raises:
+        ValueError: for a part that does not exist, and for an encoder of the csm that is left out.
     """
     parts = list(without)
     if unknown := sorted(set(parts) - set(WITHOUT)):
@@ -86,7 +103,20 @@ class ProxyPrompt(NamedTuple):
 
 
 class ProxyPromptGenerator(nn.Module):
-    """Contextual Selective Module and Contextual Colorization Module. ValueError for an unknown context encoder."""
+    """Contextual Selective Module and Contextual Colorization Module (paper, sections 3.1 and 3.2).
+
+    Args:
+        config: what decides the architecture.
+
+    Raises:
+        ValueError: for an unknown context encoder.
+
+    Example:
+        >>> generator = ProxyPromptGenerator(GeneratorConfig())
+        >>> contexts = generator.encode_pair(support_images, support_masks)
+        >>> support = generator.encode_support(support_features[None], contexts[None], declared[None])
+        >>> tokens = generator(target_features, support).tokens
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -108,7 +138,15 @@ class ProxyPromptGenerator(nn.Module):
             )
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
-        """V (eq. 3). images: (P, 3, S, S), preprocessed. masks: (P, N, S, S). Returns (P, N, D, H, W)."""
+        """The context of support images with each of their masks (eq. 3).
+
+        Args:
+            images: (P, 3, S, S), preprocessed.
+            masks: (P, N, S, S) in [0, 1].
+
+        Returns:
+            (P, N, D, H, W), V.
+        """
         pairs, objects = masks.shape[:2]
         repeated = images[:, None].expand(-1, objects, -1, -1, -1).flatten(0, 1)
         return self.vision_mamba(repeated, masks.flatten(0, 1)).unflatten(0, (pairs, objects))
@@ -162,13 +200,32 @@ class ProxyPromptGenerator(nn.Module):
         return ProxyPrompt(self.colorize(target, context), context)
 
     def select(self, target: Tensor, support: SupportEncoding) -> Tensor:
-        """E_ctx (eqs. 6 and 7), (B, N, C, H, W), as :func:`select_context`; the rest of what :meth:`forward` says."""
+        """What the supports say of each position (eqs. 6 and 7).
+
+        Args:
+            target: as for :meth:`forward`.
+            support: as for :meth:`forward`.
+
+        Returns:
+            (B, N, C, H, W), E_ctx, as :func:`select_context`.
+
+        Raises:
+            ValueError: when the target has other channels than the generator, or the supports are of another number.
+        """
         if target.shape[1] != self.config.dim:
             raise ValueError(f"target has {target.shape[1]} channels, the generator was built for {self.config.dim}")
         return select_context(target, support) if self.config.selection else mean_context(target, support)
 
     def colorize(self, target: Tensor, context: Tensor) -> Tensor:
-        """P (eqs. 8 to 11) of what :meth:`select` found: (B, N, T, C)."""
+        """The prompt of what :meth:`select` found (eqs. 8 to 11).
+
+        Args:
+            target: as for :meth:`forward`.
+            context: (B, N, C, H, W), E_ctx.
+
+        Returns:
+            (B, N, T, C), P.
+        """
         context = context.to(target.dtype)
         if self.colorization is not None:
             return self.colorization(target, context)

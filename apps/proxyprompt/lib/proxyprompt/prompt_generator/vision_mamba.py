@@ -18,7 +18,14 @@ from .ops.selective_scan import selective_scan
 
 
 class DirectionalScan(nn.Module):
-    """One direction of a block: causal depthwise convolution, then the selective scan with input-made dt, B and C."""
+    """One direction of a block: causal depthwise convolution, then the selective scan with input-made dt, B and C.
+
+    Args:
+        channels: of the tokens.
+        d_state: numbers of the state of a channel.
+        d_conv: taps of the convolution.
+        dt_rank: rank of the projection that makes dt.
+    """
 
     def __init__(self, channels: int, *, d_state: int, d_conv: int, dt_rank: int) -> None:
         super().__init__()
@@ -38,7 +45,15 @@ class DirectionalScan(nn.Module):
             self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def forward(self, x: Tensor, *, reverse: bool = False) -> Tensor:
-        """x: (batch, length, channels) -> the same shape. reverse: from the last token to the first."""
+        """Scan a sequence (paper, eqs. 1 and 2).
+
+        Args:
+            x: (batch, length, channels).
+            reverse: from the last token to the first.
+
+        Returns:
+            As x.
+        """
         x = causal_conv_silu(x, self.conv.weight, self.conv.bias, reverse=reverse)
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         dt = F.softplus(self.dt_proj(dt))
@@ -46,7 +61,15 @@ class DirectionalScan(nn.Module):
 
 
 class VisionMambaBlock(nn.Module):
-    """x + out_proj(mean of both directions, gated), on RMS-normalised tokens."""
+    """x + out_proj(mean of both directions, gated), on RMS-normalised tokens.
+
+    Args:
+        width: channels of the tokens.
+        d_state: numbers of the state of a channel.
+        expand: the scans have so many times the channels.
+        d_conv: taps of the convolutions.
+        dt_rank: rank of the projections that make dt.
+    """
 
     def __init__(self, width: int, *, d_state: int, expand: int, d_conv: int, dt_rank: int) -> None:
         super().__init__()
@@ -58,7 +81,14 @@ class VisionMambaBlock(nn.Module):
         self.out_proj = nn.Linear(channels, width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: (batch, length, width) -> the same shape."""
+        """Apply the block.
+
+        Args:
+            tokens: (batch, length, width).
+
+        Returns:
+            As tokens.
+        """
         x, gate = self.in_proj(self.norm(tokens)).chunk(2, dim=-1)
         x = x.contiguous()
         both = self.scan(x) + self.scan_backward(x, reverse=True)
@@ -87,7 +117,18 @@ def embed_patches(images: Tensor, projection: nn.Conv2d) -> Tensor:
 class VisionMamba(nn.Module):
     """Image and mask to a dense map on the foundation's grid.
 
-    width 192, depth 24 is Vim-Ti: 7,752,576 parameters for 1024 pixels and 4 channels.
+    The defaults are Vim-Ti: 7,752,576 parameters for 1024 pixels and 4 channels.
+
+    Args:
+        width: channels of the tokens.
+        depth: blocks.
+        patch: side of a patch in pixels.
+        grid: side of the learned position embedding; another grid interpolates it.
+        in_channels: of image and mask together.
+        d_state: numbers of the state of a channel.
+        expand: the scans have so many times the channels.
+        d_conv: taps of the convolutions.
+        dt_rank: rank of the projections that make dt; None for a sixteenth of the width.
     """
 
     def __init__(
@@ -108,24 +149,36 @@ class VisionMamba(nn.Module):
         self.width, self.patch = width, patch
         self.patch_embed = nn.Conv2d(in_channels, width, patch, stride=patch)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, width, grid, grid), std=0.02))
-        self.blocks = nn.ModuleList(
+        blocks = [
             VisionMambaBlock(width, d_state=d_state, expand=expand, d_conv=d_conv, dt_rank=dt_rank)
             for _ in range(depth)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(width, eps=1e-5)
-        for block in self.blocks:  # the residual stream sums one such output per block
+        for block in blocks:  # the residual stream sums one such output per block
             nn.init.normal_(block.in_proj.weight, std=0.02)
             nn.init.normal_(block.out_proj.weight, std=0.02 / math.sqrt(depth))
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """images: (batch, 3, S, S), normalised. masks: (batch, S, S) in [0, 1]. Returns (batch, width, H, W)."""
+        """Encode images, each with one mask (eq. 3).
+
+        Args:
+            images: (batch, 3, S, S), normalised.
+            masks: (batch, S, S) in [0, 1].
+
+        Returns:
+            (batch, width, H, W), V.
+
+        Raises:
+            ValueError: when there is not one mask of its size for each image.
+        """
         if images.shape[0] != masks.shape[0] or images.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
                 f"images {tuple(images.shape)} and masks {tuple(masks.shape)}: expected one mask of its size an image"
             )
         x = embed_patches(torch.cat([images, 2 * masks[:, None].to(images.dtype) - 1], 1), self.patch_embed)
         height, width = x.shape[-2:]
-        position = self.pos_embed
+        position: Tensor = self.pos_embed
         if position.shape[-2:] != (height, width):
             position = F.interpolate(position, (height, width), mode="bicubic", align_corners=False)
         tokens = (x + position).flatten(2).transpose(1, 2)

@@ -47,6 +47,7 @@ class Clicks:
         return sum(map(len, self.of.values())) + len(self.nothing)
 
     def on(self, structure: str, index: int) -> list[Click]:
+        """The clicks of one structure on one slice."""
         return [click for click in self.of.get(structure, ()) if click.slice == index]
 
 

@@ -110,6 +110,7 @@ def parse_options(
 
 
 def first(value: Any) -> Any:
+    """What a drop-down chose: MONAI Label sends a list at first, whose first entry counts."""
     if isinstance(value, list | tuple):
         return value[0] if value else None
     return value
@@ -153,6 +154,19 @@ def _adapter(value: Any, known: Sequence[str]) -> str | None:
 
 
 def flag(option: str, value: Any, default: bool) -> bool:
+    """Read an option that is true or false.
+
+    Args:
+        option: its name, for messages.
+        value: as it came.
+        default: for nothing.
+
+    Returns:
+        What it says.
+
+    Raises:
+        MONAILabelException: for anything else.
+    """
     words = {"true": True, "1": True, "false": False, "0": False}
     if value in (None, ""):
         return default

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import wraps
+from typing import Any
 
 from monailabel.config import settings
 from monailabel.interfaces.datastore import Datastore
@@ -62,11 +63,11 @@ def _check_file(path: str, datastore: Datastore) -> None:
         raise refuse(f"{name!r} is neither a study nor a label; valid files: {valid}")
 
 
-def _checked(method: Callable) -> Callable:
+def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(method)
 
     @wraps(method)
-    def call(self, *args, **options):
+    def call(self: Datastore, *args: Any, **options: Any) -> Any:
         given = signature.bind(self, *args, **options).arguments
         # An empty one means "none given" to MONAI Label, e.g. an uploaded image that is named after its file.
         given = {name: value for name, value in given.items() if value not in (None, "")}
@@ -137,14 +138,17 @@ class SafeSessions(Sessions):
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # nothing unpacks to elsewhere
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
+        """As MONAI Label does; refuses what is no session id."""
         with self._turn:
             return super().get_session(check_id(session_id, "session id"), update_ts, fetch_cache)
 
     def remove_session(self, session_id: str) -> None:
+        """As MONAI Label does; refuses what is no session id."""
         with self._turn:
             super().remove_session(check_id(session_id, "session id"))
 
-    def add_session(self, data_file: str, *args, **options) -> tuple[str, SessionInfo]:
+    def add_session(self, data_file: str, *args: Any, **options: Any) -> tuple[str, SessionInfo]:
+        """As MONAI Label does; refuses names that could leave the folder, and archives that cannot be unpacked."""
         check_id(os.path.basename(data_file), "file name")
         try:
             with self._turn:
@@ -153,5 +157,6 @@ class SafeSessions(Sessions):
             raise refuse(f"{os.path.basename(data_file)!r} cannot be unpacked: {error}") from error
 
     def remove_expired(self) -> int:
+        """As MONAI Label does, one caller at a time."""
         with self._turn:
             return super().remove_expired()

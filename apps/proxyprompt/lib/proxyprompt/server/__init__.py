@@ -1,0 +1,1 @@
+"""Routes and rules around MONAI Label's server."""

@@ -40,8 +40,15 @@ _STATUS = {
 
 
 def status_of(error: MONAILabelException) -> int:
-    """The HTTP status for an error: 400 for bad input, 404 for what does not exist, 503 for weights that cannot be
-    loaded and for an archive that does not answer, 500 for failures of ours."""
+    """The HTTP status for an error.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        400 for bad input, 404 for what does not exist, 503 for weights that cannot be loaded and for an archive that
+        does not answer, 500 for failures of ours.
+    """
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         return 404
     return _STATUS.get(error.error, 500)
@@ -95,14 +102,18 @@ def install_answers(server: FastAPI) -> None:
         told = f"the server failed: {type(error).__name__}: {error}; its log (logs/app.log) has the trace"
         return _answer(request, 500, told, MONAILabelError.SERVER_ERROR)
 
-    server.add_exception_handler(MONAILabelException, refusal)
-    server.add_exception_handler(StudyError, unusable)
-    server.add_exception_handler(json.JSONDecodeError, bad_json)
-    server.add_exception_handler(RequestValidationError, not_as_expected)
-    server.add_exception_handler(ValidationError, not_as_expected)
-    server.add_exception_handler(requests.RequestException, elsewhere)
-    server.add_exception_handler(OSError, of_the_disk)
-    server.add_exception_handler(Exception, failed)
+    handlers: dict[type[Exception], Any] = {
+        MONAILabelException: refusal,
+        StudyError: unusable,
+        json.JSONDecodeError: bad_json,
+        RequestValidationError: not_as_expected,
+        ValidationError: not_as_expected,
+        requests.RequestException: elsewhere,
+        OSError: of_the_disk,
+        Exception: failed,
+    }
+    for kind, handler in handlers.items():
+        server.add_exception_handler(kind, handler)
 
 
 def _answer(

@@ -78,7 +78,13 @@ def install_checks(app: MONAILabelApp) -> None:
     """Put the check in front of MONAI Label's own start of background tasks."""
     start = AsyncTask.run
 
-    def run(method: str, request: dict | None = None, params: dict | None = None, *rest: Any, **options: Any):
+    def run(
+        method: str,
+        request: dict[str, Any] | None = None,
+        params: dict[str, Any] | None = None,
+        *rest: Any,
+        **options: Any,
+    ) -> Any:
         check_request(app, method, {**(request or {}), **(params or {})})
         return start(method, request, params, *rest, **options)
 

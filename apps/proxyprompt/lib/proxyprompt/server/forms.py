@@ -115,7 +115,9 @@ def install_forms(app: MONAILabelApp) -> None:
             raise refuse(f"check_sum {check_sum!r} is of no known kind; valid: {', '.join(CHECK_SUMS)}, then a colon")
         return download_image(image, check_only=check_only, check_sum=check_sum)
 
-    def checked_create(background_tasks: BackgroundTasks, uncompress: bool, expiry: int, files: Sequence) -> Any:
+    def checked_create(
+        background_tasks: BackgroundTasks, uncompress: bool, expiry: int, files: Sequence[UploadFile]
+    ) -> Any:
         names = [file_name(file) for file in files]
         if len(set(names)) < len(names):
             raise refuse("two files of the session have the same name; send each with its own")

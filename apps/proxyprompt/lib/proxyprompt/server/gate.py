@@ -21,14 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """ASGI middleware. model_upload: whether versions may come and go over the network. only_here: whether all
-    machines but this one are refused.
+    """ASGI middleware that refuses what is not allowed from where it comes.
+
+    Args:
+        app: what comes behind it.
+        model_upload: whether versions may come and go over the network.
+        only_here: whether all machines but this one are refused.
     """
 
     def __init__(self, app: ASGIApp, *, model_upload: bool = False, only_here: bool = False) -> None:
         self._app, self._model_upload, self._only_here = app, model_upload, only_here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or hand on."""
         if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
             status, detail = refusal
             logger.warning("%s %r -> %d: %s", scope["method"], scope["path"], status, detail)

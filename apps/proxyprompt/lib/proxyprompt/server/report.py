@@ -16,11 +16,21 @@ from proxyprompt.session.report import session_rows, write_csv
 
 
 class Format(StrEnum):
+    """What the report is given as."""
+
     csv = "csv"
     png = "png"
 
 
 def report_router(journal: Journal) -> APIRouter:
+    """Routes of the report.
+
+    Args:
+        journal: what happened.
+
+    Returns:
+        The router.
+    """
     router = APIRouter(
         prefix="/proxyprompt",
         tags=["ProxyPrompt"],

@@ -51,8 +51,11 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         file: Annotated[UploadFile, File()],
         user: _User,
     ) -> dict[str, str]:
-        """Without an id the image gets the one that its file would have in the folder of studies. An image with other
-        pixels is replaced only when ``overwrite`` says so (409 otherwise)."""
+        """Add an image.
+
+        Without an id the image gets the one that its file would have in the folder of studies. An image with other
+        pixels is replaced only when ``overwrite`` says so (409 otherwise).
+        """
         noted = _noted(params, user)
         if overwrite:
             noted[OVERWRITE] = True
@@ -93,6 +96,6 @@ def _received(file: UploadFile) -> Iterator[Path]:
     name = file_name(file)
     with tempfile.TemporaryDirectory(prefix="upload-") as folder:
         path = Path(folder) / name
-        with open(path, "wb") as out:
+        with path.open("wb") as out:
             shutil.copyfileobj(file.file, out)
         yield path

@@ -23,8 +23,11 @@ OTHERS = 64
 
 
 class RequestThreads:
-    """ASGI middleware: inferences at most ``inferences`` at a time, in the order in which they come; beside them
-    ``others`` of all other requests, so that looking something up never waits for a free place behind computations."""
+    """ASGI middleware that gives requests their threads.
+
+    Inferences run at most ``inferences`` at a time, in the order in which they come; beside them ``others`` of all
+    other requests, so that looking something up never waits for a free place behind computations.
+    """
 
     def __init__(self, app: ASGIApp, *, inferences: int = INFERENCES, others: int = OTHERS) -> None:
         self._app = app
@@ -32,23 +35,28 @@ class RequestThreads:
         self._others = ThreadPoolExecutor(others, "request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for a place, then hand on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         loop = asyncio.get_running_loop()
 
+        async def answer() -> None:
+            await self._app(scope, _on(loop, receive), _on(loop, send))
+
         def serve() -> None:
-            asyncio.run(self._app(scope, _on(loop, receive), _on(loop, send)))
+            asyncio.run(answer())
 
         pool = self._inferences if is_inference(scope) else self._others
         await loop.run_in_executor(pool, contextvars.copy_context().run, serve)
 
 
 def is_inference(scope: Scope) -> bool:
+    """Whether a request is for an inference."""
     return scope["method"] == "POST" and route_of(scope).startswith("/infer/")
 
 
-def _on(loop: asyncio.AbstractEventLoop, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _on(loop: asyncio.AbstractEventLoop, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """``function`` of the event loop ``loop``, to be awaited on another one."""
 
     async def call(*arguments: Any) -> Any:

@@ -38,7 +38,7 @@ def _take(store: AdapterStore, file: UploadFile) -> dict[str, Any]:
     name = Path(file.filename or "").name.removesuffix(".safetensors")
     with tempfile.TemporaryDirectory() as folder:
         sent = AdapterStore(folder, foundation=store.foundation, foundation_sha256=store.foundation_sha256)
-        with open(sent.path(name), "wb") as out:
+        with sent.path(name).open("wb") as out:
             shutil.copyfileobj(file.file, out)
         header, state = sent.load(name)
         store.save(header, state)

@@ -1,0 +1,1 @@
+"""What happens while people annotate: proposals, the journal, and the report of it."""

@@ -32,7 +32,7 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered and appending: the line goes out in one piece, wherever the file's end is by then.
-            with open(self.path, "a+b", buffering=0) as file:
+            with self.path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # a line that is being written is not cut off
                 try:
                     file.write(f"{_line_end(file)}{line}\n".encode())
@@ -42,10 +42,12 @@ class Journal:
             logger.warning("%s could not be noted in %s: %s", event, self.path, error)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The lines in order. One that a crash or a full disk cut off, or that somebody edited, is logged and left
-        out."""
+        """The lines in order.
+
+        One that a crash or a full disk cut off, or that somebody edited, is logged and left out.
+        """
         try:
-            file = open(self.path, encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
+            file = self.path.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
         with file:

@@ -46,4 +46,4 @@ def draw(rows: Sequence[SessionRow], to: str | BinaryIO, *, format: str | None =
 
 
 def _percent(part: int | None, whole: int | None) -> float | None:
-    return 100.0 * part / whole if whole else None
+    return 100.0 * part / whole if part is not None and whole else None

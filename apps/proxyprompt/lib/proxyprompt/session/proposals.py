@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxyprompt.io.files import replacing
 from proxyprompt.supports.library import LabelledStudy
@@ -29,15 +30,21 @@ _UNNAMED = re.compile(r"label_\d+")
 
 @dataclass(frozen=True)
 class Proposal:
-    """labels: (Z, h, w) uint8 on the study's slices. names: structure -> its value there. made_by: supports, adapter,
-    weights. content_hash: of the image that it was made for."""
+    """What was proposed for an image.
 
-    labels: np.ndarray
+    Attributes:
+        labels: (Z, h, w) uint8 on the study's slices.
+        names: structure -> its value there.
+        made_by: supports, adapter, weights.
+        content_hash: of the image that it was made for.
+    """
+
+    labels: NDArray[np.uint8]
     names: Mapping[str, int]
     made_by: Mapping[str, Any]
     content_hash: str
 
-    def changed(self, labels: np.ndarray, structures: Mapping[str, frozenset[int]]) -> int:
+    def changed(self, labels: NDArray[np.uint8], structures: Mapping[str, frozenset[int]]) -> int:
         """Voxels on which ``labels`` (Z, h, w) say something else, structure by structure, however each numbers them.
 
         A label that came without names is compared number by number.
@@ -49,7 +56,7 @@ class Proposal:
             differs |= self.mask(name) != np.isin(labels, sorted(structures.get(name, ())))
         return int(differs.sum())
 
-    def mask(self, structure: str) -> np.ndarray:
+    def mask(self, structure: str) -> NDArray[np.bool_]:
         """(Z, h, w) bool, where the structure was proposed; ``label_3`` is number 3."""
         number = int(structure.rpartition("_")[2]) if _UNNAMED.fullmatch(structure) else 0
         value = self.names.get(structure, number)
@@ -59,7 +66,7 @@ class Proposal:
 class Proposals:
     """The last proposal for each image, one small file each in ``folder``. Any number of threads may use it."""
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
     def keep(self, image_id: str, proposal: Proposal) -> None:
@@ -67,7 +74,7 @@ class Proposals:
         told = {"names": dict(proposal.names), "made_by": dict(proposal.made_by), "content_hash": proposal.content_hash}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path(image_id)) as beside, open(beside, "wb") as file:
+            with replacing(self._path(image_id)) as beside, beside.open("wb") as file:
                 np.savez_compressed(file, labels=proposal.labels, told=np.array(json.dumps(told)))
         except OSError as error:
             logger.warning("the proposal for %s could not be kept: %s", image_id, error)
@@ -86,7 +93,7 @@ class Proposals:
                 path.unlink()
             return None
 
-    def note(self, study: LabelledStudy, labels: np.ndarray) -> dict[str, Any] | None:
+    def note(self, study: LabelledStudy, labels: NDArray[np.uint8]) -> dict[str, Any] | None:
         """What to note with a label that came in: voxels changed from the proposal, and what had made it.
 
         labels: (Z, h, w) uint8, those of ``study``. None where nothing was proposed for these pixels.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxyprompt.io.errors import StudyError
 from proxyprompt.supports.library import LabelledStudy
@@ -62,7 +63,9 @@ class Recorder:
         )
 
 
-def changes(study: LabelledStudy, labels: np.ndarray, structure: str, proposal: Proposal | None) -> dict[str, int]:
+def changes(
+    study: LabelledStudy, labels: NDArray[np.uint8], structure: str, proposal: Proposal | None
+) -> dict[str, int]:
     """How a label (Z, h, w) differs from what had been proposed, for one structure.
 
     slices: those on which the label or the proposal has it; unchanged: of these, the ones that were accepted as they

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .library import LabelledStudy
 from .ranking import evenly, pick, scores
@@ -20,18 +21,34 @@ _LAST = 2.0  # the width of the range of a cosine
 
 @dataclass(frozen=True)
 class Candidates:
-    """n slices of labelled studies, their similarity (T, n) to the target, and where each structure lies (n,) bool."""
+    """n slices of labelled studies, for a target of T slices.
+
+    Attributes:
+        slices: study and index of each.
+        similarity: (T, n), to the target.
+        holds: structure -> (n,) whether it lies there.
+    """
 
     slices: list[tuple[LabelledStudy, int]]
-    similarity: np.ndarray
-    holds: dict[str, np.ndarray]
+    similarity: NDArray[np.float64]
+    holds: dict[str, NDArray[np.bool_]]
 
     @property
     def owners(self) -> list[str]:
+        """The id of each slice's study."""
         return [study.id for study, _ in self.slices]
 
     @classmethod
-    def of(cls, slices: list[tuple[LabelledStudy, int]], similarity: np.ndarray) -> Candidates:
+    def of(cls, slices: list[tuple[LabelledStudy, int]], similarity: NDArray[np.float64]) -> Candidates:
+        """Look up where each structure lies: on more than a sliver, if there is such a slice.
+
+        Args:
+            slices: study and index of each.
+            similarity: (T, n), to the target.
+
+        Returns:
+            The candidates.
+        """
         studies = {study.id: study for study, _ in slices}
         holds = {}
         for name in dict.fromkeys(n for s in studies.values() for n in s.present()):
@@ -43,22 +60,30 @@ class Candidates:
         return cls(slices, similarity, holds)
 
     @property
-    def scores(self) -> np.ndarray:
+    def scores(self) -> NDArray[np.float64]:
         """(n,) similarity to the target as a whole."""
         return scores(self.similarity)
 
     @property
-    def rank(self) -> np.ndarray:
+    def rank(self) -> NDArray[np.float64]:
         """(T, n) what to choose by: the similarity, but labels that were accepted unchanged come after all others."""
         last = np.array([study.accepted_unchanged for study, _ in self.slices])
         return self.similarity - _LAST * last
 
 
 def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> list[int]:
-    """Indices of the chosen candidates, the most similar first.
+    """Choose among candidates for several structures at once.
 
     Every structure gets one, then a fair share of ``2 * count``, then up to ``count`` while there is room. The rarest
     structure chooses first, since its slices often serve the others too.
+
+    Args:
+        candidates: to choose from.
+        names: of the structures, each of which some candidate holds.
+        count: slices for each structure.
+
+    Returns:
+        Indices of the chosen candidates, the most similar first.
     """
     owners, limit = candidates.owners, 2 * count
     chosen: list[int] = []
@@ -76,7 +101,15 @@ def choose_slices(candidates: Candidates, names: Sequence[str], count: int) -> l
 
 
 def usable_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> list[int]:
-    """Slices that may become support: per structure at most STUDY_SLICES of those on which it is, evenly spread."""
+    """Slices that may become support.
+
+    Args:
+        study: whose slices.
+        names: of the structures; None for all that it shows.
+
+    Returns:
+        Indices in order: for each structure at most STUDY_SLICES of those on which it is, evenly spread.
+    """
     found: set[int] = set()
     for name in study.present():
         if names is None or name in names:
@@ -85,6 +118,14 @@ def usable_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> l
 
 
 def best_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> list[int]:
-    """For each structure the slice with most of it."""
+    """For each structure the slice with most of it.
+
+    Args:
+        study: whose slices.
+        names: of the structures; None for all that it shows.
+
+    Returns:
+        Indices, each once, in the order of the structures.
+    """
     present = [n for n in study.present() if names is None or n in names]
     return list(dict.fromkeys(int(study.area(n).argmax()) for n in present))

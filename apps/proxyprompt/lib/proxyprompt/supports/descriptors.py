@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,12 +35,19 @@ _KNOWN = "known"
 
 
 @torch.no_grad()
-def describe(foundation: Foundation, images: np.ndarray | Tensor) -> Tensor:
-    """Descriptors of images of one size.
+def describe(foundation: Foundation, images: NDArray[np.float32] | Tensor) -> Tensor:
+    """Descriptors of images of one size. Positions that hold only padding count nowhere.
 
-    images: (n, 3, h, w) in [0, 1]. Returns (n, 6 C) float32, of length 1: mean (C), standard deviation (C) and the
-    means of the four quarters (4 C) of the embedding grid, each of the three parts of equal length beforehand.
-    Positions that hold only padding count nowhere.
+    Args:
+        foundation: the encoder.
+        images: (n, 3, h, w) in [0, 1].
+
+    Returns:
+        (n, 6 C) float32, of length 1: mean (C), standard deviation (C) and the means of the four quarters (4 C) of the
+        embedding grid, each of the three parts of equal length beforehand.
+
+    Raises:
+        ValueError: for another shape.
     """
     images = torch.as_tensor(np.asarray(images), dtype=torch.float32)
     if images.ndim != 4 or images.shape[1] != 3:
@@ -71,12 +79,15 @@ def _moments(embedding: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 class DescriptorIndex:
     """Descriptors of studies, computed once per content and kept in the cache.
 
-    ``foundation`` is a frozen encoder in eval mode, or a function that builds it, called at first need. One cache entry
-    per study holds the rows known so far; slices that nobody asked for cost nothing.
+    One cache entry per study holds the rows known so far; slices that nobody asked for cost nothing.
+
+    Args:
+        foundation: a frozen encoder in eval mode, or a function that builds it, called at first need.
+        cache: where descriptors are kept.
     """
 
-    def __init__(self, foundation: Foundation | Callable[[], Foundation], cache: ContentCache):
-        self._build = None if isinstance(foundation, Foundation) else foundation
+    def __init__(self, foundation: Foundation | Callable[[], Foundation], cache: ContentCache) -> None:
+        self._given = foundation
         self._foundation = foundation if isinstance(foundation, Foundation) else None
         self._cache = cache
         self._building = threading.Lock()
@@ -87,18 +98,39 @@ class DescriptorIndex:
 
     @property
     def foundation(self) -> Foundation:
+        """The encoder, built at first need."""
         with self._building:
             if self._foundation is None:
-                self._foundation = self._build().eval()
+                self._foundation = self._given().eval()
             return self._foundation
 
     def key(self, content_hash: str) -> str:
+        """Under which the cache keeps the descriptors of a study.
+
+        Args:
+            content_hash: of the study.
+
+        Returns:
+            A content key.
+        """
         encoder = self.foundation
         weights = encoder.weights_sha256 or self._unhashed
         return content_key("descriptors", _LAYOUT, encoder.name, weights, encoder.image_size, content_hash)
 
     def of(self, study: Study, indices: Sequence[int] | None = None, *, tags: Iterable[str] = ()) -> Tensor:
-        """(len(indices), d), the descriptors of these slices (all of them by default), computed where not yet known."""
+        """Descriptors of slices, computed where they are not yet known.
+
+        Args:
+            study: whose slices.
+            indices: of the slices; None for all.
+            tags: more tags for the cache entry.
+
+        Returns:
+            (len(indices), d).
+
+        Raises:
+            IndexError: for a slice that the study does not have.
+        """
         wanted = list(range(len(study))) if indices is None else [int(i) for i in indices]
         bad = [i for i in wanted if not 0 <= i < len(study)]
         if bad:
@@ -127,14 +159,29 @@ class DescriptorIndex:
         return rows[wanted]
 
     def known(self, content_hash: str, indices: Sequence[int]) -> Tensor | None:
-        """The same without the study: (len(indices), d) if all these slices are indexed already, else None."""
+        """Descriptors of slices without the study.
+
+        Args:
+            content_hash: of the study.
+            indices: of the slices.
+
+        Returns:
+            (len(indices), d) if all of them are indexed already, else None.
+        """
         entry = self._cache.get(self.key(content_hash))
         if entry is None or not len(indices) or not bool(entry.tensors[_KNOWN][list(indices)].all()):
             return None
         return entry.tensors[_ROWS][list(indices)]
 
-    def mean(self, content_hash: str) -> np.ndarray | None:
-        """(d,), the mean over the slices that are indexed already; None where there is none."""
+    def mean(self, content_hash: str) -> NDArray[np.float32] | None:
+        """The mean descriptor of a study.
+
+        Args:
+            content_hash: of the study.
+
+        Returns:
+            (d,), over the slices that are indexed already; None where there is none.
+        """
         entry = self._cache.get(self.key(content_hash))
         if entry is None or not bool(entry.tensors[_KNOWN].any()):
             return None
@@ -143,20 +190,34 @@ class DescriptorIndex:
     # background
 
     def index_in_background(self, jobs: Sequence[Callable[[], object]]) -> None:
-        """Runs ``jobs`` (each brings one study into the index) one after the other in a single daemon thread.
+        """Run jobs one after the other in a single daemon thread.
 
         A later call adds its jobs behind those that wait. A job that fails is logged and skipped.
+
+        Args:
+            jobs: each brings one study into the index.
         """
         if self._worker is None or not self._worker.alive():
             self._worker = _Worker()
         self._worker.add(jobs)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the background has nothing left; False if it still has after ``timeout`` seconds."""
+        """Wait until the background has nothing left.
+
+        Args:
+            timeout: seconds; None for ever.
+
+        Returns:
+            False if it still has something after that time.
+        """
         return self._worker is None or self._worker.idle.wait(timeout)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Ends the background thread after the job it is at."""
+        """End the background thread after the job it is at.
+
+        Args:
+            timeout: seconds that this waits for it.
+        """
         if self._worker is not None:
             self._worker.stop(timeout)
             self._worker = None

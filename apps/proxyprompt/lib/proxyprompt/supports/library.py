@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from numpy.typing import NDArray
 
 from proxyprompt.datastores.shared import SharedDatastore
 from proxyprompt.io.cache import ContentCache, Entry, content_key
@@ -45,11 +47,23 @@ NOTE = "proxyprompt"
 class LabelledStudy:
     """A study with a final label.
 
-    structures: name -> label values it is the union of; declared, though maybe empty. areas: (Z, V) pixels of each of
-    the V ``values`` on each of the Z slices. group: patient or case; None when nothing is known. content_hash: of the
-    pixels (see ``Study.content_hash``); label_hash, image_hash: sha256 of the files. accepted_unchanged: the label is
-    what the model had proposed, voxel by voxel. kind, length: see :class:`proxyprompt.io.study.Study`. notes: what the
-    user should know of the label, such as segments that overlap.
+    Attributes:
+        id: in the datastore.
+        image_path: of the image's file or folder.
+        label_path: of the label's.
+        structures: name -> label values it is the union of; declared, though maybe empty.
+        group: patient or case; None when nothing is known.
+        modality: see :class:`proxyprompt.io.study.Study`.
+        plane: see :class:`proxyprompt.io.study.Study`.
+        values: the V values that the label holds.
+        areas: (Z, V) pixels of each value on each of the Z slices.
+        content_hash: of the pixels (see ``Study.content_hash``).
+        label_hash: sha256 of the label's file.
+        image_hash: sha256 of the image's.
+        accepted_unchanged: the label is what the model had proposed, voxel by voxel.
+        kind: see :class:`proxyprompt.io.study.Study`.
+        length: see :class:`proxyprompt.io.study.Study`.
+        notes: what the user should know of the label, such as segments that overlap.
     """
 
     id: str
@@ -60,7 +74,7 @@ class LabelledStudy:
     modality: str
     plane: str
     values: tuple[int, ...]
-    areas: np.ndarray
+    areas: NDArray[np.int64]
     content_hash: str
     label_hash: str
     image_hash: str
@@ -77,8 +91,15 @@ class LabelledStudy:
         """Everything cached that came from this study carries one of these, and goes when it changes."""
         return frozenset({self.content_hash, self.label_hash, self.image_hash})
 
-    def area(self, structure: str) -> np.ndarray:
-        """(Z,) pixels of the structure on each slice; zeros when the study does not declare it."""
+    def area(self, structure: str) -> NDArray[np.int64]:
+        """How much of a structure each slice shows.
+
+        Args:
+            structure: its name.
+
+        Returns:
+            (Z,) pixels; zeros when the study does not declare it.
+        """
         columns = [i for i, value in enumerate(self.values) if value in self.structures.get(structure, ())]
         return self.areas[:, columns].sum(axis=1)
 
@@ -87,21 +108,42 @@ class LabelledStudy:
         return [name for name in self.structures if self.area(name).any()]
 
     def extent(self, structures: Sequence[str]) -> Extent:
-        """Where along the study these structures lie."""
+        """Where along the study structures lie.
+
+        Args:
+            structures: N names.
+
+        Returns:
+            The extent of these N.
+        """
         shown = np.stack([self.area(name) > 0 for name in structures], axis=1)
         return Extent(shown, np.array([name in self.structures for name in structures]), self.length)
 
-    def mask(self, labels: np.ndarray, structure: str) -> np.ndarray:
-        """bool, where ``labels`` hold the structure; False everywhere when it is not declared."""
+    def mask(self, labels: NDArray[np.integer[Any]], structure: str) -> NDArray[np.bool_]:
+        """Where a label holds a structure.
+
+        Args:
+            labels: the label, or some slices of it.
+            structure: its name.
+
+        Returns:
+            The mask, of the shape of ``labels``; False everywhere when the structure is not declared.
+        """
         return np.isin(labels, sorted(self.structures.get(structure, ())))
 
 
 class Catalogue:
     """Follows the final labels of a datastore. Thread safe.
 
-    datastore: any local one, or DICOMweb, whose labels are fetched by ``refresh(remote=True)``. intensity, conf_labels:
-    as for ``read_study`` and ``declared_structures``. Beside the images may lie ``dataset.json`` (names of label
-    values) and ``groups.csv`` (first column the image id, and a column ``group``).
+    Beside the images may lie ``dataset.json`` (names of label values) and ``groups.csv`` (first column the image id,
+    and a column ``group``).
+
+    Args:
+        datastore: any local one, or DICOMweb, whose labels are fetched by ``refresh(remote=True)``.
+        registry: names of structures.
+        cache: keeps what is read of labels.
+        intensity: as for ``read_study``.
+        conf_labels: as for ``declared_structures``.
     """
 
     def __init__(
@@ -112,14 +154,18 @@ class Catalogue:
         cache: ContentCache,
         intensity: IntensitySettings | None = None,
         conf_labels: Mapping[str, object] | str | None = None,
-    ):
+    ) -> None:
         self.datastore, self.registry, self.cache = datastore, registry, cache
         self.intensity, self.conf_labels = intensity, conf_labels
         self._lock, self._looked = threading.RLock(), threading.local()
         self._known: dict[str, tuple[object, LabelledStudy | str]] = {}
 
     def refresh(self, *, remote: bool = False) -> None:
-        """Looks at the files again and purges from the cache what came from a label or image that is no more."""
+        """Look at the files again, and purge from the cache what came from a label or image that is no more.
+
+        Args:
+            remote: also fetch the labels of a remote datastore.
+        """
         with self._lock:
             if remote:
                 self._fetch()
@@ -137,6 +183,7 @@ class Catalogue:
                     continue
                 if study_id in self._known and self._known[study_id][0] == stamp:
                     continue
+                found: LabelledStudy | str
                 try:
                     found = self._describe(study_id, image, label, info, named)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:  # its info may be edited by hand
@@ -156,7 +203,7 @@ class Catalogue:
             self._looked.studies = None
 
     def studies(self) -> dict[str, LabelledStudy]:
-        """id -> labelled study that can be used, in the datastore's order."""
+        """The labelled studies that can be used, by id, in the datastore's order."""
         if getattr(self._looked, "studies", None) is not None:
             return self._looked.studies
         with self._lock:
@@ -164,17 +211,23 @@ class Catalogue:
             return {i: found for i, (_, found) in self._known.items() if isinstance(found, LabelledStudy)}
 
     def problems(self) -> dict[str, str]:
-        """id -> why this labelled study cannot be used."""
+        """Why labelled studies cannot be used, by id."""
         with self._lock:
             return {i: found for i, (_, found) in self._known.items() if isinstance(found, str)}
 
     def image_ids(self) -> list[str]:
+        """All images of the datastore, labelled or not."""
         return list(self.datastore.list_images())
 
     def group_of(self, image_id: str, patient: str | None = None) -> str | None:
-        """The patient as the datastore knows it, or ``patient`` (see :func:`patient_of`), or groups.csv, or None.
+        """Who an image belongs to.
 
-        image_id: "" for an image that is not in the datastore.
+        Args:
+            image_id: "" for an image that is not in the datastore.
+            patient: what its file says, see :func:`patient_of`.
+
+        Returns:
+            The patient as the datastore knows it, or ``patient``, or what groups.csv says, or None.
         """
         if not image_id:  # a file that is not in the datastore
             return patient
@@ -185,17 +238,41 @@ class Catalogue:
         return patient or (_read_groups(_groups_beside(Path(image))).get(image_id) if image else None)
 
     def name_of(self, image_id: str) -> str:
-        """Patient, modality, series and date as the datastore knows them; "" where it does not."""
+        """What people call an image.
+
+        Args:
+            image_id: in the datastore.
+
+        Returns:
+            Patient, modality, series and date as the datastore knows them; "" where it does not.
+        """
         info = self.datastore.get_image_info(image_id)
         told = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
         return " · ".join(text for text in told if text not in UNKNOWN)
 
     def open(self, image_id: str) -> Study:
-        """Reads any image of the datastore as the library reads its own, so that content hashes are comparable."""
+        """Read any image of the datastore as the library reads its own, so that content hashes are comparable.
+
+        Args:
+            image_id: in the datastore.
+
+        Returns:
+            The study.
+
+        Raises:
+            StudyError: when it cannot be used.
+        """
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
 
     def stamp(self, image_id: str) -> object:
-        """What tells that an image's file, and what is known of it, are still the same."""
+        """What tells that an image's file, and what is known of it, are still the same.
+
+        Args:
+            image_id: in the datastore.
+
+        Returns:
+            Something that equals an earlier one as long as nothing changed.
+        """
         return _stamp(Path(self.datastore.get_image_uri(image_id))), self._modality(image_id)
 
     # inside
@@ -214,8 +291,8 @@ class Catalogue:
         if isinstance(self.datastore, DICOMWebDatastore):
             self.datastore.datalist()
 
-    def _files(self) -> dict[str, tuple[Path, Path, dict]]:
-        """id -> (image, label, label info) of every final label that lies on this machine."""
+    def _files(self) -> dict[str, tuple[Path, Path, dict[str, Any]]]:
+        """(image, label, label info) of every final label that lies on this machine, by id."""
         store, found = self.datastore, {}
         # DICOMweb overrides these with network calls; its local half answers at once.
         local = next((half for half in (SharedDatastore, LocalDatastore) if isinstance(store, half)), None)
@@ -231,7 +308,9 @@ class Catalogue:
                 found[image_id] = (Path(image), Path(label), info)
         return found
 
-    def _describe(self, study_id: str, image: Path, label: Path, info: dict, named: Path | None) -> LabelledStudy:
+    def _describe(
+        self, study_id: str, image: Path, label: Path, info: dict[str, Any], named: Path | None
+    ) -> LabelledStudy:
         image_hash, label_hash = _hash(image), _hash(label)
         settings = asdict(self.intensity or IntensitySettings())
         modality = self.datastore.get_image_info(study_id).get("Modality")
@@ -244,7 +323,12 @@ class Catalogue:
             values = [int(v) for v in np.unique(labels) if v]
             areas = np.stack([(labels == v).sum(axis=(1, 2)) for v in values], axis=1) if values else None
             areas = np.zeros((len(study), 0), np.int64) if areas is None else areas
-            meta = {"content": study.content_hash, "modality": study.modality, "plane": study.plane, "values": values}
+            meta: dict[str, Any] = {
+                "content": study.content_hash,
+                "modality": study.modality,
+                "plane": study.plane,
+                "values": values,
+            }
             meta |= {"patient": patient_of(study), "kind": study.kind, "length": study.length}
             meta["names"] = found.names and {name: sorted(members) for name, members in found.names.items()}
             meta["notes"] = list(found.notes)
@@ -254,7 +338,7 @@ class Catalogue:
             return Entry({"areas": torch.from_numpy(areas.astype(np.int64))}, meta, tags)
 
         facts = self.cache.get_or_compute(key, {image_hash, label_hash}, read)
-        values = tuple(facts.meta["values"])
+        values: tuple[int, ...] = tuple(facts.meta["values"])
         declared = declared_structures(
             label,
             label_info=info,
@@ -263,7 +347,7 @@ class Catalogue:
             conf_labels=self.conf_labels,
             values=values,
         )
-        structures = {}
+        structures: dict[str, frozenset[int]] = {}
         for name, members in declared.items():
             known = self.registry.name_of(self.registry.ensure(name))
             structures[known] = structures.get(known, frozenset()) | frozenset(members)
@@ -287,7 +371,7 @@ class Catalogue:
         )
 
 
-def _accepted(info: Mapping, label_hash: str) -> bool:
+def _accepted(info: Mapping[str, Any], label_hash: str) -> bool:
     """What the note says, if it speaks of the file as it is now."""
     note = info.get(NOTE)
     return isinstance(note, Mapping) and bool(note.get("accepted_unchanged")) and note.get("label_sha256") == label_hash
@@ -308,7 +392,7 @@ def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         try:
-            with open(file, "rb") as stream:
+            with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         except OSError as error:

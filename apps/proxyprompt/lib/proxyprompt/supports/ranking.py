@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 _Item = TypeVar("_Item")
+Vectors = NDArray[np.floating[Any]]
 
 TEMPERATURE = 0.1
 """Of the softmax over target slices, in units of cosine similarity."""
@@ -29,7 +31,15 @@ _CENTRE_PRIOR = 8
 
 
 def evenly(items: Sequence[_Item], at_most: int) -> list[_Item]:
-    """``at_most`` of the items, evenly spread, both ends included where there is room."""
+    """Some of the items, evenly spread, both ends included where there is room.
+
+    Args:
+        items: in order.
+        at_most: how many, at least 1.
+
+    Returns:
+        All of them where there are no more.
+    """
     items = list(items)
     if len(items) <= at_most:
         return items
@@ -38,11 +48,19 @@ def evenly(items: Sequence[_Item], at_most: int) -> list[_Item]:
     return [items[i] for i in np.linspace(0, len(items) - 1, at_most).round().astype(int)]
 
 
-def similarities(target: np.ndarray, candidates: np.ndarray, studies: Sequence[str]) -> np.ndarray:
-    """Cosine similarity (T, n) of target descriptors (T, d) and candidate descriptors (n, d), centred.
+def similarities(target: Vectors, candidates: Vectors, studies: Sequence[str]) -> NDArray[np.float64]:
+    """Cosine similarity of descriptors, centred.
 
     What all images share says nothing, so the mean of the library is taken off first: the mean over studies (all count
     alike, however many slices they have, the target too), shrunk towards zero while the studies are few.
+
+    Args:
+        target: (T, d).
+        candidates: (n, d).
+        studies: of each candidate.
+
+    Returns:
+        (T, n), from -1 to 1.
     """
     target, candidates = np.asarray(target, np.float64), np.asarray(candidates, np.float64)
     owners = np.asarray(studies)
@@ -51,31 +69,60 @@ def similarities(target: np.ndarray, candidates: np.ndarray, studies: Sequence[s
     return _unit(target - centre) @ _unit(candidates - centre).T
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def relevance(similarity: np.ndarray) -> np.ndarray:
-    """(T,) weights of the target slices, summing to 1; similarity: (T, n)."""
+def relevance(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much each slice of the target counts: a softmax of its best similarity.
+
+    Args:
+        similarity: (T, n).
+
+    Returns:
+        (T,), summing to 1.
+    """
     peak = similarity.max(axis=1) / TEMPERATURE
     weight = np.exp(peak - peak.max())
     return weight / weight.sum()
 
 
-def scores(similarity: np.ndarray) -> np.ndarray:
-    """(n,) how well each candidate suits the whole target: its similarity, averaged by relevance."""
+def scores(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How well each candidate suits the whole target: its similarity, averaged by relevance.
+
+    Args:
+        similarity: (T, n).
+
+    Returns:
+        (n,).
+    """
     return relevance(similarity) @ similarity
 
 
 def pick(
-    similarity: np.ndarray, studies: Sequence[str], count: int, *, chosen: Sequence[int] = (), margin: float = MARGIN
+    similarity: NDArray[np.float64],
+    studies: Sequence[str],
+    count: int,
+    *,
+    chosen: Sequence[int] = (),
+    margin: float = MARGIN,
 ) -> list[int]:
-    """Indices of ``count`` candidates (fewer if there are not so many), those already ``chosen`` first.
+    """Choose among candidates for one structure.
 
-    similarity: (T, n); studies: n owners. Studies take turns: no study gives a second slice while another one, whose
-    best score is within ``margin`` of the best of all, has given none, and so on for the third; studies further off
-    than that come last. A study's first slice is its best; a further one is that which adds most to what the target
-    slices find in the set (their best similarity to it, averaged by relevance), not the neighbour of the first.
+    Studies take turns: no study gives a second slice while another one, whose best score is within ``margin`` of the
+    best of all, has given none, and so on for the third; studies further off than that come last. A study's first slice
+    is its best; a further one is that which adds most to what the target slices find in the set (their best similarity
+    to it, averaged by relevance), not the neighbour of the first.
+
+    Args:
+        similarity: (T, n).
+        studies: n owners.
+        count: how many.
+        chosen: those that are chosen already.
+        margin: in units of cosine similarity.
+
+    Returns:
+        Indices of ``count`` candidates (fewer if there are not so many), those already chosen first.
     """
     weight, score = relevance(similarity), scores(similarity)
     picked = list(chosen)

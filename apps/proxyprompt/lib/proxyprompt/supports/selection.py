@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from proxyprompt.io.errors import StudyError
 
@@ -22,9 +24,15 @@ class NoSupport(SupportError):
 
 @dataclass(frozen=True)
 class SupportSlice:
-    """similarity: centred cosine to the target, -1 to 1. same_group: same patient or case as the target.
+    """One of the slices that serve as support.
 
-    image_key: the slice's hash (``Study.slice_hash``), for caching what is computed from its pixels, under ``tags``.
+    Attributes:
+        study_id: of its study.
+        index: in its study.
+        similarity: centred cosine to the target, -1 to 1.
+        same_group: whether it is of the same patient or case as the target.
+        image_key: the slice's hash (``Study.slice_hash``), for caching what is computed from its pixels.
+        tags: under which that is cached.
     """
 
     study_id: str
@@ -39,37 +47,57 @@ class SupportSlice:
 class Selection:
     """K support slices for N structures.
 
-    images: K arrays (3, h, w), float32 in [0, 1]; masks: K arrays (N, h, w), bool; sizes differ between slices.
-    valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
-    mask that counts. extents: by study, where along each support that is a volume the structures lie. skipped:
-    labelled studies that could not be used, and why. indexing: how many studies were left out because the background
-    index had not reached them yet.
+    Attributes:
+        slices: the K of them.
+        structures: names of the N.
+        images: K arrays (3, h, w), float32 in [0, 1]; sizes differ between slices.
+        masks: K arrays (N, h, w), bool.
+        valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
+            mask that counts.
+        extents: by study, where along each support that is a volume the structures lie.
+        skipped: labelled studies that could not be used, and why.
+        indexing: how many studies were left out because the background index had not reached them yet.
     """
 
     slices: tuple[SupportSlice, ...]
     structures: tuple[str, ...]
-    images: list[np.ndarray]
-    masks: list[np.ndarray]
-    valid: np.ndarray
+    images: list[NDArray[np.float32]]
+    masks: list[NDArray[np.bool_]]
+    valid: NDArray[np.bool_]
     extents: Mapping[str, Extent] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     indexing: int = 0
 
     @classmethod
     def empty(cls, structures: Sequence[str]) -> Selection:
-        """No support at all."""
+        """No support at all.
+
+        Args:
+            structures: names of the N.
+
+        Returns:
+            A selection with K = 0.
+        """
         return cls((), tuple(structures), [], [], np.zeros((0, len(structures)), bool))
 
     def __len__(self) -> int:
         return len(self.slices)
 
-    def held(self) -> np.ndarray:
+    def held(self) -> NDArray[np.bool_]:
         """(K, N) bool, whether the slice shows at least a pixel of the structure."""
         shown = [[mask.any() for mask in masks] for masks in self.masks]
         return np.array(shown, bool).reshape(self.valid.shape) & self.valid
 
     def only(self, support: int, structures: Sequence[int]) -> Selection:
-        """One of the supports, as the whole selection for some of the structures."""
+        """One of the supports, as the whole selection for some of the structures.
+
+        Args:
+            support: which of the K.
+            structures: which of the N.
+
+        Returns:
+            A selection with K = 1.
+        """
         chosen = list(structures)
         return Selection(
             (self.slices[support],),
@@ -84,7 +112,7 @@ class Selection:
         """What is computed from the whole set is cached under these."""
         return frozenset().union(*(s.tags for s in self.slices))
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, Any]:
         """For the JSON part of the answer: which supports were used, for what, and how similar they are."""
         used = []
         for k, chosen in enumerate(self.slices):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 BLUR = 0.05
 """Standard deviation, as a share of the volume's length: by so much volumes of one protocol differ."""
@@ -19,22 +20,36 @@ ALIKE = 1.5
 
 @dataclass(frozen=True)
 class Extent:
-    """Of one labelled volume. shown: (Z, N) bool, whether a slice shows a structure. declared: (N,) bool, whether the
-    label can tell. length: of the volume in mm; None where nobody knows."""
+    """Where along one labelled volume structures lie.
 
-    shown: np.ndarray
-    declared: np.ndarray
+    Attributes:
+        shown: (Z, N) bool, whether a slice shows a structure.
+        declared: (N,) bool, whether the label can tell.
+        length: of the volume in mm; None where nobody knows.
+    """
+
+    shown: NDArray[np.bool_]
+    declared: NDArray[np.bool_]
     length: float | None = None
 
 
 def likely(
     extents: Iterable[Extent], structures: int, depth: int, indices: Sequence[int], length: float | None = None
-) -> np.ndarray:
-    """(len(indices), structures), from 0 to 1: how well these slices of a volume are placed to show each structure.
+) -> NDArray[np.float64]:
+    """How well slices of a volume are placed to show each structure.
 
-    depth, length: the volume's number of slices, and its mm where known. It is the share of the labelled volumes that
-    show the structure at the same place between first and last slice, blurred, and compared with the best place: where
-    labels contradict each other, all that any of them says counts. 1 where no label of a volume of like length tells.
+    It is the share of the labelled volumes that show the structure at the same place between first and last slice,
+    blurred, and compared with the best place: where labels contradict each other, all that any of them says counts.
+
+    Args:
+        extents: of labelled volumes.
+        structures: N.
+        depth: the volume's number of slices.
+        indices: of the slices.
+        length: the volume's mm, where known.
+
+    Returns:
+        (len(indices), N), from 0 to 1; 1 where no label of a volume of like length tells.
     """
     found = np.ones((len(indices), structures))
     volumes = [e for e in extents if len(e.shown) > 1 and _alike(e.length, length)]
@@ -53,7 +68,7 @@ def _alike(one: float | None, other: float | None) -> bool:
     return not one or not other or max(one, other) <= ALIKE * min(one, other)
 
 
-def _blurred(shown: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _blurred(shown: NDArray[np.bool_], places: NDArray[np.float64]) -> NDArray[np.float64]:
     """shown: (Z,) bool. Its Gaussian mean at places between 0, the first slice, and 1, the last."""
     away = places[:, None] - np.linspace(0, 1, len(shown))
     blur = max(BLUR, 0.5 / (len(shown) - 1))  # few slices: at least half of what lies between two of them

@@ -26,6 +26,7 @@ from functools import cache, partial
 import numpy as np
 import torch
 from monailabel.interfaces.datastore import Datastore
+from numpy.typing import NDArray
 from torch import Tensor
 
 from proxyprompt.datastores.notes import QUALITY, read_note
@@ -57,7 +58,13 @@ _OPEN_STUDIES = 4
 class SupportLibrary:
     """The labelled studies of a datastore as supports. Thread safe.
 
-    The arguments are those of :class:`proxyprompt.supports.library.Catalogue`.
+    Args:
+        datastore: as for :class:`proxyprompt.supports.library.Catalogue`.
+        registry: names of structures.
+        descriptors: say which slices resemble the target.
+        cache: keeps what is read.
+        intensity: as for ``read_study``.
+        conf_labels: as for ``declared_structures``.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class SupportLibrary:
         cache: ContentCache,
         intensity: IntensitySettings | None = None,
         conf_labels: Mapping[str, object] | str | None = None,
-    ):
+    ) -> None:
         self.catalogue = Catalogue(
             datastore,
             registry,
@@ -91,30 +98,54 @@ class SupportLibrary:
         return sorted(names, key=self.catalogue.registry.id_of)
 
     def names(self) -> dict[str, str]:
-        """id -> what people call a labelled study, where its id says nothing."""
+        """What people call labelled studies, by id, where the id says nothing."""
         return {study_id: name for study_id in self.ids() if (name := self.catalogue.name_of(study_id))}
 
     def studies(self) -> dict[str, LabelledStudy]:
+        """The labelled studies that can serve as support, by id."""
         return self.catalogue.studies()
 
     def doubtful(self, study_id: str) -> tuple[str, ...]:
-        """Structures whose label in this study is flagged as a bad support; a changed label is no longer flagged."""
+        """Structures whose label is flagged as a bad support; a changed label is no longer flagged.
+
+        Args:
+            study_id: of the labelled study.
+
+        Returns:
+            Their names.
+        """
         note = read_note(self.catalogue.datastore, study_id, QUALITY)
         study = self.catalogue.studies().get(study_id) if note.get("flagged") else None
         return tuple(note["flagged"]) if study is not None and note.get("label") == study.label_hash else ()
 
-    def describe(self, content_hash: str) -> np.ndarray | None:
-        """(d,) mean descriptor of a study whose slices are indexed, None for one that is not."""
+    def describe(self, content_hash: str) -> NDArray[np.float32] | None:
+        """The mean descriptor of a study.
+
+        Args:
+            content_hash: of the study.
+
+        Returns:
+            (d,) over the slices that are indexed; None for a study of which none is.
+        """
         return self._descriptors.mean(content_hash)
 
     def refresh(self) -> None:
-        """Looks for changes, also on a remote server, and purges what came from labels that changed."""
+        """Look for changes, also on a remote server, and purge what came from labels that changed."""
         self.catalogue.refresh(remote=True)
 
     def open(self, image_id: str) -> Study:
-        """An image of the datastore (labelled or not), read with the library's settings.
+        """Read an image of the datastore, labelled or not, with the library's settings.
 
         A few stay open, as long as their files do not change: clicks, and the background, ask for one several times.
+
+        Args:
+            image_id: in the datastore.
+
+        Returns:
+            The study.
+
+        Raises:
+            StudyError: when it cannot be used.
         """
         stamp = self.catalogue.stamp(image_id)
         with self._lock:
@@ -130,11 +161,19 @@ class SupportLibrary:
         return study
 
     def group_of(self, image_id: str, study: Study) -> str | None:
-        """Patient or case of any image of the datastore, None when nothing is known."""
+        """Who an image belongs to.
+
+        Args:
+            image_id: in the datastore; "" for one that is not.
+            study: the image.
+
+        Returns:
+            Patient or case; None when nothing is known.
+        """
         return self.catalogue.group_of(image_id, patient_of(study))
 
     def index_in_background(self) -> None:
-        """Starts describing every labelled study that is not indexed yet; returns at once."""
+        """Start to describe every labelled study that is not indexed yet; returns at once."""
         jobs = [
             lambda study=study: self._descriptors.of(self._study(study), usable_slices(study), tags=study.tags)
             for study in self.catalogue.studies().values()
@@ -151,14 +190,22 @@ class SupportLibrary:
         support: str | Sequence[str] = AUTO,
         count: int = 4,
     ) -> Selection:
-        """The support slices for ``target``, read and ready; see the module's text for how they are chosen.
+        """Choose and read the support slices for a target; the module's text says how.
 
-        structures: names (or aliases), or None for those that suit the target. support: ``auto``, the id of a labelled
-        study, or several. count: K, slices per structure.
+        Args:
+            target: what is to be segmented.
+            target_id: its id in the datastore.
+            structures: names (or aliases), or None for those that suit the target.
+            support: ``auto``, the id of a labelled study, or several.
+            count: slices for each structure.
 
-        Raises :class:`SupportError` when there is no labelled study, a named one does not exist, is not labelled, is
-        the target, cannot be read, or holds nothing of the structure, and when no study holds it; for ``auto``, where
-        there simply is none, :class:`NoSupport`.
+        Returns:
+            The supports, read and ready.
+
+        Raises:
+            SupportError: when there is no labelled study, a named one does not exist, is not labelled, is the target,
+                cannot be read, or holds nothing of the structure, and when no study holds it.
+            NoSupport: for ``auto``, where there simply is none.
         """
         if count < 1:
             raise SupportError(f"the number of supports must be 1 or more, got {count}")
@@ -301,7 +348,7 @@ class SupportLibrary:
         return opened
 
     def _slices(self, study: LabelledStudy, indices: Sequence[int]) -> list[Entry]:
-        """image (3, h, w) and labels (h, w) uint8 of each slice; a study that was read for it before is not opened."""
+        """The image (3, h, w) and labels (h, w) uint8 of each slice; a study that was read before is not opened."""
         labels = cache(lambda: self._study(study).read_label(study.label_path))
 
         def read(index: int) -> Entry:

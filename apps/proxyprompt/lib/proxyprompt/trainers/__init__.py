@@ -1,0 +1,1 @@
+"""The task that MONAI Label offers for training."""

@@ -17,8 +17,10 @@ NO_LIMIT = "no limit"
 MINUTES = 30.0
 """Limit of a training from a viewer, unless it is set there."""
 NUMBERS = ("max_epochs", "max_minutes", "learning_rate", "rank", "processes")
-OURS = ("max_epochs", "max_minutes", "learning_rate", "trainable", "structures", "parent", "publish", "rank")
-OURS += ("train_unchanged", "processes")
+OURS = (
+    *("max_epochs", "max_minutes", "learning_rate", "trainable", "structures", "parent", "publish", "rank"),
+    *("train_unchanged", "processes"),
+)
 # What MONAI Label's server and clients add on their own account.
 FOREIGN = ("model", "description", "device", "gpus", "multi_gpu", "local_rank", "client_id", "user")
 

@@ -72,13 +72,21 @@ def several(count: int, device: str, *, logs: Path | None = None) -> Iterator[No
             yield
 
 
-def _start(number: int, group: dict[str, str], device: str, logs: Path | None, stack: ExitStack) -> subprocess.Popen:
+def _main_module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None  # MONAI Label starts its tasks by `python -m`
+    return spec.name
+
+
+def _start(
+    number: int, group: dict[str, str], device: str, logs: Path | None, stack: ExitStack
+) -> subprocess.Popen[bytes]:
     """Another process like this one. When ``stack`` closes it is waited for; after an error it is ended."""
     own = {"RANK": str(number), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     if device != "cpu":  # to each its own GPU, as the only one that it sees
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         own["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
-    command = [sys.executable, "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
+    command = [sys.executable, "-m", _main_module(), *sys.argv[1:]]
     said = subprocess.DEVNULL if logs is None else stack.enter_context((logs / f"process-{number}.log").open("w"))
     process = subprocess.Popen(command, env={**os.environ, **group, **own}, stdout=said, stderr=subprocess.STDOUT)
 

@@ -149,7 +149,7 @@ class ProxyPromptTrain(TrainTask):
         self._finetune(self._cases(options)[0], options)
         return {}
 
-    def _finetune(self, cases: Cases, options: TrainOptions, **hooks: Callable) -> Outcome:
+    def _finetune(self, cases: Cases, options: TrainOptions, **hooks: Any) -> Outcome:
         return finetune(
             cases,
             options.config,

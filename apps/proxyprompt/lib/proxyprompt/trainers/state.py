@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -38,7 +37,7 @@ class TrainingState:
     at which an interrupted training was taken up again; 0 for a new one.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.run_folder, self._logs = self.folder / "run", self.folder / "logs"
         self._stats, self._lock = self.folder / "stats.json", self.folder / "lock"
@@ -114,7 +113,7 @@ class TrainingState:
         with contextlib.suppress(OSError):
             (self._logs / version).mkdir(parents=True, exist_ok=True)
             for file in self.run_folder.glob("events.*"):
-                os.replace(file, self._logs / version / file.name)
+                file.replace(self._logs / version / file.name)
 
     def _how_it_began(self) -> str:
         if self._resumed_from:

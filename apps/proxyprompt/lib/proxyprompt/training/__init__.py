@@ -1,0 +1,1 @@
+"""Fine-tuning on labelled studies: episodes, losses, strategies, validation and the promotion check."""

@@ -16,6 +16,7 @@ from proxyprompt.io.cache import content_key
 from proxyprompt.supports.ranking import evenly
 
 if TYPE_CHECKING:  # MONAI Label comes with the library, and takes seconds
+    from proxyprompt.datasets.collections import Case as FolderCase
     from proxyprompt.datasets.collections import Collection as Folder
     from proxyprompt.io.study import Study
     from proxyprompt.supports.library import Catalogue, LabelledStudy
@@ -72,8 +73,11 @@ class Cases:
 
     @classmethod
     def joined(cls, parts: Iterable[Cases]) -> Cases:
-        """Of several folders. Groups of the same name count as one, wherever they are; structures too, so that cases of
-        different folders support each other where these call a structure the same."""
+        """The cases of several folders.
+
+        Groups of the same name count as one, wherever they are; structures too, so that cases of different folders
+        support each other where these call a structure the same.
+        """
         return cls(case for part in parts for case in part)
 
     @classmethod
@@ -83,7 +87,7 @@ class Cases:
         only: ids, None for all of them.
         """
 
-        def content(case) -> str:
+        def content(case: FolderCase) -> str:
             stamps = [(path.stat().st_mtime_ns, path.stat().st_size) for path in (case.image_path, case.label_path)]
             return content_key(str(case.image_path), stamps, {n: list(v) for n, v in case.structures.items()})
 

@@ -22,9 +22,14 @@ CACHE_BYTES = 4 << 30
 
 
 class EpisodeModel(nn.Module):
-    """frozen_encoder: image features do not change while this trains: they are computed once for each slice and
-    variation, and kept as far as ``CACHE_BYTES`` goes. save_memory: activations of the image encoder are computed again
-    for the gradient instead of kept."""
+    """A segmenter on episodes.
+
+    Args:
+        segmenter: that trains.
+        frozen_encoder: image features do not change while this trains: they are computed once for each slice and
+            variation, and kept as far as ``CACHE_BYTES`` goes.
+        save_memory: activations of the image encoder are computed again for the gradient instead of kept.
+    """
 
     def __init__(self, segmenter: Segmenter, *, frozen_encoder: bool = False, save_memory: bool = False) -> None:
         super().__init__()
@@ -64,8 +69,18 @@ class EpisodeModel(nn.Module):
     def segment(
         self, features: Features, memory: SupportEncoding, pictures: Sequence[Picture], structures: Sequence[int]
     ) -> Decoded:
-        """The N remembered structures in B images. pictures, structures: for models that know structures by name, or
-        are told where they are; see :mod:`proxyprompt.evaluation.comparison_models`."""
+        """Segment the N encoded structures in B images.
+
+        Args:
+            features: of the images.
+            memory: of the supports.
+            pictures: for models that are told where structures are; see
+                :mod:`proxyprompt.evaluation.comparison_models`.
+            structures: for models that know structures by name.
+
+        Returns:
+            The N objects in the B images.
+        """
         return self.segmenter.segment(features, memory)
 
     def features(self, pictures: Sequence[Picture]) -> Features:
@@ -113,6 +128,7 @@ class EpisodeLoss(nn.Module):
         self._weights = {"pixel_weight": pixel_weight, "presence_weight": presence_weight, "iou_weight": iou_weight}
 
     def forward(self, episodes: Episodes) -> SegmentationLoss:
+        """The loss of some episodes."""
         masks = torch.stack([p.masks for p in episodes.pictures])
         inside = torch.stack([p.inside for p in episodes.pictures])
         asked = episodes.asked.to(masks.device)

@@ -24,8 +24,15 @@ from .finetune_config import FinetuneConfig
 
 @dataclass(frozen=True)
 class Picture:
-    """A slice as the network takes it. image: (3, S, S). masks: (N, S, S) in [0, 1]. padding: (H, W) bool or None. key:
-    tells that slice and variation are the same."""
+    """A slice as the network takes it.
+
+    Attributes:
+        image: (3, S, S).
+        masks: (N, S, S) in [0, 1].
+        geometry: how it lies in the square.
+        padding: (H, W) bool or None.
+        key: tells that slice and variation are the same.
+    """
 
     image: Tensor
     masks: Tensor
@@ -155,8 +162,10 @@ class EpisodeSource:
         return Episodes(pictures, tuple(structures), declared, supports, asked)
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[LabelledSlice], list[str], list[int]]:
-        """Slices, their keys, and structures. The first two slices, of different keys, show the first structure,
-        and studies of the others declare it."""
+        """Slices, their keys, and structures.
+
+        The first two slices, of different keys, show the first structure, and studies of the others declare it.
+        """
         first = int(rng.choice(self.structures))
         keys = list(self.by_key)
         showing = [k for k in keys if any(s.shown[first] for s in self.by_key[k])]

@@ -134,6 +134,7 @@ class FinetuneConfig:
         return {k: v for k, v in asdict(self).items() if k not in ("max_epochs", "max_minutes", "patience")}
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
         return asdict(self)
 
     @classmethod

@@ -25,8 +25,15 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Decision:
-    """status: "published", "refused" or "unproven". reason: a sentence with the figures. gain: mean over the groups of
-    child minus parent, and per structure; None and empty without held-out groups. groups: how many there were."""
+    """What becomes of a version.
+
+    Attributes:
+        status: "published", "refused" or "unproven".
+        reason: a sentence with the figures.
+        gain: mean over the groups of child minus parent; None without held-out groups.
+        gains: the same for each structure; empty without held-out groups.
+        groups: how many there were.
+    """
 
     status: str
     reason: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -32,8 +31,11 @@ SAVE_SECONDS = 60.0
 
 @dataclass
 class State:
-    """What a checkpoint holds beside weights and optimiser. scores: of the weights that are the best so far, in the
-    layout of Validation.scores; parent: of the weights that the training started from."""
+    """What a checkpoint holds beside weights and optimiser.
+
+    ``scores`` are those of the weights that are the best so far, in the layout of Validation.scores; ``parent`` those
+    of the weights that the training started from.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -184,7 +186,7 @@ class Run:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(content, beside)
-            os.replace(beside, self._path)
+            beside.replace(self._path)
         except (OSError, RuntimeError) as error:
             beside.unlink(missing_ok=True)
             logger.warning("the checkpoint %s could not be written (%s); training goes on", self._path, error)

@@ -28,9 +28,17 @@ UNVARIED = -1  # in the place of the variation in a picture's key: as large as i
 
 
 class Validation:
-    """held: slices of the held-out cases, as large as they are. spare: slices that support where fewer than ``enough``
-    other held-out groups show a structure, None for K. structures: those that are scored, indices into ``names``.
-    supports: K. hash_of: group -> salted hash."""
+    """Scores weights on held-out cases.
+
+    Args:
+        held: slices of the held-out cases, as large as they are.
+        spare: slices that support where fewer than ``enough`` other held-out groups show a structure.
+        names: of all structures.
+        structures: those that are scored, indices into ``names``.
+        supports: K.
+        hash_of: group -> salted hash.
+        enough: None for K.
+    """
 
     def __init__(
         self,
@@ -53,7 +61,7 @@ class Validation:
 
     @torch.inference_mode()
     def scores(self, model: EpisodeModel) -> dict[str, dict[str, float]]:
-        """structure -> salted hash of the group -> mean Dice of its studies.
+        """Structure -> salted hash of the group -> mean Dice of its studies.
 
         Left out is what a study does not declare, and what no other group shows. Empty without held-out groups.
         """
@@ -105,13 +113,22 @@ class Validation:
 
 
 def mean_scores(scores: dict[str, dict[str, float]]) -> dict[str, float]:
-    """structure -> mean over the groups."""
+    """Structure -> mean over the groups."""
     return {name: float(np.mean(list(by_group.values()))) for name, by_group in scores.items()}
 
 
 def choose_supports(slices: Sequence[LabelledSlice], structures: Sequence[int], count: int) -> list[int]:
-    """Indices of slices such that each structure is shown by ``count`` of them where possible; groups take turns, each
-    with the slices first that show most."""
+    """Choose slices that support.
+
+    Args:
+        slices: to choose from.
+        structures: that are to be shown.
+        count: K.
+
+    Returns:
+        Indices of slices such that each structure is shown by ``count`` of them where possible; groups take turns, each
+        with the slices first that show most.
+    """
     by_group: dict[str, list[int]] = {}
     for i, s in enumerate(slices):
         by_group.setdefault(s.case.group, []).append(i)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ def prepare_viewer(
         for name, text in texts.items():
             (beside / name).write_text(text, encoding="utf-8")
         try:
-            os.rename(beside, made)
+            beside.rename(made)
         except OSError:
             if not made.is_dir():  # another process was faster
                 raise

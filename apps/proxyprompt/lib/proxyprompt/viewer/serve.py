@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -44,7 +45,7 @@ def page(path: str, folders: tuple[Path, ...]) -> FileResponse:
     return FileResponse(file, media_type=get_mime_type(str(file)), headers={"Cache-Control": "no-cache"})
 
 
-def listening(proxied: Callable, stored: Callable[[], object]) -> Callable:
+def listening(proxied: Callable[..., Any], stored: Callable[[], object]) -> Callable[..., Any]:
     """MONAI Label's proxy, which tells when something was stored."""
 
     async def proxy_dicom(request: Request, op: str, path: str) -> Response:

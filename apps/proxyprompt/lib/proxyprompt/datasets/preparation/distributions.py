@@ -30,12 +30,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Distribution:
-    """find: folder -> items; StudyError where they do not go together. recode: mask values as distributed -> label
-    values; ValueError for others. structures: name -> label values. counts, groups: how many images and groups a whole
-    set has (any of them).
+    """How a collection is distributed, and what becomes of it.
 
-    volumes: MetaImage with millimetres; else pictures. keep: the image file is taken as it is. indices: a mask with a
-    palette means its indices, not its colours.
+    Attributes:
+        find: folder -> items; StudyError where they do not go together.
+        recode: mask values as distributed -> label values; ValueError for others.
+        structures: name -> label values.
+        counts: how many images a whole set has (any of them).
+        groups: how many groups it has (any of them).
+        volumes: MetaImage with millimetres; else pictures.
+        keep: the image file is taken as it is.
+        indices: a mask with a palette means its indices, not its colours.
     """
 
     find: Callable[[Path], list[Item]]
@@ -66,8 +71,10 @@ def recode_by_threshold(values: np.ndarray, *, least: int) -> np.ndarray:
 
 
 def find_refuge(source: Path) -> list[Item]:
-    """JPEG images and BMP masks of the same name, whatever the folders of the parts; the nearest image counts where
-    parts use a name twice. No patients are published: each image is a group."""
+    """JPEG images and BMP masks of the same name, whatever the folders of the parts.
+
+    The nearest image counts where parts use a name twice. No patients are published: each image is a group.
+    """
     images: dict[str, list[Path]] = {}
     for path in _files(source, ".jpg", ".jpeg"):
         if "illustration" not in path.as_posix().lower():
@@ -86,8 +93,10 @@ def find_refuge(source: Path) -> list[Item]:
 
 
 def find_stare(source: Path) -> list[Item]:
-    """``im0001.ppm`` with ``im0001.ah.ppm`` and, where there is one, ``im0001.vk.ppm``, each gzipped or not. Images
-    that nobody labelled are left out."""
+    """``im0001.ppm`` with ``im0001.ah.ppm`` and, where there is one, ``im0001.vk.ppm``, each gzipped or not.
+
+    Images that nobody labelled are left out.
+    """
     named: dict[str, Path] = {}
     for path in _files(source, ".ppm", ".ppm.gz"):
         named[path.name.lower().removesuffix(".gz").removesuffix(".ppm")] = path
@@ -104,8 +113,10 @@ def find_stare(source: Path) -> list[Item]:
 
 
 def find_fh_ps_aop(source: Path) -> list[Item]:
-    """``image_mha`` (three equal planes) and ``label_mha`` with the same names. No patients are published, neighbours
-    look alike: a hundred consecutive numbers are a group."""
+    """``image_mha`` (three equal planes) and ``label_mha`` with the same names.
+
+    No patients are published, neighbours look alike: a hundred consecutive numbers are a group.
+    """
     items = []
     for image in _files(source, ".mha"):
         if image.parent.name != "image_mha":
@@ -120,8 +131,10 @@ def find_fh_ps_aop(source: Path) -> list[Item]:
 
 
 def find_promise12(source: Path) -> list[Item]:
-    """``CaseNN.mhd`` with ``CaseNN_segmentation.mhd``, each with its ``.raw``; a case is a patient. Cases of the test
-    part have no segmentation and are left out."""
+    """``CaseNN.mhd`` with ``CaseNN_segmentation.mhd``, each with its ``.raw``; a case is a patient.
+
+    Cases of the test part have no segmentation and are left out.
+    """
     items = []
     for label in _files(source, ".mhd"):
         if not label.stem.lower().endswith("_segmentation"):
@@ -134,8 +147,11 @@ def find_promise12(source: Path) -> list[Item]:
 
 
 def find_jnu_ifm(source: Path) -> list[Item]:
-    """A folder for each video with ``image/<video>_<frame>.png``, ``mask/<video>_<frame>_mask.png`` and
-    ``frame_label.csv``, which lists its frames; a video is a group."""
+    """A folder for each video, which is a group.
+
+    It holds ``image/<video>_<frame>.png``, ``mask/<video>_<frame>_mask.png`` and ``frame_label.csv``, which lists its
+    frames.
+    """
     items = []
     for folder in sorted(path.parent for path in source.rglob("mask") if path.is_dir()):
         masks = sorted((folder / "mask").glob("*_mask.png"))
@@ -172,7 +188,7 @@ def _shared_folders(one: Path, other: Path) -> int:
 
 def _rows(table: Path) -> int:
     """Lines of a table besides its header."""
-    with open(table, newline="", encoding="utf-8-sig") as stream:
+    with table.open(newline="", encoding="utf-8-sig") as stream:
         return sum(1 for _ in csv.DictReader(stream))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -54,13 +53,13 @@ def prepare(
     for done, item in enumerate(items, 1):
         _prepare_item(item, distribution, part)
         report(done, len(items))
-    with open(part / GROUPS, "w", newline="", encoding="utf-8") as stream:
+    with (part / GROUPS).open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, lineterminator="\n").writerows(
             [("case", "group"), *((item.id, item.group) for item in items)]
         )
     labels = {"background": 0, **{name: list(values) for name, values in distribution.structures.items()}}
     (part / "dataset.json").write_text(json.dumps({"name": name, "labels": labels}, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, out)
+    part.replace(out)
     return out
 
 
@@ -128,7 +127,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".part{path.suffix}")
     write(beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _write_picture(planes: np.ndarray, path: Path) -> None:

@@ -7,7 +7,7 @@ view: a similarity and a smooth displacement, as between two patients or two sca
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 
 import torch
@@ -84,7 +84,7 @@ def draw_view(random: Random, groups: int, members: int, size: int) -> View:
     return View(x, y, matrix, shift)
 
 
-def _table(kind: Tensor, value) -> Tensor:
+def _table(kind: Tensor, value: Callable[[Slot], object]) -> Tensor:
     """value(Slot) for every slot of the drawn anatomies: (G, S, ...)."""
     rows = [[value(slot) for slot in (*slots, *[Slot(use=0.0)] * (SLOTS - len(slots)))] for slots in ANATOMIES.values()]
     return torch.tensor(rows, device=kind.device)[kind]
@@ -93,6 +93,18 @@ def _table(kind: Tensor, value) -> Tensor:
 def draw_layout(
     random: Random, groups: int, members: int, *, gray: bool, anatomies: Collection[str] = tuple(ANATOMIES)
 ) -> Layout:
+    """Draw which structures lie where.
+
+    Args:
+        random: where chance comes from.
+        groups: of images of one kind.
+        members: images in each.
+        gray: whether the images will be gray.
+        anatomies: kinds to choose from.
+
+    Returns:
+        The layout of all images.
+    """
     odds = [(HABITS[name].gray if gray else HABITS[name].colour) * (name in anatomies) for name in ANATOMIES]
     odds = torch.tensor(odds, device=random.device)
     kind = torch.multinomial(odds, groups, replacement=True, generator=random.generator)

@@ -108,8 +108,10 @@ def _draw_valid(
     return image, mask
 
 
-def _draw(random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float):
-    """images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
+def _draw(
+    random: Random, layout: Layout, size: int, objects: int, channels: int, ease: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (G, M, C, h, w), masks (G, M, N, h, w), valid (G,): whether every mask shows in two members."""
     members = layout.size.shape[-1]
     groups = len(layout.kind)
     view = draw_view(random, groups, members, min(size, max(64, size // 3)))

@@ -23,6 +23,7 @@ class Random:
         self.generator = generator
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform numbers from ``low`` to ``high``, of this shape."""
         return torch.rand(shape, generator=self.generator, device=self.device).mul_(high - low).add_(low)
 
     def between(self, low: Tensor, high: Tensor) -> Tensor:
@@ -35,6 +36,7 @@ class Random:
         return self.uniform(*shape, low=float(span[0]), high=float(span[1])).exp_()
 
     def normal(self, *shape: int, std: float = 1.0) -> Tensor:
+        """Normal numbers around 0, of this shape."""
         return torch.randn(shape, generator=self.generator, device=self.device).mul_(std)
 
     def integers(self, high: int, *shape: int) -> Tensor:

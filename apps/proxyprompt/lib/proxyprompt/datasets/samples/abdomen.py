@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -52,7 +54,9 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _turn(rng, volume, label)
 
 
-def _structures(rng, grid, body) -> tuple[np.ndarray, np.ndarray]:
+def _structures(
+    rng: np.random.Generator, grid: tuple[np.ndarray, ...], body: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Organ and nodule as bool arrays that stay inside the body, apart from each other, and end within the volume."""
     shape = body.shape
     side = rng.choice([-1, 1])
@@ -73,14 +77,16 @@ def _structures(rng, grid, body) -> tuple[np.ndarray, np.ndarray]:
             return organ, nodule
 
 
-def _ellipsoid(grid, centre, size, angle) -> np.ndarray:
+def _ellipsoid(
+    grid: tuple[np.ndarray, ...], centre: Sequence[float], size: Sequence[float], angle: float
+) -> np.ndarray:
     """Normalised radius of an ellipsoid turned in the plane; below 1 inside. Units: half the field of view."""
     x, y, z = (axis - c for axis, c in zip(grid, centre, strict=True))
     u, v = np.cos(angle) * x + np.sin(angle) * y, -np.sin(angle) * x + np.cos(angle) * y
     return np.sqrt((u / size[0]) ** 2 + (v / size[1]) ** 2 + (z / size[2]) ** 2)
 
 
-def _bowel(rng, tissue, grid, body):
+def _bowel(rng: np.random.Generator, tissue: np.ndarray, grid: tuple[np.ndarray, ...], body: np.ndarray) -> np.ndarray:
     """Loops with gray walls and dark contents, fat between them: the clutter every abdomen has."""
     for _ in range(rng.integers(5, 10)):
         centre = (rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.4), rng.uniform(-1, 1))
@@ -92,7 +98,9 @@ def _bowel(rng, tissue, grid, body):
     return tissue
 
 
-def _spine(rng, tissue, grid, middle, deep):
+def _spine(
+    rng: np.random.Generator, tissue: np.ndarray, grid: tuple[np.ndarray, ...], middle: Sequence[float], deep: float
+) -> np.ndarray:
     """Vertebra, canal and one great vessel in front of it, through all slices."""
     x, y, z = grid
     row = middle[1] + 0.52 * deep
@@ -105,7 +113,7 @@ def _spine(rng, tissue, grid, middle, deep):
     return np.where(vessel < 1, 0.04, tissue)
 
 
-def _bias_field(rng) -> np.ndarray:
+def _bias_field(rng: np.random.Generator) -> np.ndarray:
     """(96, 96, 14), about 1: smooth brightness as of a surface coil, of first and second order."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
     slope = rng.uniform(-0.25, 0.25, 3)
@@ -115,7 +123,7 @@ def _bias_field(rng) -> np.ndarray:
     )
 
 
-def _turn(rng, volume, label) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _turn(rng: np.random.Generator, volume: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The arrays in one of several storage orders, with the affine that tells where each voxel lies in mm."""
     in_plane, through = rng.uniform(2.6, 3.4), rng.uniform(7.0, 9.0)
     tilt = rng.uniform(-0.12, 0.12, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -44,7 +46,7 @@ def soft(radius: np.ndarray, width: float) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(np.clip((radius - 1.0) / max(width, 1e-6), -30, 30)))
 
 
-def blend(image: np.ndarray, colour, weight: np.ndarray) -> np.ndarray:
+def blend(image: np.ndarray, colour: np.ndarray | Sequence[float], weight: np.ndarray) -> np.ndarray:
     """``image`` (h, w, 3) moved towards ``colour`` (3,) or (h, w, 3) by ``weight`` (h, w) in [0, 1]."""
     weight = weight[..., None]
     return image * (1 - weight) + np.asarray(colour, dtype=float) * weight

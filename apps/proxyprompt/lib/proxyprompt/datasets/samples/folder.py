@@ -20,7 +20,7 @@ class SampleFolder:
     StudyError when the folder, or the truth beside it, is not there.
     """
 
-    def __init__(self, folder: Path | str):
+    def __init__(self, folder: Path | str) -> None:
         self.folder, self._truth_folder = Path(folder), truth_folder(folder)
         index, truth = self.folder / "datastore_v2.json", self._truth_folder / "truth.json"
         for path in (index, truth):
@@ -51,6 +51,7 @@ class SampleFolder:
         return {entry["name"]: entry["idx"] for entry in self._final(study_id)["info"]["label_info"]}
 
     def study(self, study_id: str) -> Study:
+        """Read the image of one study."""
         return read_study(self.folder / (study_id + self._objects[study_id]["image"]["ext"]))
 
     def labels(self, study_id: str, study: Study) -> np.ndarray:

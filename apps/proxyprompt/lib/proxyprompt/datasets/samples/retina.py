@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -65,7 +67,9 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8), label
 
 
-def _place_lesion(rng, disc_centre, disc_radius, field_radius) -> tuple[tuple[float, float], float]:
+def _place_lesion(
+    rng: np.random.Generator, disc_centre: Sequence[float], disc_radius: float, field_radius: float
+) -> tuple[tuple[float, float], float]:
     """Centre (row, column) and size in pixels, inside the field and clear of the disc."""
     size = rng.uniform(28, 58)
     while True:
@@ -77,7 +81,7 @@ def _place_lesion(rng, disc_centre, disc_radius, field_radius) -> tuple[tuple[fl
         size = max(20.0, size * 0.99)
 
 
-def _fovea(rng, image, disc_centre, side):
+def _fovea(rng: np.random.Generator, image: np.ndarray, disc_centre: Sequence[float], side: float) -> np.ndarray:
     """A faint dark spot on the other side of the field: not a structure, looks a little like one."""
     rows, columns = np.mgrid[:SIDE, :SIDE].astype(float)
     row, column = disc_centre[0] + rng.uniform(-10, 25), disc_centre[1] - side * rng.uniform(125, 150)
@@ -85,7 +89,7 @@ def _fovea(rng, image, disc_centre, side):
     return image * (1 - 0.28 * spot[..., None])
 
 
-def _exudates(rng, image, clear):
+def _exudates(rng: np.random.Generator, image: np.ndarray, clear: np.ndarray) -> np.ndarray:
     """Pale dots and clusters of pale spots, in colour much like the disc; none where the outline ``clear`` is near."""
     dots = np.zeros(clear.shape)
     for _ in range(rng.integers(0, 30)):
@@ -105,12 +109,12 @@ def _exudates(rng, image, clear):
     return image
 
 
-def _vessels(rng, shape, disc_centre, side) -> np.ndarray:
+def _vessels(rng: np.random.Generator, shape: tuple[int, int], disc_centre: Sequence[float], side: float) -> np.ndarray:
     """(h, w) in [0, 1]: arcades that leave the disc above and below, bend to the other side and branch."""
     widths = (3.2, 2.2, 1.3)
     points: list[list[tuple[float, float]]] = [[] for _ in widths]
 
-    def grow(row, column, heading, bend, order, length):
+    def grow(row: float, column: float, heading: float, bend: float, order: int, length: float) -> None:
         for _ in range(int(length)):
             row, column = row + np.sin(heading), column + np.cos(heading)
             if not (0 <= row < shape[0] and 0 <= column < shape[1]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -54,7 +56,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return (gray * 255).round().astype(np.uint8), label
 
 
-def _sector(rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sector(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Depth (0 at the probe, 1 at the far arc), ray (-1 to 1 across) and the field of view (bool), each (h, w)."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
     apex_row, apex_column = -rng.uniform(28, 55), SHAPE[1] / 2 + rng.uniform(-8, 8)
@@ -66,7 +68,17 @@ def _sector(rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return depth, ray, (depth > 0) & (depth < 1) & (np.abs(ray) < 1)
 
 
-def _inside_sector(rng, sector, *, side, rows, columns, axes, flat, keep):
+def _inside_sector(
+    rng: np.random.Generator,
+    sector: np.ndarray,
+    *,
+    side: float,
+    rows: Sequence[float],
+    columns: Sequence[float],
+    axes: Sequence[float],
+    flat: Sequence[float],
+    keep: float,
+) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Centre, semi-axes and angle of an ellipse of which at least the share ``keep`` lies in the field of view."""
     while True:
         centre = (rng.uniform(*rows), SHAPE[1] / 2 + side * rng.uniform(*columns))
@@ -78,7 +90,7 @@ def _inside_sector(rng, sector, *, side, rows, columns, axes, flat, keep):
             return centre, size, angle
 
 
-def _lines_of_tissue(rng, tissue, head):
+def _lines_of_tissue(rng: np.random.Generator, tissue: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Bright fascia: curved bands across the near field, outside the head."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
     bent = rows + 14 * smooth_noise(rng, SHAPE, 45) + rng.uniform(-0.15, 0.15) * (columns - SHAPE[1] / 2)
@@ -88,14 +100,16 @@ def _lines_of_tissue(rng, tissue, head):
     return tissue
 
 
-def _facing(head, depth) -> np.ndarray:
+def _facing(head: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """(h, w) in [0, 1]: how squarely the beam hits surfaces of the head's outline; echoes are strong where it does."""
     outward, beam = np.stack(np.gradient(head)), np.stack(np.gradient(depth))
     across = np.abs((outward * beam).sum(0))
     return across / (np.linalg.norm(outward, axis=0) * np.linalg.norm(beam, axis=0) + 1e-9)
 
 
-def _shadows(rng, depth, ray, head, oval) -> np.ndarray:
+def _shadows(
+    rng: np.random.Generator, depth: np.ndarray, ray: np.ndarray, head: np.ndarray, oval: np.ndarray
+) -> np.ndarray:
     """(h, w) in (0, 1]: dark rays from poor contact, behind the symphysis, and fading behind the skull."""
     light = np.ones(SHAPE)
     for _ in range(rng.integers(1, 4)):
@@ -109,7 +123,7 @@ def _shadows(rng, depth, ray, head, oval) -> np.ndarray:
     return np.maximum(light, 0.06)
 
 
-def _speckle(rng, depth, ray) -> np.ndarray:
+def _speckle(rng: np.random.Generator, depth: np.ndarray, ray: np.ndarray) -> np.ndarray:
     """(h, w), mean about 1: Rayleigh speckle drawn along the beams, so that grains widen with depth."""
     grains = [ndimage.gaussian_filter(rng.standard_normal((_DEPTHS, _RAYS)), (1.2, 1.5)) for _ in range(2)]
     envelope = np.hypot(*grains)

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -76,8 +75,8 @@ def make_samples(out: Path | str, *, seed: int = 0) -> list[str]:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".samples-") as staging:
         drawn, hidden = Path(staging) / "studies", Path(staging) / "truth"
         ids = _draw_all(drawn, hidden, seed)
-        os.replace(hidden, truth)
-        os.replace(drawn, out)
+        hidden.replace(truth)
+        drawn.replace(out)
     return ids
 
 

@@ -22,7 +22,8 @@ _DPI = 110
 
 def draw_supports(sheets: Sequence[Sheet], path: Path) -> Path | None:
     """A row for each record that has several K: box plots of Dice over the support draws, and their densities as ridges
-    (Fig. 6 and 13). None when there is no such record."""
+    (Fig. 6 and 13). None when there is no such record.
+    """
     some = [sheet for sheet in sheets if len(sheet.counts()) > 1]
     if not some:
         return None
@@ -55,7 +56,8 @@ def _ridges(axis: Axes, counts: Sequence[int], draws: Sequence[Sequence[float]])
 
 def draw_quality(sheet: Sheet, path: Path) -> Path | None:
     """Dice of the output over that of the support masks, the paper's beside it (Table 7, Fig. 11). None when no worse
-    masks were tried."""
+    masks were tried.
+    """
     tried = qualities(sheet)
     if not tried:
         return None

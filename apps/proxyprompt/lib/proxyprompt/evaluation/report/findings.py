@@ -85,7 +85,8 @@ def _of_supports(sheet: Sheet) -> Iterator[Finding]:
 
 def alike(one: Sheet, other: Sheet) -> bool:
     """Whether both models were trained in the same way, from the same start, and tested alike: what else differs is the
-    variant. A model that was not trained here is like none."""
+    variant. A model that was not trained here is like none.
+    """
     ours = [sheet.methods.get(OURS, {}) for sheet in (one, other)]
     same = ("training", "untrained", "foundation", "image_size")
     tested = ("supports_share", "split_seed", "limit_targets", "target_slices", "shots")
@@ -120,7 +121,8 @@ def _of_variants(sheets: Sequence[Sheet]) -> Iterator[Finding]:
 
 def _of_training(sheets: Sequence[Sheet]) -> Iterator[Finding]:
     """strategy-1, strategy-2, strategy-3: trained on each set, on those of a modality, on all. shots-M: on M images of
-    each; ``full`` on the most."""
+    each; ``full`` on the most.
+    """
     by_label = {sheet.label: sheet for sheet in sheets}
     fewest = min((label for label in by_label if label.startswith(SHOTS)), key=shots_of, default=None)
     compared = [

@@ -32,7 +32,8 @@ class Shown:
 @dataclass(frozen=True, eq=False)
 class Looked:
     """What came of one support. heat: (h, w) on the support, 1 at its highest: how much the target's positions inside
-    the structure take from there. drawn: (h, w) bool on the target. mse: see ``image_difference``."""
+    the structure take from there. drawn: (h, w) bool on the target. mse: see ``image_difference``.
+    """
 
     support: Shown
     heat: np.ndarray

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 class ReportedTask(NamedTuple):
     """A structure of one of the paper's data sets. own: how it is called when the set was prepared by
-    ``scripts/prepare_data.py``; stand_in: the collection (lower case) and structure measured here in its place."""
+    ``scripts/prepare_data.py``; stand_in: the collection (lower case) and structure measured here in its place.
+    """
 
     name: str
     own: tuple[str, str]

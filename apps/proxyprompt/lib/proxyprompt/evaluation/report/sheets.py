@@ -28,7 +28,8 @@ class Sheet:
     @classmethod
     def read(cls, given: str) -> Sheet:
         """given: ``FILE`` or ``LABEL=FILE``; the label is else the file's name. RecordError for a file that is none, or
-        of a run that was not finished."""
+        of a run that was not finished.
+        """
         label, _, name = given.rpartition("=")
         path = Path(name)
         try:
@@ -96,7 +97,8 @@ def _by_draw(units: Sequence[Unit]) -> dict[int, dict[str, float]]:
 
 def difference(ours: Sequence[Unit], theirs: Sequence[Unit], measure: str = "dice") -> Interval | None:
     """Mean of ours - theirs over the cases that both measured, each the mean over its draws; groups are drawn for the
-    interval. None where they have no case in common."""
+    interval. None where they have no case in common.
+    """
     one, other = _all_cases(ours, measure), _all_cases(theirs, measure)
     both = [case for case in one if case in other]
     if not both:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     finetuning={"adapt_encoder": False, "views": 8},
 )
 def build_atto(image_size: int, options: Mapping[str, object]) -> Atto:
-    """``atto`` behind its pretrained trunk."""
+    """``atto`` behind its pretrained trunk.
+
+    Args:
+        image_size: side S of the square input in pixels.
+        options: of :class:`proxyprompt.foundation.atto.AttoConfig`.
+
+    Returns:
+        The foundation with random weights.
+    """
     from ..atto import build_atto
 
     return build_atto(options, image_size=image_size)

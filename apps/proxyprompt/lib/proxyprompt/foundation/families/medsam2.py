@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     ),
 )
 def build_medsam2(image_size: int, options: Mapping[str, object]) -> Sam2:
-    """The architecture of SAM 2.1 tiny at another size."""
+    """The architecture of SAM 2.1 tiny at another size.
+
+    Args:
+        image_size: side S of the square input in pixels.
+        options: none.
+
+    Returns:
+        The foundation with random weights.
+    """
     from ..sam2 import Sam2, build_sam2_model
 
     return Sam2(name="medsam2", model=build_sam2_model("sam2.1_hiera_t.yaml", image_size), image_size=image_size)

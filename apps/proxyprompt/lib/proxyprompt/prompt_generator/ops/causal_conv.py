@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool = False) -> Tensor:
+def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, *, reverse: bool = False) -> Tensor:
     """silu(conv(x)), every position seeing itself and the positions before it (after it, with ``reverse``).
 
     It runs as a convolution of an image of one row, whose channels lie side by side in memory as those of x do: torch's
@@ -15,8 +15,8 @@ def causal_conv_silu(x: Tensor, weight: Tensor, bias: Tensor, *, reverse: bool =
     Args:
         x: (batch, length, channels).
         weight: (channels, 1, taps), the position itself last, as in ``nn.Conv1d``.
-        bias: (channels,).
-        reverse: From the end to the start.
+        bias: (channels,), or None.
+        reverse: from the end to the start.
 
     Returns:
         (batch, length, channels).

@@ -17,9 +17,9 @@ def run_blocks(kernel: Callable[..., None], arguments: Sequence[object], blocks:
     """``kernel(*arguments, *block)`` for every block, on as many threads as torch may use.
 
     Args:
-        kernel: Compiled, and without Python's lock; what it writes for one block concerns no other.
-        arguments: The same for all blocks.
-        blocks: What tells them apart.
+        kernel: compiled, and without Python's lock; what it writes for one block concerns no other.
+        arguments: the same for all blocks.
+        blocks: what tells them apart, further arguments each.
     """
     left = iter(blocks)  # shared: a thread whose core is busy with something else simply takes fewer
 

@@ -10,8 +10,16 @@ starts: (batch, chunks, state, channels). All float32 and C-contiguous.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BLOCK = 128  # channels at once: enough to hide what a loop costs, few enough for a core's caches
 CHUNK = 16  # steps between two states that are kept
@@ -26,12 +34,12 @@ _P4, _P5, _P6 = np.float32(0.009618437360144087), np.float32(0.00133988744671723
 _ONE = np.float32(1)
 
 
-def compiled(function, **options):
-    """Compiles a function at its first call, without Python's lock.
+def compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    """Compile a function at its first call, to run without Python's lock.
 
     Args:
-        function: What numba can compile.
-        **options: More of ``numba.njit``'s.
+        function: what numba can compile.
+        **options: more of ``numba.njit``'s.
 
     Returns:
         The compiled function, kept on disk; only in memory where no folder can be written to.
@@ -42,7 +50,7 @@ def compiled(function, **options):
         return njit(nogil=True, **options)(function)
 
 
-def _exp(x):
+def _exp_of(x: np.float32) -> np.float32:
     """e**x for x <= 0, to a relative error of 1e-7; numba's own exponential would keep loops from being vectorised."""
     z = max(x * _LOG2_E, _LOWEST)
     shifted = np.float32(z + _ROUND)
@@ -51,13 +59,38 @@ def _exp(x):
     return np.int32(power.view(np.int32) + (shifted.view(np.int32) << 23)).view(np.float32)
 
 
-_exp = compiled(_exp, fastmath={"contract", "nsz"})  # not reordered: rounding depends on the order
+_exp = compiled(_exp_of, fastmath={"contract", "nsz"})  # not reordered: rounding depends on the order
 
 
-def scan(x, dt, A, B, C, D, y, starts, reverse, b, first, last):
-    """Writes y, and starts unless it is empty, of sequence ``b`` and channels ``first`` to ``last``.
+def _scan(
+    x: Array,
+    dt: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    y: Array,
+    starts: Array,
+    reverse: bool,
+    b: int,
+    first: int,
+    last: int,
+) -> None:
+    """Scan one sequence, some of its channels.
 
-    With ``reverse`` the scan runs from the end to the start, and chunks are counted in its order.
+    Args:
+        x: arrays as the module says, all of them.
+        dt: step sizes.
+        A: decay rates.
+        B: input weights.
+        C: output weights.
+        D: weights past the state.
+        y: is written.
+        starts: is written, unless it is empty.
+        reverse: from the end to the start; chunks are counted in that order.
+        b: which sequence.
+        first: the first channel.
+        last: the one after the last.
     """
     length, state, width = x.shape[1], len(A), last - first
     h, push, out = np.zeros((state, width), np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
@@ -79,12 +112,50 @@ def scan(x, dt, A, B, C, D, y, starts, reverse, b, first, last):
         y[b, t, first:last] = out
 
 
-def scan_backward(gy, x, dt, A, B, C, D, starts, gx, gdt, gA, gB, gC, gD, reverse, b, first, last):
+def _scan_backward(
+    gy: Array,
+    x: Array,
+    dt: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    starts: Array,
+    gx: Array,
+    gdt: Array,
+    gA: Array,
+    gB: Array,
+    gC: Array,
+    gD: Array,
+    reverse: bool,
+    b: int,
+    first: int,
+    last: int,
+) -> None:
     """Gradients of what :func:`scan` made of the same sequence and channels.
 
-    gx, gdt: as x. gA: (batch, state, channels) and gD: (batch, channels), zeros at first. gB, gC: (blocks, batch,
-    length, state). The sums over the first axes of these four are the caller's. What reaches the state from later steps
-    is ``g``; ``to_...`` is the gradient of what is named.
+    The sums over the first axes of gA, gB, gC and gD are the caller's. What reaches the state from later steps is
+    ``g``; ``to_...`` is the gradient of what is named.
+
+    Args:
+        gy: gradient of y, as y.
+        x: as for :func:`scan`, as are dt to D.
+        dt: step sizes.
+        A: decay rates.
+        B: input weights.
+        C: output weights.
+        D: weights past the state.
+        starts: what :func:`scan` wrote.
+        gx: is written, as x.
+        gdt: is written, as x.
+        gA: (batch, state, channels), zeros at first.
+        gB: (blocks, batch, length, state), is written.
+        gC: as gB.
+        gD: (batch, channels), zeros at first.
+        reverse: as for :func:`scan`.
+        b: as for :func:`scan`.
+        first: as for :func:`scan`.
+        last: as for :func:`scan`.
     """
     length, state, width, block = x.shape[1], len(A), last - first, first // BLOCK
     h, decay = np.empty((CHUNK + 1, state, width), np.float32), np.empty((CHUNK, state, width), np.float32)
@@ -142,5 +213,6 @@ def scan_backward(gy, x, dt, A, B, C, D, starts, gx, gdt, gA, gB, gC, gD, revers
                 sum_D[d] += out[d] * value[d]
 
 
-# sums may be reordered, so that loops over channels become vector instructions
-scan, scan_backward = (compiled(kernel, fastmath={"contract", "nsz", "reassoc"}) for kernel in (scan, scan_backward))
+_REORDERED = {"contract", "nsz", "reassoc"}  # sums may be, so that loops over channels become vector instructions
+scan = compiled(_scan, fastmath=_REORDERED)
+scan_backward = compiled(_scan_backward, fastmath=_REORDERED)

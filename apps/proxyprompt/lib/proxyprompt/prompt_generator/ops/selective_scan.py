@@ -32,19 +32,31 @@ def selective_scan(
     reverse: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """Run the scan along the length, from its end to its start with ``reverse``.
+    """Run the scan along the length.
 
-    x, dt: (batch, length, channels), dt positive. A: (channels, state), negative. B, C: (batch, length, state).
-    D: (channels,). Returns y: (batch, length, channels), float32 whatever autocast says (float64 stays float64: the
-    recurrence loses too much in half precision). backend: "auto" takes the fastest that fits the tensors.
-    Raises ValueError when shapes disagree or the backend is unknown or does not fit the tensors.
+    Args:
+        x: (batch, length, channels).
+        dt: as x, positive.
+        A: (channels, state), negative.
+        B: (batch, length, state).
+        C: as B.
+        D: (channels,).
+        reverse: from the end to the start.
+        backend: one of BACKENDS; "auto" takes the fastest that fits the tensors.
+
+    Returns:
+        y, (batch, length, channels), float32 whatever autocast says (float64 stays float64: the recurrence loses too
+        much in half precision).
+
+    Raises:
+        ValueError: when shapes disagree, or the backend is unknown or does not fit the tensors.
     """
     _check(x, dt, A, B, C, D)
     if backend not in BACKENDS:
         raise ValueError(f"unknown selective_scan backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    tensors = (x, dt, A, B, C, D)
+    tensors = [x, dt, A, B, C, D]
     if any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors):
-        tensors = tuple(t.float() for t in tensors)
+        tensors = [t.float() for t in tensors]
     device = tensors[0].device
     fits_numba = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
     if backend == "auto":
@@ -54,7 +66,7 @@ def selective_scan(
             raise ValueError("the numba backend takes float32 tensors on the CPU; use backend='auto' or 'reference'")
         from .selective_scan_numba import scan_cpu  # numba is slow to import
 
-        return scan_cpu(*tensors, reverse)
+        return scan_cpu(*tensors, reverse=reverse)
     if backend == "mamba_ssm" and (reason := why_not_mamba(device)):
         raise ValueError(f"the mamba_ssm backend does not work on {device}: {reason}; use backend='auto'")
     scan = {"reference": reference_scan, "chunked": SelectiveScanChunked.apply, "mamba_ssm": mamba_scan}[backend]
@@ -74,7 +86,19 @@ def _fastest_elsewhere(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def reference_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """The plain loop over the length; differentiable by autograd. Shapes as in :func:`selective_scan`."""
+    """The plain loop over the length; differentiable by autograd.
+
+    Args:
+        x: as for :func:`selective_scan`, as all others.
+        dt: step sizes.
+        A: decay rates.
+        B: input weights.
+        C: output weights.
+        D: weights past the state.
+
+    Returns:
+        y, as :func:`selective_scan`.
+    """
     h = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])
     outputs = []
     for t in range(x.shape[1]):

@@ -13,16 +13,33 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 _KEPT = 2**28  # bytes of states that the backward pass may hold at once; more sequences take turns
 
 
 class SelectiveScanChunked(torch.autograd.Function):
-    """Arguments and result as :func:`proxyprompt.prompt_generator.ops.selective_scan.selective_scan`; any device,
-    float32 or float64."""
+    """The scan as an operator with a backward pass of its own, on any device, in float32 or float64.
+
+    Arguments and result as :func:`proxyprompt.prompt_generator.ops.selective_scan.selective_scan`.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
+        """Run the scan; keeps the states at the start of each chunk.
+
+        Args:
+            ctx: autograd's.
+            x: (batch, length, channels).
+            dt: as x, positive.
+            A: (channels, state), negative.
+            B: (batch, length, state).
+            C: as B.
+            D: (channels,).
+
+        Returns:
+            y, as x.
+        """
         length = x.shape[1]
         xs, dts, Bs, Cs = _cut(length, x, dt, B, C)
         h = x.new_zeros(*xs.shape[:2], *A.shape)
@@ -39,14 +56,24 @@ class SelectiveScanChunked(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gy: Tensor) -> tuple[Tensor, ...]:
-        x, dt, A, B, C, D, starts = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, gy: Tensor) -> tuple[Tensor, ...]:
+        """Differentiate the scan.
+
+        Args:
+            ctx: autograd's.
+            gy: gradient of y.
+
+        Returns:
+            Gradients of x, dt, A, B, C and D.
+        """
+        x, dt, A, B, C, D, starts = ctx.saved_tensors  # type: ignore[attr-defined]  # torch adds it
         each = max(1, x[0].numel() * A.shape[1] * x.element_size())
         at_once = max(1, _KEPT // each)
         parts = [t.split(at_once) for t in (gy, x, dt, B, C, starts)]
         done = [_gradients(gy_, x_, dt_, A, B_, C_, s_) for gy_, x_, dt_, B_, C_, s_ in zip(*parts, strict=True)]
         gx, gdt, gB, gC = (torch.cat([part[i] for part in done]) for i in range(4))
-        return gx + gy * D, gdt, sum(part[4] for part in done), gB, gC, (gy * x).sum((0, 1))
+        gA = sum((part[4] for part in done), torch.zeros_like(A))
+        return gx + gy * D, gdt, gA, gB, gC, (gy * x).sum((0, 1))
 
 
 def _cut(length: int, *tensors: Tensor) -> list[Tensor]:

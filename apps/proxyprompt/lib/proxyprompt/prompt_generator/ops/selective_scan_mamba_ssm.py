@@ -14,9 +14,21 @@ logger = logging.getLogger(__name__)
 
 
 def mamba_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """Arguments and result as :func:`proxyprompt.prompt_generator.ops.selective_scan.selective_scan`; CUDA.
+    """The package's kernel.
 
-    ImportError without mamba_ssm.
+    Args:
+        x: as for :func:`proxyprompt.prompt_generator.ops.selective_scan.selective_scan`, as all others; on CUDA.
+        dt: step sizes.
+        A: decay rates.
+        B: input weights.
+        C: output weights.
+        D: weights past the state.
+
+    Returns:
+        y, as there.
+
+    Raises:
+        ImportError: without mamba_ssm.
     """
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -26,7 +38,14 @@ def mamba_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor
 
 @functools.cache
 def why_not_mamba(device: torch.device) -> str | None:
-    """None where ``mamba_ssm`` imports and agrees with the torch scan on ``device``, else the reason; logged once."""
+    """Whether the kernel can be used; asked once for each device, and logged.
+
+    Args:
+        device: where it would run.
+
+    Returns:
+        None where ``mamba_ssm`` imports and agrees with the torch scan there, else the reason.
+    """
     reason = _probe(device)
     if reason is None:
         logger.info("selective scan on %s: mamba_ssm", device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,18 +11,18 @@ from .cpu_threads import run_blocks
 from .numba_kernels import BLOCK, CHUNK, scan, scan_backward
 
 
-def scan_cpu(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, reverse: bool = False) -> Tensor:
-    """Runs the compiled kernel.
+def scan_cpu(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, reverse: bool = False) -> Tensor:
+    """Run the compiled kernel.
 
     Args:
         x: (batch, length, channels), float32 on the CPU as all others, which are as in
             :func:`proxyprompt.prompt_generator.ops.selective_scan.selective_scan`.
-        dt: As x.
+        dt: as x.
         A: (channels, state).
         B: (batch, length, state).
-        C: As B.
+        C: as B.
         D: (channels,).
-        reverse: From the end to the start.
+        reverse: from the end to the start.
 
     Returns:
         y, as x.
@@ -56,12 +58,12 @@ def _scan_backward(
     return gx, gdt, gA.sum(0).T.contiguous(), gB.sum(0), gC.sum(0), gD.sum(0)
 
 
-def _keep(ctx, inputs, output) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.reverse, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
 
 
-def _differentiate(ctx, gy: Tensor, _) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, gy: Tensor, _: object) -> tuple[Tensor | None, ...]:
     return *_scan_backward(gy, *ctx.saved_tensors, ctx.reverse), None, None
 
 
