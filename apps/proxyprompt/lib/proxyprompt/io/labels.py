@@ -40,10 +40,10 @@ Names = dict[str, set[int]]
 def declared_structures(
     label_path: str | Path,
     *,
-    label_info: list | Mapping | None = None,
+    label_info: list[Any] | Mapping[str, Any] | None = None,
     segment_names: Mapping[int, str] | Mapping[str, Iterable[int]] | None = None,
-    dataset_json: Mapping | str | Path | None = None,
-    conf_labels: str | Mapping | None = None,
+    dataset_json: Mapping[str, Any] | str | Path | None = None,
+    conf_labels: str | Mapping[str, Any] | None = None,
     values: Iterable[int],
 ) -> Names:
     """The structures that a label declares.
@@ -84,7 +84,7 @@ def declared_structures(
     return _compounded(names, compounds)
 
 
-def parse_labels(given: str | Mapping | None) -> tuple[Names, dict[str, list[str]]]:
+def parse_labels(given: str | Mapping[str, Any] | None) -> tuple[Names, dict[str, list[str]]]:
     """Read the option ``labels``.
 
     Args:
@@ -180,7 +180,7 @@ def merge(masks: Mapping[str, np.ndarray], registry: StructureRegistry) -> np.nd
     return result
 
 
-def _from_label_info(info: list | Mapping | None, values: list[int]) -> Names:
+def _from_label_info(info: list[Any] | Mapping[str, Any] | None, values: list[int]) -> Names:
     """Names by MONAI Label's list.
 
     Indices count if every entry has one and any of them occurs; else the i-th entry names the i-th value, as MONAI
@@ -240,7 +240,7 @@ def _compounded(names: Names, compounds: Mapping[str, list[str]]) -> Names:
     return names
 
 
-def _loaded(source: Mapping | str | Path | None) -> Mapping:
+def _loaded(source: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any]:
     if source is None or isinstance(source, Mapping):
         return source or {}
     try:

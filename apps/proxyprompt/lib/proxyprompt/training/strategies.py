@@ -25,10 +25,21 @@ if TYPE_CHECKING:
 class AdapterOptions(Protocol):
     """What a strategy asks of a configuration; see ``FinetuneConfig``."""
 
-    rank: int
-    alpha: float | None
-    adapt_encoder: bool
-    seed: int
+    @property
+    def rank(self) -> int:
+        """Of the adapters."""
+
+    @property
+    def alpha(self) -> float | None:
+        """What they are scaled by, over their rank; None for the rank."""
+
+    @property
+    def adapt_encoder(self) -> bool:
+        """Whether they sit on the image encoder, too."""
+
+    @property
+    def seed(self) -> int:
+        """Of their first factors."""
 
 
 STRATEGIES: dict[str, TrainingStrategy] = {}
