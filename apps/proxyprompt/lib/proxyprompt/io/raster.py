@@ -34,6 +34,7 @@ DAMAGE = (
 )
 
 
+@dataclass(frozen=True)
 class Raster:
     """Voxels of one file (or series) and everything needed to write a label of the same grid.
 
