@@ -37,7 +37,7 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPromptMethod(segmenter).learn(supports, seed=0).predict(slices)
+    masks = ProxyPromptMethod(segmenter, classify=False).learn(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))

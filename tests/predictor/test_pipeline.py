@@ -236,6 +236,7 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
     assert prepared.only(1).classifier.share.shape == (1,)
     mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
     assert spent["classifier"] == 0  # it was kept
+    assert mixed.classifier == pytest.approx(prepared.classifier.share.tolist())
     target = pipeline._target(study, [0])
     logits = prepared.classifier.mix(segmenter.segment(target, prepared.encoding).mask_logits, target)
     expected = foundation.postprocess(logits, foundation.geometry(study.slice_shape))[0].numpy()

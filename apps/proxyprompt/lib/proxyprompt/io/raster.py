@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ DAMAGE = (
 )
 
 
+@dataclass(frozen=True)
 class Raster:
     """Voxels of one file (or series) and everything needed to write a label of the same grid.
 

@@ -60,12 +60,14 @@ class Masks:
         presence: (Z, N), probabilities.
         placed: (Z, N), from 0 to 1, what labelled volumes say of the place of the slice.
         agreement: N, None where fewer than two supports hold the structure.
+        classifier: N, the share of the pixel classifier in the logits, from 0 to 1; none where it is left out.
     """
 
     logits: NDArray[np.float16]
     presence: NDArray[np.float32]
     placed: NDArray[np.float64]
     agreement: tuple[float | None, ...]
+    classifier: tuple[float, ...] = ()
 
     def searched(self) -> NDArray[np.bool_]:
         """(Z, N) bool, whether the slice lies where the structure can be."""
@@ -187,7 +189,8 @@ class Pipeline:
                 logits[z] = self._foundation.postprocess(small[None].to(self._device), geometry)[0].half().cpu().numpy()
         presence = entry.tensors["presence"].numpy()
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
-        masks = Masks(logits, presence, where, (None,) * structures)
+        shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
+        masks = Masks(logits, presence, where, (None,) * structures, shares)
         if not agreement:
             return masks
         shown = indices[most_shown(masks)]
