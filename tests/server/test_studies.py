@@ -179,3 +179,11 @@ def test_check_sums_tell_whether_a_copy_is_the_same(url):
 @pytest.mark.parametrize(("image", "status"), [("nobody", 404), ("../evil", 400), ("", 404)])
 def test_what_cannot_be_downloaded(url, ask, image, status):
     assert ask(f"{url}/datastore/image", params={"image": image}, timeout=60).status_code == status
+
+
+def test_what_is_noted_of_an_image(url):
+    put(url, "image", "one.png", drawn(1), params='{"PatientID": "P1"}')
+    answer = requests.get(f"{url}/datastore/image/info", params={"image": "one"}, timeout=60)
+    assert answer.status_code == 200 and answer.json()["PatientID"] == "P1" and answer.json()["name"] == "one.png"
+    for image, status in (("nobody", 404), ("", 404), ("../one", 400)):
+        assert requests.get(f"{url}/datastore/image/info", params={"image": image}, timeout=60).status_code == status

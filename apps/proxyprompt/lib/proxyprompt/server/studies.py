@@ -2,7 +2,8 @@
 
 MONAI Label's own handlers take all that follows on the first dot of a name for its suffix: ``patient.07.nii.gz`` and
 ``patient.08.nii.gz`` both become the study ``patient``, and the second one replaces the first. Of a study that is a
-folder they say that it does not exist, and they find every check sum wrong.
+folder they say that it does not exist, of one that does not exist they say nothing (``{}``), and they find every check
+sum wrong.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _Text = Annotated[str, Form()]
 _Reader = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _REPLACED = {("PUT", path) for path in ("/datastore/image", "/datastore/", "/datastore/label")}
-_REPLACED |= {("GET", "/datastore/image"), ("HEAD", "/datastore/image")}
+_REPLACED |= {("GET", "/datastore/image"), ("HEAD", "/datastore/image"), ("GET", "/datastore/image/info")}
 CHECK_SUMS = ("SHA256", "SHA512", "MD5")
 
 
 def study_router(app: MONAILabelApp) -> APIRouter:
-    """Uploads of images and labels, downloads of images; it must come before MONAI Label's own.
+    """Uploads of images and labels, downloads of images, what is noted; it must come before MONAI Label's own.
 
     Args:
         app: whose studies they are.
@@ -90,6 +91,14 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         if check_sum and not _has_check_sum(path, check_sum):
             raise ImageNotFoundException(f"the image {image!r} has another check sum than {check_sum}")
         return {}
+
+    @router.get("/image/info", summary=f"{RBAC_USER}Get Image Info")
+    def image_info(image: str, user: _Reader) -> dict[str, Any]:
+        """What is noted of an image; 404 where there is none."""
+        info = app.datastore().get_image_info(image)
+        if not info:
+            raise ImageNotFoundException(f"there is no image {image!r}")
+        return info
 
     @router.put("/label", summary=f"{RBAC_ANNOTATOR}Save Finished Label")
     def save_label(
