@@ -1,4 +1,4 @@
-"""The datastore against a real Orthanc."""
+"""The datastore against a real Orthanc, and what can be said of it where none is installed."""
 
 import io
 import time
@@ -22,14 +22,14 @@ from proxyprompt.io.study import read_study
 from proxyprompt.requests.safety import guard, image_path
 from proxyprompt.server.answers import status_of
 
-pytestmark = pytest.mark.skipif(orthanc.missing() is not None, reason=orthanc.missing() or "")
-
 RNG = np.random.default_rng(3)
 FILTER = {"Modality": "CT,MR,US,OP,XC"}
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
+    if orthanc.missing():
+        pytest.skip(orthanc.missing())
     with orthanc.running(tmp_path_factory.mktemp("orthanc")) as server:
         yield server
 

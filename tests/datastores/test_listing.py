@@ -102,6 +102,29 @@ def test_dicom_objects_without_pixels_are_left_out_with_a_word(folder):
     assert "SR" in found.left_out["report"] and "KO" in found.left_out["key"]
 
 
+@pytest.mark.parametrize("name", ["seg.dcm", "SEG.IMA"])
+def test_a_segmentation_is_no_study_whatever_its_suffix(folder, name):
+    save_series(folder / "top", SLICES[:1])
+    as_kind(folder / "top" / "0-0.dcm", "SEG")
+    (folder / "top" / "0-0.dcm").rename(folder / name)
+    save_series(folder / "top", SLICES[:1])
+    (folder / "top" / "0-0.dcm").rename(folder / "ct.dcm")
+    (folder / "top").rmdir()
+    (folder / "damaged.dcm").write_bytes(b"no DICOM")
+    found = look(folder)
+    assert [image.path for image in found.images] == [
+        "ct.dcm",
+        "damaged.dcm",
+    ]  # what is damaged says so when it is asked for
+    assert "SEG" in found.left_out[name]
+
+
+@pytest.mark.parametrize("first", [b"\x08\0\x08\0", b"\x08\0\x10\0\x10\0\0\0", b"\x02\0\0\0UL\4\0"])
+def test_numbers_that_look_like_a_first_tag_are_no_dicom(folder, first):
+    (folder / "voxels").write_bytes(first + bytes(range(256)) * 4)
+    assert not look(folder).images and "kind" in look(folder).left_out["voxels"]
+
+
 def test_what_is_no_study_says_why(folder):
     (folder / "notes.txt").write_text("no study" * 50)
     (folder / "scan.zip").write_bytes(b"PK")

@@ -1,12 +1,15 @@
 """Uploads of images and labels over HTTP, under the names that they are sent with."""
 
+import hashlib
 import io
 import json
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
+from dicom_files import save_series
 from fastapi import FastAPI
 from loopback import serving
 from PIL import Image
@@ -136,3 +139,51 @@ def test_what_cannot_be_stored_is_refused_with_a_sentence(url, store, tmp_path, 
 def test_a_request_without_a_file(url):
     answer = requests.put(f"{url}/datastore/image", data={"params": "{}"}, timeout=60)
     assert answer.status_code == 400 and "file" in answer.json()["detail"]
+
+
+def test_an_image_is_downloaded_as_it_was_sent(url):
+    put(url, "image", "patient.07.png", drawn(1))
+    answer = requests.get(f"{url}/datastore/image", params={"image": "patient.07"}, timeout=60)
+    assert answer.status_code == 200 and answer.content == drawn(1)
+    assert answer.headers["content-type"] == "image/png" and "patient.07.png" in answer.headers["content-disposition"]
+
+
+def test_a_series_is_downloaded_as_a_zip_of_its_files(url, store, tmp_path):
+    series = save_series(tmp_path / "studies" / "ct", np.zeros((3, 8, 8), np.int16))
+    (series / ".DS_Store").write_bytes(b"x")
+    store.refresh()
+    answer = requests.get(f"{url}/datastore/image", params={"image": "ct"}, timeout=60)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/zip"
+    assert 'filename="ct.zip"' in answer.headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert files == {f"ct/{file.name}": file.read_bytes() for file in series.glob("*.dcm")}
+    assert requests.head(f"{url}/datastore/image", params={"image": "ct"}, timeout=60).status_code == 200
+
+
+def head(url, **query):
+    return requests.head(f"{url}/datastore/image", params=query, timeout=60).status_code
+
+
+def test_check_sums_tell_whether_a_copy_is_the_same(url):
+    put(url, "image", "one.png", drawn(1))
+    for algorithm in ("SHA256", "SHA512", "MD5"):
+        digest = hashlib.new(algorithm, drawn(1)).hexdigest()
+        assert head(url, image="one", check_sum=f"{algorithm}:{digest}") == 200
+        assert head(url, image="one", check_sum=f"{algorithm}:{digest[::-1]}") == 404
+    assert head(url, image="one") == head(url, image="one", check_sum=hashlib.sha256(drawn(1)).hexdigest()) == 200
+    assert head(url, image="one", check_sum="FOO:abc") == 400
+
+
+@pytest.mark.parametrize("ask", [requests.get, requests.head])
+@pytest.mark.parametrize(("image", "status"), [("nobody", 404), ("../evil", 400), ("", 404)])
+def test_what_cannot_be_downloaded(url, ask, image, status):
+    assert ask(f"{url}/datastore/image", params={"image": image}, timeout=60).status_code == status
+
+
+def test_what_is_noted_of_an_image(url):
+    put(url, "image", "one.png", drawn(1), params='{"PatientID": "P1"}')
+    answer = requests.get(f"{url}/datastore/image/info", params={"image": "one"}, timeout=60)
+    assert answer.status_code == 200 and answer.json()["PatientID"] == "P1" and answer.json()["name"] == "one.png"
+    for image, status in (("nobody", 404), ("", 404), ("../one", 400)):
+        assert requests.get(f"{url}/datastore/image/info", params={"image": image}, timeout=60).status_code == status

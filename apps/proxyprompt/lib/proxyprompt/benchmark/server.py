@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-APP = Path(__file__).resolve().parents[2]
+APP = Path(__file__).resolve().parents[3]
 START_SECONDS = 400  # imports alone take a minute on a busy machine
 
 

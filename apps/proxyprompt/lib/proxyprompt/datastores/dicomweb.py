@@ -190,6 +190,10 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     # inside
 
+    def _on_the_way(self, path: str) -> bool:
+        """Never: series and labels from the archive appear whole, by being renamed."""
+        return False
+
     def _archived(self) -> Listing:
         """What the archive holds; labels that are not here yet are fetched in the background."""
         listing = self.archive.listing()

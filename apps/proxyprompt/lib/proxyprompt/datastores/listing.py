@@ -20,14 +20,13 @@ import pydicom
 from proxyprompt.io.dicom import NOT_IMAGES
 from proxyprompt.io.groups import GROUPS
 from proxyprompt.io.names import split_suffix, why_unusable
+from proxyprompt.io.raster import DICOM, has_dicom_magic, suffix_of
 
 OURS = ("datastore_v2.json*", "dataset.json", GROUPS)
 """Files beside the studies that are no studies, and of which nothing need be said."""
 _VOXELS = (".raw", ".zraw", ".raw.gz", ".img")  # of a header file that lies beside them
 _HEADERS = (".mhd", ".nhdr")
 _DICOMDIR = "DICOMDIR"
-_MAGIC_AT, _MAGIC = 128, b"DICM"
-_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")  # how a DICOM file without prefix begins
 _LOOKED_AT = 50  # files of a folder
 _DEPTH = 8  # of folders in folders
 _SETTLED = 10.0  # seconds after which what was seen of an unchanged folder is remembered
@@ -63,19 +62,15 @@ def dicom_modality(path: Path) -> str | None:
         The modality in upper case, "" where the file does not say or cannot be read on; None for what is no DICOM.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(_MAGIC_AT + len(_MAGIC))
+        if path.name.upper() == _DICOMDIR or not has_dicom_magic(path):
+            return None
+        tags = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality"])
     except OSError:
         return None
-    prefixed = head[_MAGIC_AT:] == _MAGIC
-    if path.name.upper() == _DICOMDIR or not (prefixed or head[:2] in _FIRST_GROUPS):
-        return None
-    try:
-        tags = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality"])
     except Exception:  # whatever a damaged file makes the library raise
-        return "" if prefixed else None
-    if not prefixed and not tags.get("SOPClassUID"):
-        return None
+        return ""
+    if tags.preamble is None and not tags.get("SOPClassUID"):
+        return None  # its first bytes look like a tag by chance
     return str(tags.get("Modality") or "").upper()
 
 
@@ -139,17 +134,22 @@ class StudyListing:
             return
         if not entry.is_file():
             left_out[name] = "is no file: a broken link, or something else"
+        elif (modality := self._modality(entry, known)) in NOT_IMAGES:
+            left_out[name] = f"is a DICOM object of modality {modality}, not an image"
         elif known:
             yield Found(name, (split_suffix(name, self.suffixes)[0], name))
-        elif (modality := dicom_modality(Path(entry.path))) is not None:
-            if modality not in NOT_IMAGES:
-                yield Found(name, (name,))
-            else:
-                left_out[name] = f"is a DICOM object of modality {modality}, not an image"
+        elif modality is not None:
+            yield Found(name, (name,))
         elif name.upper() == _DICOMDIR:
             left_out[name] = "is the index of a DICOM export; its series are listed by their folders"
         elif not _is_voxels(name, beside):
             left_out[name] = f"is not of a kind that is read ({', '.join(self.suffixes)}, DICOM)"
+
+    @staticmethod
+    def _modality(entry: os.DirEntry, known: bool) -> str | None:
+        """Of a file that may be DICOM by its name; other names that are known speak for themselves."""
+        path = Path(entry.path)
+        return None if known and suffix_of(path) not in DICOM else dicom_modality(path)
 
     def _series(self, folder: str, left_out: dict[str, str], above: frozenset[str]) -> Iterator[str]:
         """The folders at and below ``folder`` that hold a series, relative to the folder of studies."""

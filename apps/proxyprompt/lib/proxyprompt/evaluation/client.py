@@ -15,7 +15,14 @@ TASK = "proxyprompt"
 
 
 class ServerError(RuntimeError):
-    """The server does not answer, or refuses; with its own words."""
+    """The server does not answer, or refuses; with its own words.
+
+    status: of the HTTP answer; None where there was none, or where it was not what was asked for.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Client:
@@ -39,27 +46,54 @@ class Client:
         """The versions of the weights on offer, the one that serves first."""
         return self.info()["models"][TASK]["config"]["adapter"]
 
-    def add_image(self, id: str, path: Path, *, patient: str) -> None:
-        """patient: or case; images of one are never on both sides of a split."""
+    def add_image(self, path: Path, *, id: str = "", patient: str = "") -> str:
+        """Uploads an image.
+
+        Args:
+            path: the file.
+            id: "" for the one that the server makes of the file's name.
+            patient: or case; images of one are never on both sides of a split. "" where nobody knows.
+
+        Returns:
+            The image's id.
+        """
         with path.open("rb") as file:
-            self._ask(
+            reply = self._ask(
                 "PUT",
                 "/datastore/image",
                 params={"image": id},
                 files={"file": (path.name, file)},
-                data={"params": json.dumps({"PatientID": patient})},
+                data={"params": json.dumps({"PatientID": patient} if patient else {})},
             )
+        return reply.json()["image"]
 
-    def submit(self, id: str, path: Path, structures: Mapping[str, Collection[int]]) -> None:
-        """A final label, as a viewer sends it. structures: name -> its values in the file."""
-        names = [{"name": name, "idx": int(value)} for name, values in structures.items() for value in values]
+    def image_info(self, id: str) -> dict[str, Any]:
+        """What the server has noted of an image."""
+        return self._ask("GET", "/datastore/image/info", params={"image": id}).json()
+
+    def remove_image(self, id: str) -> None:
+        """Takes a study away, with all its labels."""
+        self._ask("DELETE", "/datastore/image", params={"id": id})
+
+    def submit(
+        self, id: str, path: Path, structures: Mapping[str, Collection[int]] | None = None, *, tag: str = "final"
+    ) -> None:
+        """A label, as a viewer sends it.
+
+        Args:
+            id: of the image.
+            path: the label's file.
+            structures: name -> its values in the file; None leaves the names to the server.
+            tag: "final" for what a person drew.
+        """
+        names = [{"name": name, "idx": int(v)} for name, values in (structures or {}).items() for v in values]
         with path.open("rb") as file:
             self._ask(
                 "PUT",
                 "/datastore/label",
-                params={"image": id, "tag": "final"},
+                params={"image": id, "tag": tag},
                 files={"label": (path.name, file)},
-                data={"params": json.dumps({"label_info": names})},
+                data={"params": json.dumps({"label_info": names} if names else {})},
             )
 
     def segment(self, id: str, **options: Any) -> tuple[bytes, str, dict[str, Any]]:
@@ -95,5 +129,7 @@ class Client:
         except requests.RequestException as error:
             raise ServerError(f"{self.url} does not answer: {error}; is it running?") from error
         if reply.status_code != 200:
-            raise ServerError(f"{method} {path}: status {reply.status_code}: {reply.text[:500]}")
+            raise ServerError(
+                f"{method} {path}: status {reply.status_code}: {reply.text[:500]}", status=reply.status_code
+            )
         return reply

@@ -130,7 +130,7 @@ class TrainingLoop:
             raise ServerError(f"{self._client.url} serves {total} studies; start it on an empty folder for this")
         plan = self._plan
         for case in (*plan.first, *plan.more, *plan.targets):
-            self._client.add_image(case.id, case.image_path, patient=case.group)
+            self._client.add_image(case.image_path, id=case.id, patient=case.group)
         self._label(plan.first)
         few = self._measure(f"{len(plan.first)} labelled")
         self._label(plan.more)

@@ -24,7 +24,6 @@ from proxyprompt.io.names import why_unusable
 from proxyprompt.viewer.serve import STOCK, page
 
 MOST_LINES = 100_000
-CHECK_SUMS = ("SHA256", "SHA512", "MD5")
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -84,7 +83,6 @@ def install_forms(app: MONAILabelApp) -> None:
         module.json = _Objects
     run_inference, create_session = infer.run_inference, session.create_session
     get_session, get_logs = session.get_session, logs.get_logs
-    download_image = datastore.download_image
 
     def checked_inference(
         background_tasks: BackgroundTasks,
@@ -109,12 +107,6 @@ def install_forms(app: MONAILabelApp) -> None:
             raise refuse("output dicom_seg is not offered here; valid: image, json, all")
         return run_inference(background_tasks, model, image, session_id, params, file, label, output)
 
-    def checked_download(image: str, check_only: bool = False, check_sum: str | None = None) -> Any:
-        algorithm, colon, _ = (check_sum or "").partition(":")
-        if colon and algorithm not in CHECK_SUMS:
-            raise refuse(f"check_sum {check_sum!r} is of no known kind; valid: {', '.join(CHECK_SUMS)}, then a colon")
-        return download_image(image, check_only=check_only, check_sum=check_sum)
-
     def checked_create(
         background_tasks: BackgroundTasks, uncompress: bool, expiry: int, files: Sequence[UploadFile]
     ) -> Any:
@@ -132,7 +124,7 @@ def install_forms(app: MONAILabelApp) -> None:
     def checked_logs(logger_file: str, lines: int, html: bool, text: bool, refresh: int) -> Response:
         return get_logs(logger_file, min(lines or 0, MOST_LINES), html, text, refresh)
 
-    infer.run_inference, datastore.download_image = checked_inference, checked_download
+    infer.run_inference = checked_inference
     session.create_session, session.get_session = checked_create, checked_session
     logs.get_logs = checked_logs
     ohif.get_ohif = lambda path: page(path, (STOCK,))
