@@ -179,7 +179,7 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
             merge=False,
         )
 
-    return FineTuned(name, start, config)
+    return FineTuned(name, start, config, classify=name != "finetuned_paper" and not options.paper)
 
 
 def _unets(options: MethodOptions) -> list[Method]:

@@ -31,11 +31,20 @@ logger = logging.getLogger(__name__)
 
 
 class FineTuned(Method):
-    """name: what tables call it. start: makes the segmenter that every draw starts from."""
+    """A method that trains before it segments.
 
-    def __init__(self, name: str, start: Callable[[], Segmenter], config: FinetuneConfig) -> None:
-        self.name, self._start, self._config = name, start, config
-        self.settings = {**weights_of(start()), "training": config.to_dict()}
+    Args:
+        name: what tables call it.
+        start: makes the segmenter that every draw starts from.
+        config: of the training.
+        classify: whether the pixel classifier is mixed in afterwards.
+    """
+
+    def __init__(
+        self, name: str, start: Callable[[], Segmenter], config: FinetuneConfig, *, classify: bool = True
+    ) -> None:
+        self.name, self._start, self._config, self._classify = name, start, config, classify
+        self.settings = {**weights_of(start()), "training": config.to_dict(), "pixel_classifier": classify}
 
     def learn(self, supports: Selection, *, seed: int) -> Learned:
         """Raises TrainingError where the supports give nothing to train on."""
@@ -49,7 +58,8 @@ class FineTuned(Method):
             ended = run.train(lambda loss, value: dice.append(value) if value is not None else None, lambda: False)
         segmenter.eval().requires_grad_(False)
         notes = {"steps": run.state.step, "stopped": ended, "training_dice": _means(dice)}
-        return Learned(ProxyPromptMethod(segmenter).learn(supports, seed=seed).predict, notes=notes)
+        method = ProxyPromptMethod(segmenter, classify=self._classify)
+        return Learned(method.learn(supports, seed=seed).predict, notes=notes)
 
 
 def _material(supports: Selection, config: FinetuneConfig) -> Material:
