@@ -116,8 +116,19 @@ def test_the_supports_say_how_much(masks):
     assert dice.shape == (len(SHARES), 2)
     assert best_share([dice[:, 0]]) == 0.0  # the decoder is right: nothing is mixed in
     assert best_share([dice[:, 1]]) > 0.5
-    assert best_share([dice[:, 1], torch.linspace(9, 0, len(SHARES))]) == 0.0  # the mean over supports decides
     assert best_share([]) == SINGLE
+
+
+def test_the_smallest_share_that_is_as_good_as_the_best():
+    """By hand: the best mean is that of the last share; what it gains on one is as much as it varies."""
+    zeros, gains = [0.5, 0.5, 0.5, 0.5], [0.1, 0.14, 0.06, 0.1]
+    sure = [torch.tensor([a, *[a] * (len(SHARES) - 2), a + b]) for a, b in zip(zeros, gains, strict=True)]
+    assert best_share(sure) == SHARES[-1]  # 0.1 on the mean, standard error 0.016
+    doubtful = [
+        torch.tensor([a, *[a] * (len(SHARES) - 2), a + b]) for a, b in zip(zeros, (0.3, -0.2, 0.1, -0.1), strict=True)
+    ]
+    assert best_share(doubtful) == 0.0  # 0.025 on the mean, standard error 0.11
+    assert best_share(sure[:1]) == SHARES[-1]  # of a single one nothing is known but the best
 
 
 def test_without_fine_maps_there_is_none(features):

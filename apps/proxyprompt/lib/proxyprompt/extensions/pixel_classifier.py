@@ -160,7 +160,10 @@ def dice_of_shares(logits: Tensor, scores: Tensor, masks: Tensor) -> Tensor:
 
 
 def best_share(dice: Sequence[Tensor]) -> float:
-    """The smallest of the best of :data:`SHARES`.
+    """The smallest of :data:`SHARES` that is as good as the best.
+
+    As good: over the supports that were tried it falls short by no more than half the standard error of the
+    difference. A few supports are easily fitted by chance.
 
     Args:
         dice: of each support that was tried, (shares,); none where there was nothing to try.
@@ -168,7 +171,12 @@ def best_share(dice: Sequence[Tensor]) -> float:
     Returns:
         The share.
     """
-    return SHARES[int(torch.stack(list(dice)).mean(0).argmax())] if len(dice) else SINGLE
+    if not len(dice):
+        return SINGLE
+    each = torch.stack(list(dice))
+    short = each[:, each.mean(0).argmax(), None] - each
+    error = short.std(0) / len(each) ** 0.5 if len(each) > 1 else torch.zeros_like(short[0])
+    return SHARES[int((short.mean(0) <= 0.5 * error + 1e-6).nonzero()[0])]
 
 
 def _mixed(logits: Tensor, score: Tensor, share: Tensor | float) -> Tensor:
