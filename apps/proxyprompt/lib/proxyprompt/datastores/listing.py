@@ -146,7 +146,7 @@ class StudyListing:
             left_out[name] = f"is not of a kind that is read ({', '.join(self.suffixes)}, DICOM)"
 
     @staticmethod
-    def _modality(entry: os.DirEntry, known: bool) -> str | None:
+    def _modality(entry: os.DirEntry[str], known: bool) -> str | None:
         """Of a file that may be DICOM by its name; other names that are known speak for themselves."""
         path = Path(entry.path)
         return None if known and suffix_of(path) not in DICOM else dicom_modality(path)

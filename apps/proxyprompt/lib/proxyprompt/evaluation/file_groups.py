@@ -62,7 +62,8 @@ def find_groups(folder: Path) -> list[Group]:
     Returns:
         The groups in the order of their folders; all DICOM series are one group, the last.
     """
-    groups, series, segmentations = [], [], {}
+    groups, series = [], []
+    segmentations: dict[str, dict[str, Path]] = {}
     for below in _folders(folder):
         if layout := next((pair for pair in _LAYOUTS if all((below / part).is_dir() for part in pair)), None):
             groups.append(_labelled(below, *layout, name=_name(below, folder)))
