@@ -218,6 +218,8 @@ BY_HAND = [
     Drawn("POST", "/infer/proxyprompt", {"image": "g2_0"}, {"files": [("label", ("a.bin", b"x"))]}),
     Drawn("POST", "/infer/wsi_v2/proxyprompt", {"image": "g2_0"}, {"data": {"wsi": '{"level": "x"}'}}),
     Drawn("POST", "/infer/wsi_v2/proxyprompt", {"image": "g2_0"}, {"data": {"wsi": "[]"}}),
+    Drawn("POST", "/infer/wsi_v2/proxyprompt", {}, {"data": {"wsi": "{}"}}),
+    Drawn("POST", "/infer/wsi_v2/proxyprompt", {}, {"files": [("file", ("a.png", b"x"))]}),
     *(
         Drawn("PUT", path, {"image": "g0_0", "label": "g0_0", "tag": "final"}, {"data": {"info": info}})
         for path in ("/datastore/image/info", "/datastore/label/info")

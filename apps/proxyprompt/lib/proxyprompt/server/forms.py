@@ -107,6 +107,9 @@ def install_forms(app: MONAILabelApp) -> None:
             raise refuse("output dicom_seg is not offered here; valid: image, json, all")
         return run_inference(background_tasks, model, image, session_id, params, file, label, output)
 
+    def checked_wsi_inference(*arguments: Any) -> Any:
+        return app.infer_wsi({})  # refused before a file of the request is stored
+
     def checked_create(
         background_tasks: BackgroundTasks, uncompress: bool, expiry: int, files: Sequence[UploadFile]
     ) -> Any:
@@ -124,7 +127,7 @@ def install_forms(app: MONAILabelApp) -> None:
     def checked_logs(logger_file: str, lines: int, html: bool, text: bool, refresh: int) -> Response:
         return get_logs(logger_file, min(lines or 0, MOST_LINES), html, text, refresh)
 
-    infer.run_inference = checked_inference
+    infer.run_inference, wsi_infer.run_wsi_inference = checked_inference, checked_wsi_inference
     session.create_session, session.get_session = checked_create, checked_session
     logs.get_logs = checked_logs
     ohif.get_ohif = lambda path: page(path, (STOCK,))
