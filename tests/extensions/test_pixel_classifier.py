@@ -67,7 +67,8 @@ def by_hand(features, masks, structure):
 
 def test_it_is_weighted_ridge_regression(features, masks):
     described = torch.stack([moments(features[k : k + 1], masks[k : k + 1]) for k in range(2)]).sum(0)
-    weights, bias = fit(described)
+    fitted = fit(described)
+    weights, bias = fitted.weights, fitted.bias
     assert weights.shape == (3, 12) and bias.shape == (3,)
     for structure in range(3):
         expected, offset = by_hand(features, masks, structure)
@@ -92,8 +93,7 @@ def test_what_lies_in_the_features_is_found(masks):
     shown = F.adaptive_avg_pool2d(masks[:, :1].roll(3, -1), SIDE)
     fine = torch.cat([shown, torch.randn(2, 6, SIDE, SIDE, generator=generator)], 1)
     features = Features(torch.randn(2, 2, 6, 6, generator=generator), fine=(fine.half(),))
-    weights, bias = fit(moments(features[:1], masks[:1, :1].roll(3, -1)))
-    score = PixelClassifier(weights, bias, torch.ones(1)).score(features[1:])
+    score = fit(moments(features[:1], masks[:1, :1].roll(3, -1))).score(features[1:])
     assert (((score > 0) == (shown[1:] > 0.5)).float().mean()).item() > 0.99
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyprompt.extensions.pixel_classifier import PixelClassifier, best_share, dice_of_shares, fit, moments
+from proxyprompt.extensions.pixel_classifier import best_share, dice_of_shares, fit, moments
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
@@ -218,9 +218,9 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
         contexts.append(segmenter.encode_pair(ready, laid[-1])[0])
         described.append(moments(features[-1], laid[-1]))
     described = torch.stack(described) * valid[..., None, None]
-    weights, bias = fit(described.sum(0))
-    torch.testing.assert_close(prepared.classifier.weights, weights, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(prepared.classifier.bias, bias, rtol=1e-3, atol=1e-3)
+    fitted = fit(described.sum(0))
+    torch.testing.assert_close(prepared.classifier.weights, fitted.weights, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(prepared.classifier.bias, fitted.bias, rtol=1e-3, atol=1e-3)
     for n, tries in enumerate(((0, 1, 2), (0,))):  # the second structure is shown by the first support only
         dice = []
         for k in tries:
@@ -230,7 +230,7 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
                 joined, torch.stack([contexts[j] for j in others])[:, n : n + 1], valid[others][:, n : n + 1]
             )
             decoded = segmenter.segment(features[k], encoding)
-            own = PixelClassifier(*fit(described[others][:, n : n + 1].sum(0)), torch.ones(1))
+            own = fit(described[others][:, n : n + 1].sum(0))
             dice.append(dice_of_shares(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[:, 0])
         assert prepared.classifier.share[n].item() == pytest.approx(best_share(dice))
     assert prepared.only(1).classifier.share.shape == (1,)

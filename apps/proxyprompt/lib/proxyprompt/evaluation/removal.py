@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxyprompt.extensions.pixel_classifier import PixelClassifier, can_classify, fit, moments
-from proxyprompt.foundation.base import Features, Geometry, Points, Prompts
+from proxyprompt.extensions.pixel_classifier import can_classify, fit, moments
+from proxyprompt.foundation.base import Features, Points, Prompts
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
 from proxyprompt.supports.selection import Selection
 
 from .episodes import Slices
 from .methods import Learned, Method, weights_of
+from .prompting import FoundationMethod
 
 
 def proxy_alone(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
@@ -99,7 +100,7 @@ class Removal(Method):
         return torch.from_numpy(np.ascontiguousarray(array)).to(next(self._segmenter.parameters()).device)
 
 
-class WithoutProxy(Method):
+class WithoutProxy(FoundationMethod):
     """What is left of the shipped model without P: the pixel classifier.
 
     Args:
@@ -109,8 +110,7 @@ class WithoutProxy(Method):
     name = WITHOUT_PROXY
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self._foundation = segmenter.foundation
-        self._device = next(segmenter.parameters()).device
+        super().__init__(segmenter.foundation)
         self.settings = {**weights_of(segmenter), "removal": self.name}
 
     @torch.inference_mode()
@@ -126,25 +126,20 @@ class WithoutProxy(Method):
         """
         described = []
         for image, mask in zip(supports.images, supports.masks, strict=True):
-            features, geometry = self._encode(image)
-            laid = self._foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self._device), geometry)
+            features, geometry = self.encode(image)
+            laid = self.foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self.device), geometry)
             if not can_classify(features):
                 return Learned(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
             described.append(moments(features, laid))
-        weights, bias = fit(torch.stack(described).sum(0))
-        classifier = PixelClassifier(weights, bias, torch.ones_like(bias))
+        classifier = fit(torch.stack(described).sum(0))
 
         @torch.inference_mode()
         def predict(slices: Slices) -> np.ndarray:
             masks = np.zeros((len(slices), *slices.slice_shape), bool)
             for row in range(len(slices)):
-                features, geometry = self._encode(slices.images([row])[0])
-                score = self._foundation.postprocess(classifier.score(features), geometry)
+                features, geometry = self.encode(slices.images([row])[0])
+                score = self.foundation.postprocess(classifier.score(features), geometry)
                 masks[row] = (score[0, 0] > 0).cpu().numpy()
             return masks
 
         return Learned(predict)
-
-    def _encode(self, image: np.ndarray) -> tuple[Features, Geometry]:
-        prepared, geometry = self._foundation.preprocess(torch.from_numpy(image[None]).to(self._device))
-        return self._foundation.encode(prepared), geometry

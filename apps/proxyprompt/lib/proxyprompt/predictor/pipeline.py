@@ -313,16 +313,34 @@ class Pipeline:
         self, image: Tensor, masks: NDArray[np.bool_], valid: NDArray[np.bool_], chosen: SupportSlice
     ) -> Tensor:
         """V of one support image with each of its N masks: (N, D, H, W)."""
-        keys = self._context_keys(chosen.image_key, masks)
+
+        def encode(laid: Tensor) -> Tensor:
+            prepared, _ = self._foundation.preprocess(image.to(self._device))
+            return self._segmenter.encode_pair(prepared, laid)[0]
+
+        return self._of_masks("context", self._context_keys(chosen.image_key, masks), masks, valid, chosen, encode)
+
+    def _of_masks(
+        self,
+        name: str,
+        keys: Sequence[str],
+        masks: NDArray[np.bool_],
+        valid: NDArray[np.bool_],
+        chosen: SupportSlice,
+        compute: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """What is made of one support image with each of its N masks: (N, ...), zeros for those that are not declared.
+
+        Those that the cache does not hold under their keys are computed together. compute: (1, n, S, S) -> (n, ...).
+        """
         declared = np.flatnonzero(valid).tolist()
         found = {n: entry for n in declared if (entry := self._cache.get(keys[n])) is not None}
         missing = [n for n in declared if n not in found]
         if missing:
-            prepared, _ = self._foundation.preprocess(image.to(self._device))
-            made = self._segmenter.encode_pair(prepared, self._lay(masks[missing]))[0]
+            made = compute(self._lay(masks[missing]))
             for row, n in enumerate(missing):
-                found[n] = self._cache.put(keys[n], {"context": made[row]}, tags=chosen.tags)
-        known = {n: found[n].tensors["context"] for n in declared}
+                found[n] = self._cache.put(keys[n], {name: made[row]}, tags=chosen.tags)
+        known = {n: found[n].tensors[name] for n in declared}
         empty = torch.zeros_like(next(iter(known.values())))
         return torch.stack([known.get(n, empty) for n in range(len(masks))])
 
@@ -370,9 +388,9 @@ class Pipeline:
                 return {"none": torch.zeros(1)}
             with self._latencies.of("classifier"):
                 described = self._describe(selection, features)
-                weights, bias = fit(described.sum(0))
+                classifier = fit(described.sum(0))
                 shares = self._shares(selection, features, contexts, described)
-            return {"weights": weights, "bias": bias, "share": torch.tensor(shares, device=weights.device)}
+            return {**vars(classifier), "share": torch.tensor(shares, device=self._device)}
 
         tensors = self._cache.get_or_compute(content_key("pixel classifier", key), selection.tags, compute).tensors
         if "none" in tensors:
@@ -383,18 +401,11 @@ class Pipeline:
         """(K, N, F + 2, F + 2), zeros where a study does not declare the structure."""
         each = []
         for k, chosen in enumerate(selection.slices):
-            keys = [content_key("moments", key) for key in self._context_keys(chosen.image_key, selection.masks[k])]
-            declared = np.flatnonzero(selection.valid[k]).tolist()
-            found = {n: entry for n in declared if (entry := self._cache.get(keys[n])) is not None}
-            missing = [n for n in declared if n not in found]
-            if missing:
-                made = moments(features[k : k + 1], self._lay(selection.masks[k][missing]))
-                for row, n in enumerate(missing):
-                    found[n] = self._cache.put(keys[n], {"moments": made[row]}, tags=chosen.tags)
-            known = {n: found[n].tensors["moments"].to(self._device) for n in declared}
-            empty = torch.zeros_like(next(iter(known.values())))
-            each.append(torch.stack([known.get(n, empty) for n in range(len(keys))]))
-        return torch.stack(each)
+            masks, valid = selection.masks[k], selection.valid[k]
+            keys = [content_key("moments", key) for key in self._context_keys(chosen.image_key, masks)]
+            describe = partial(moments, features[k : k + 1])
+            each.append(self._of_masks("moments", keys, masks, valid, chosen, describe))
+        return torch.stack(each).to(self._device)
 
     def _shares(self, selection: Selection, features: Features, contexts: Tensor, described: Tensor) -> list[float]:
         """Of each structure, by segmenting up to :data:`TRIED` supports that show it from all the others."""
@@ -409,8 +420,7 @@ class Pipeline:
                 features[others], contexts[others][:, shown], valid[others][:, shown]
             )
             decoded = self._segmenter.segment(features[k : k + 1], encoding)
-            weights, bias = fit(described[others][:, shown].sum(0))
-            score = PixelClassifier(weights, bias, torch.ones_like(bias)).score(features[k : k + 1])
+            score = fit(described[others][:, shown].sum(0)).score(features[k : k + 1])
             dice = dice_of_shares(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
             for row, n in enumerate(shown):
                 tried[n].append(dice[:, row])

@@ -93,9 +93,9 @@ class EpisodeModel(nn.Module):
         if self._frozen:
             made = [self._once(p) for p in pictures]
         elif self._save_memory and torch.is_grad_enabled():
-            made = [checkpoint(self.segmenter.encode, p.image[None], use_reentrant=False) for p in pictures]
+            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in pictures]
         else:
-            made = [self.segmenter.encode(torch.stack([p.image for p in pictures]))]
+            made = [self._encode(torch.stack([p.image for p in pictures]))]
         return replace(Features.join(made), padding=padding)
 
     def encode_support(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportEncoding:
@@ -104,10 +104,14 @@ class EpisodeModel(nn.Module):
         contexts = self.segmenter.encode_pair(images, masks)
         return self.segmenter.encode_support(features, contexts, declared)
 
+    def _encode(self, images: Tensor) -> Features:
+        """Without the maps that only extensions look at: they are several times as large as the others."""
+        return replace(self.segmenter.encode(images), fine=())
+
     def _once(self, picture: Picture) -> Features:
         if picture.key not in self._kept:
             with torch.no_grad():
-                made = self.segmenter.encode(picture.image[None])
+                made = self._encode(picture.image[None])
             if _nbytes(made) > self._kept.maxsize:
                 return made
             self._kept[picture.key] = made
