@@ -31,7 +31,14 @@ SAID_EVERY = 20  # images
 
 @dataclass(frozen=True)
 class Complaint:
-    """What did not go through. step: upload, info, infer, label, listing, removal. status: HTTP's; None without one."""
+    """What did not go through.
+
+    Attributes:
+        file: of which file.
+        step: upload, info, infer, label, listing or removal.
+        status: HTTP's; None without one.
+        reason: in the server's words.
+    """
 
     file: str
     step: str
@@ -49,9 +56,16 @@ class Complaint:
 
 @dataclass
 class Checked:
-    """Of one group: how many images, labels and inferences went through, what did not, and how long it took.
+    """What went through of one group, what did not, and how long it took.
 
-    size: images that there are.
+    Attributes:
+        size: images that there are.
+        images: how many of them are known to the server.
+        labels: how many were taken.
+        stand_ins: labels made for images that have none.
+        inferences: how many came back with a mask that fits.
+        seconds: wall clock.
+        complaints: what did not go through.
     """
 
     size: int
@@ -64,6 +78,7 @@ class Checked:
 
     @property
     def failures(self) -> list[Complaint]:
+        """What must never be."""
         return [each for each in self.complaints if each.is_failure]
 
     def __str__(self) -> str:
@@ -74,18 +89,23 @@ class Checked:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """For a record; :meth:`from_json` takes it back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Checked:
+        """What :meth:`to_json` gave."""
         return cls(**{**content, "complaints": [Complaint(**each) for each in content["complaints"]]})
 
 
 class FileCheck:
     """Sends groups of files to a server, one after the other; each is taken away again when it is done.
 
-    client: of a server that serves nothing else. studies: the folder that it serves, for DICOM series, which are not
-    uploaded. scratch: for temporary files. say: for what does not go through, and for progress.
+    Args:
+        client: of a server that serves nothing else.
+        studies: the folder that it serves, for DICOM series, which are not uploaded.
+        scratch: for temporary files.
+        say: for what does not go through, and for progress.
     """
 
     def __init__(self, client: Client, *, studies: Path, scratch: Path, say: Callable[[str], None]) -> None:
