@@ -23,7 +23,7 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.io.study import read_study
 
 from .client import TASK, Client, ServerError
-from .file_groups import FINAL, Group, Item
+from .file_groups import FINAL, FileGroup, ImageFile
 
 LISTED_SECONDS = 60.0  # in which a copied folder must be listed
 SAID_EVERY = 20  # images
@@ -111,7 +111,7 @@ class FileCheck:
     def __init__(self, client: Client, *, studies: Path, scratch: Path, say: Callable[[str], None]) -> None:
         self._client, self._studies, self._scratch, self._say = client, studies, scratch, say
 
-    def run(self, group: Group, *, inferences: int | None = None) -> Checked:
+    def run(self, group: FileGroup, *, inferences: int | None = None) -> Checked:
         """Checks one group.
 
         Args:
@@ -125,7 +125,7 @@ class FileCheck:
         chosen = _spread(len(group.items), inferences)
         sent: list[str] = []
         support: str | None = None  # the last labelled image
-        waiting: tuple[str, Item] | None = None  # the first image, for its support
+        waiting: tuple[str, ImageFile] | None = None  # the first image, for its support
         for n, item in enumerate(group.items):
             image_id = self._send(item, checked)
             if image_id is None:
@@ -152,7 +152,7 @@ class FileCheck:
 
     # inside
 
-    def _send(self, item: Item, checked: Checked) -> str | None:
+    def _send(self, item: ImageFile, checked: Checked) -> str | None:
         """The image's id, once the server knows it."""
         with self._noting(checked, item.image, "upload"):
             image_id = self._copy(item.image) if item.image.is_dir() else self._client.add_image(item.image)
@@ -175,7 +175,7 @@ class FileCheck:
                     raise
                 time.sleep(0.5)
 
-    def _infer(self, image_id: str, item: Item, support: str, checked: Checked) -> None:
+    def _infer(self, image_id: str, item: ImageFile, support: str, checked: Checked) -> None:
         with self._noting(checked, item.image, "infer"):
             content, suffix, _ = self._client.segment(image_id, support=[support], agreement=False)
             answer = self._scratch / f"answer{suffix}"
@@ -186,7 +186,7 @@ class FileCheck:
                 raise ServerError(f"the mask does not fit its image: {error}") from error
             checked.inferences += 1
 
-    def _label(self, image_id: str, item: Item, checked: Checked) -> bool:
+    def _label(self, image_id: str, item: ImageFile, checked: Checked) -> bool:
         """Whether the image has a final label now that can be a support."""
         final = None
         for tag, path in item.labels.items():

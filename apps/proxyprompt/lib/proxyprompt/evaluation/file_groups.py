@@ -26,7 +26,7 @@ _FIRST_CHANNEL = "_0000"  # nnU-Net's, of an image; its label goes without
 
 
 @dataclass(frozen=True)
-class Item:
+class ImageFile:
     """One image with what was drawn on it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Group:
+class FileGroup:
     """Images that can be each other's supports.
 
     Attributes:
@@ -49,11 +49,11 @@ class Group:
     """
 
     name: str
-    items: tuple[Item, ...]
+    items: tuple[ImageFile, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_groups(folder: Path) -> list[Group]:
+def find_groups(folder: Path) -> list[FileGroup]:
     """Every image at and below a folder.
 
     Args:
@@ -72,11 +72,11 @@ def find_groups(folder: Path) -> list[Group]:
         else:
             segmentations |= _segmentations(below)
             images, left_out = _listed(below)
-            if items := tuple(Item(path) for path in images.values() if path.is_file()):
-                groups.append(Group(_name(below, folder), items, left_out))
+            if items := tuple(ImageFile(path) for path in images.values() if path.is_file()):
+                groups.append(FileGroup(_name(below, folder), items, left_out))
     if series:
-        items = tuple(Item(path, segmentations.get(_series_uid(path), {})) for path in series)
-        groups.append(Group(SERIES, items))
+        items = tuple(ImageFile(path, segmentations.get(_series_uid(path), {})) for path in series)
+        groups.append(FileGroup(SERIES, items))
     return groups
 
 
@@ -94,7 +94,7 @@ def _name(below: Path, folder: Path) -> str:
     return folder.resolve().name if below == folder else below.relative_to(folder).as_posix()
 
 
-def _labelled(folder: Path, images: str, labels: str, *, name: str) -> Group:
+def _labelled(folder: Path, images: str, labels: str, *, name: str) -> FileGroup:
     found, left_out = _listed(folder / images)
     final, known = folder / labels, (Path(images).name, Path(labels).name)
     others = [p for p in sorted(final.parent.iterdir()) if p.is_dir() and p.name not in known and p.name[0] != "."]
@@ -106,7 +106,7 @@ def _labelled(folder: Path, images: str, labels: str, *, name: str) -> Group:
                 tags[image_id][tag] = path
             elif tag == FINAL:
                 left_out[path.name] = f"is a label, but no image of {images} is called {label_id!r}"
-    return Group(name, tuple(Item(path, tags[id]) for id, path in found.items()), left_out)
+    return FileGroup(name, tuple(ImageFile(path, tags[id]) for id, path in found.items()), left_out)
 
 
 def _listed(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
