@@ -27,15 +27,15 @@ def episodes(bench):
 def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
     segmenter = bench.segmenter()
     together = EpisodeModel(segmenter)(episodes)
-    for target, picture in enumerate(episodes.pictures):
-        chosen = [episodes.pictures[int(i)] for i in episodes.supports[target].nonzero()]
+    for target, sample in enumerate(episodes.samples):
+        chosen = [episodes.samples[int(i)] for i in episodes.supports[target].nonzero()]
         images, masks = torch.stack([p.image for p in chosen]), torch.stack([p.masks for p in chosen])
         memory = segmenter.encode_support(
             segmenter.encode(images),
             segmenter.encode_pair(images, masks),
             torch.ones(masks.shape[:2], dtype=torch.bool),
         )
-        alone = segmenter.segment(segmenter.encode(picture.image[None]), memory)
+        alone = segmenter.segment(segmenter.encode(sample.image[None]), memory)
         torch.testing.assert_close(together.mask_logits[target], alone.mask_logits[0], rtol=1e-3, atol=1e-3)
 
 
@@ -53,7 +53,7 @@ def test_frozen_features_are_computed_once(bench, episodes):
     model, calls = EpisodeModel(segmenter, frozen_encoder=True), []
     encode = segmenter.foundation.encode
     segmenter.foundation.encode = lambda images: calls.append(len(images)) or encode(images)
-    first = model.features(episodes.pictures)
-    again = model.features(episodes.pictures)
+    first = model.features(episodes.samples)
+    again = model.features(episodes.samples)
     assert isinstance(first, Features) and torch.equal(first.embedding, again.embedding)
-    assert calls == [1] * len(episodes.pictures)
+    assert calls == [1] * len(episodes.samples)

@@ -204,8 +204,10 @@ def build_segmenter(
         header, tensors = store.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
-        if "peer" in options:
-            raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
+        if named := options.get("comparison_model", options.get("peer")):
+            raise ValueError(
+                f"{version} is a {named} comparison model, which takes no supports; evaluate.py measures it"
+            )
     if generator is not None:
         if store is not None:
             raise ValueError(

@@ -14,7 +14,7 @@ from proxyprompt.foundation.base import Decoded, Features
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
 
-from .episodes import Episodes, EpisodeSource, Picture
+from .episodes import Episodes, EpisodeSource, Sample
 from .finetune_config import FinetuneConfig
 from .losses import SegmentationLoss, segmentation_loss
 
@@ -47,34 +47,34 @@ class EpisodeModel(nn.Module):
         return EpisodeLoss(self, **weights)
 
     def serve(
-        self, pictures: Sequence[Picture], features: Features, contexts: Tensor, declared: Tensor
+        self, samples: Sequence[Sample], features: Features, contexts: Tensor, declared: Tensor
     ) -> SupportEncoding:
-        """A support set as requests have it. features, contexts: of its pictures. declared: (K, N) bool."""
+        """A support set as requests have it. features, contexts: of its samples. declared: (K, N) bool."""
         return self.segmenter.encode_support(features, contexts, declared)
 
     def forward(self, episodes: Episodes) -> Decoded:
         """The structures asked for in each of the M images, prompted by its supports."""
-        features = self.features(episodes.pictures)
+        features = self.features(episodes.samples)
         device = features.embedding.device
         declared, supports = episodes.declared.to(device), episodes.supports.to(device)
-        memory = self.encode_support(episodes.pictures, features, declared)
+        memory = self.encode_support(episodes.samples, features, declared)
         each = memory.valid.unflatten(2, (len(supports), -1))  # (1, N, M, HW)
         valid = (each & supports[:, None, :, None]).flatten(2)  # (M, N, M * HW)
         # what no support declares is not asked for; but a softmax over nothing would spoil the whole step
         valid = valid | ~valid.any(-1, keepdim=True)
         members = len(supports)
         chosen = replace(memory.repeated(members), valid=valid)
-        return self.segment(features, chosen, episodes.pictures, episodes.structures)
+        return self.segment(features, chosen, episodes.samples, episodes.structures)
 
     def segment(
-        self, features: Features, memory: SupportEncoding, pictures: Sequence[Picture], structures: Sequence[int]
+        self, features: Features, memory: SupportEncoding, samples: Sequence[Sample], structures: Sequence[int]
     ) -> Decoded:
         """Segment the N encoded structures in B images.
 
         Args:
             features: of the images.
             memory: of the supports.
-            pictures: for models that are told where structures are; see
+            samples: for models that are given where structures are; see
                 :mod:`proxyprompt.evaluation.comparison_models`.
             structures: for models that know structures by name.
 
@@ -83,24 +83,24 @@ class EpisodeModel(nn.Module):
         """
         return self.segmenter.segment(features, memory)
 
-    def features(self, pictures: Sequence[Picture]) -> Features:
-        """Of all pictures, with their padding."""
+    def features(self, samples: Sequence[Sample]) -> Features:
+        """Of all samples, with their padding."""
         padding = None
-        if any(p.padding is not None for p in pictures):
+        if any(p.padding is not None for p in samples):
             grid = self.segmenter.foundation.grid
-            whole = torch.zeros(grid, grid, dtype=torch.bool, device=pictures[0].image.device)
-            padding = torch.stack([whole if p.padding is None else p.padding for p in pictures])
+            whole = torch.zeros(grid, grid, dtype=torch.bool, device=samples[0].image.device)
+            padding = torch.stack([whole if p.padding is None else p.padding for p in samples])
         if self._frozen:
-            made = [self._once(p) for p in pictures]
+            made = [self._once(p) for p in samples]
         elif self._save_memory and torch.is_grad_enabled():
-            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in pictures]
+            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in samples]
         else:
-            made = [self._encode(torch.stack([p.image for p in pictures]))]
+            made = [self._encode(torch.stack([p.image for p in samples]))]
         return replace(Features.join(made), padding=padding)
 
-    def encode_support(self, pictures: Sequence[Picture], features: Features, declared: Tensor) -> SupportEncoding:
-        """All pictures as one support set. declared: (M, N) bool, no column without a True."""
-        images, masks = torch.stack([p.image for p in pictures]), torch.stack([p.masks for p in pictures])
+    def encode_support(self, samples: Sequence[Sample], features: Features, declared: Tensor) -> SupportEncoding:
+        """All samples as one support set. declared: (M, N) bool, no column without a True."""
+        images, masks = torch.stack([p.image for p in samples]), torch.stack([p.masks for p in samples])
         contexts = self.segmenter.encode_pair(images, masks)
         return self.segmenter.encode_support(features, contexts, declared)
 
@@ -108,14 +108,14 @@ class EpisodeModel(nn.Module):
         """Without the maps that only extensions look at: they are several times as large as the others."""
         return replace(self.segmenter.encode(images), fine=())
 
-    def _once(self, picture: Picture) -> Features:
-        if picture.key not in self._kept:
+    def _once(self, sample: Sample) -> Features:
+        if sample.key not in self._kept:
             with torch.no_grad():
-                made = self._encode(picture.image[None])
+                made = self._encode(sample.image[None])
             if _nbytes(made) > self._kept.maxsize:
                 return made
-            self._kept[picture.key] = made
-        return self._kept[picture.key]
+            self._kept[sample.key] = made
+        return self._kept[sample.key]
 
 
 class EpisodeLoss(nn.Module):
@@ -133,8 +133,8 @@ class EpisodeLoss(nn.Module):
 
     def forward(self, episodes: Episodes) -> SegmentationLoss:
         """The loss of some episodes."""
-        masks = torch.stack([p.masks for p in episodes.pictures])
-        inside = torch.stack([p.inside for p in episodes.pictures])
+        masks = torch.stack([p.masks for p in episodes.samples])
+        inside = torch.stack([p.inside for p in episodes.samples])
         asked = episodes.asked.to(masks.device)
         return segmentation_loss(self.model(episodes), masks, asked=asked, inside=inside, **self._weights)
 
