@@ -6,7 +6,7 @@ from tiny_training import make_bench
 
 from proxyprompt.foundation.base import Features
 from proxyprompt.training.cases import read_slices
-from proxyprompt.training.episode_model import EpisodeModel
+from proxyprompt.training.episode_model import ProxyPromptEpisodeModel
 from proxyprompt.training.episodes import EpisodeSource
 
 
@@ -26,7 +26,7 @@ def episodes(bench):
 @torch.no_grad()
 def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
     segmenter = bench.segmenter()
-    together = EpisodeModel(segmenter)(episodes)
+    together = ProxyPromptEpisodeModel(segmenter)(episodes)
     for target, sample in enumerate(episodes.samples):
         chosen = [episodes.samples[int(i)] for i in episodes.supports[target].nonzero()]
         images, masks = torch.stack([p.image for p in chosen]), torch.stack([p.masks for p in chosen])
@@ -43,14 +43,14 @@ def test_saving_memory_changes_no_gradient(bench, episodes):
     gradients = []
     for save_memory in (False, True):
         segmenter = bench.segmenter().requires_grad_(True)
-        EpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
+        ProxyPromptEpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
         gradients.append(segmenter.foundation.model.image_encoder.neck.lateral16.weight.grad)
     torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-3)
 
 
 def test_frozen_features_are_computed_once(bench, episodes):
     segmenter = bench.segmenter()
-    model, calls = EpisodeModel(segmenter, frozen_encoder=True), []
+    model, calls = ProxyPromptEpisodeModel(segmenter, frozen_encoder=True), []
     encode = segmenter.foundation.encode
     segmenter.foundation.encode = lambda images: calls.append(len(images)) or encode(images)
     first = model.features(episodes.samples)

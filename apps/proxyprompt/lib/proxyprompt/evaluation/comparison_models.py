@@ -26,8 +26,9 @@ from proxyprompt.foundation.adapted import adapt
 from proxyprompt.foundation.base import Decoded, Features, Foundation, Points, Prompts
 from proxyprompt.foundation.checkpoints import load_strictly
 from proxyprompt.predictor.adapters import AdapterError, AdapterHeader, AdapterStore
-from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.predictor.segmenter import PromptedFoundation
 from proxyprompt.pretraining.prompts import boxes_of, draw_clicks
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
 from proxyprompt.prompt_generator.vision_mamba import VisionMamba
 from proxyprompt.training.episode_model import EpisodeModel
 from proxyprompt.training.episodes import Episodes, Sample
@@ -105,20 +106,10 @@ class Prompter(nn.Module):
         return Prompts(dense=dense)
 
 
-class ComparisonModel(Segmenter):
+class ComparisonModel(PromptedFoundation):
     """A foundation that is prompted by the structure's name, by the image, or by the truth. Takes no supports."""
 
     generator: Prompter
-
-    def options(self) -> dict[str, object]:
-        return self.generator.config.to_dict()
-
-    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Nothing: (K, N, 0)."""
-        return masks.new_zeros(*masks.shape[:2], 0)
-
-    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> None:
-        """Nothing is learnt from supports."""
 
     def answer(self, features: Features, samples: Sequence[Sample], structures: Sequence[int]) -> Decoded:
         """The N structures in B images, of which ``features`` are."""
@@ -131,11 +122,13 @@ class ComparisonEpisodeModel(EpisodeModel):
     segmenter: ComparisonModel
 
     def forward(self, episodes: Episodes) -> Decoded:
+        """The structures asked for in each of the M images."""
         return self.segment(self.features(episodes.samples), None, episodes.samples, episodes.structures)
 
     def segment(
-        self, features: Features, memory: None, samples: Sequence[Sample], structures: Sequence[int]
+        self, features: Features, memory: SupportEncoding | None, samples: Sequence[Sample], structures: Sequence[int]
     ) -> Decoded:
+        """By name, image or truth; there is no memory of supports."""
         return self.segmenter.answer(features, samples, structures)
 
 

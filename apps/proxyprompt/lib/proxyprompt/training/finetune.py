@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from proxyprompt import __version__
 from proxyprompt.io.cache import content_key
 from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
-from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.predictor.segmenter import PromptedFoundation
 
 from .cases import Cases
 from .distributed import everywhere, rank, shared
-from .episode_model import EpisodeModel
+from .episode_model import EpisodeModel, ProxyPromptEpisodeModel
 from .errors import TrainingError, TrainingStopped
 from .finetune_config import FinetuneConfig
 from .gate import Decision, judge
@@ -81,7 +81,7 @@ def finetune(
     dataset: Cases,
     config: FinetuneConfig,
     *,
-    segmenter: Segmenter,
+    segmenter: PromptedFoundation,
     store: AdapterStore,
     run_folder: str | Path,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -147,10 +147,10 @@ def finetune(
 
 
 def trained_model(
-    segmenter: Segmenter, config: FinetuneConfig, model: type[EpisodeModel] | None = None
+    segmenter: PromptedFoundation, config: FinetuneConfig, model: type[EpisodeModel] | None = None
 ) -> EpisodeModel:
     """What a :class:`Run` trains of a segmenter that was made trainable. model: None for the proxy prompt's own."""
-    model = model or EpisodeModel
+    model = model or ProxyPromptEpisodeModel
     frozen = STRATEGIES[config.trainable].encoder_is_frozen(segmenter)
     return model(segmenter, frozen_encoder=frozen, save_memory=config.save_memory)
 
@@ -214,7 +214,7 @@ def _tell(
 
 def _header(
     store: AdapterStore,
-    segmenter: Segmenter,
+    segmenter: PromptedFoundation,
     parent: AdapterHeader | None,
     data: TrainingData,
     run: Run,

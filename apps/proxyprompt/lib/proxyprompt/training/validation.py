@@ -75,7 +75,7 @@ class Validation:
             for s in self._pool
         ]
         features = [model.features([sample]) for sample in samples]
-        context = cache(lambda i: model.segmenter.encode_pair(samples[i].image[None], samples[i].masks[None])[0])
+        context = cache(lambda i: model.context(samples[i]))
         found: dict[str, dict[str, list[float]]] = {}
         for case in dict.fromkeys(s.case for s in self._held):
             targets = [i for i, s in enumerate(self._pool) if s.case is case]
@@ -95,7 +95,7 @@ class Validation:
             memory = model.serve(
                 [replace(samples[i], masks=samples[i].masks[asked]) for i in supports],
                 Features.join([features[i] for i in supports]),
-                torch.stack([context(i) for i in supports])[:, asked],
+                [None if (whole := context(i)) is None else whole[asked] for i in supports],
                 declared[:, asked].to(device),
             )
             masks, truth = [], []
