@@ -16,10 +16,10 @@ START_SECONDS = 120
 
 
 class Orthanc:
-    """url: of its own interface. dicomweb: what `--studies` takes."""
+    """url: of its own interface. dicomweb: what `--studies` takes. process: of a running one."""
 
-    def __init__(self, url: str):
-        self.url, self.dicomweb = url, f"{url}/dicom-web"
+    def __init__(self, url: str, process: subprocess.Popen | None = None):
+        self.url, self.dicomweb, self.process = url, f"{url}/dicom-web", process
 
     def push(self, *paths: Path) -> None:
         """Stores files, or all files of folders."""
@@ -48,9 +48,10 @@ def missing() -> str | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
+def running(folder: Path, port: int | None = None) -> Iterator[Orthanc]:
+    """port: of one that was stopped, whose database is still in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = get_free_port()
+    port = port or get_free_port()
     settings = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
@@ -67,7 +68,7 @@ def running(folder: Path) -> Iterator[Orthanc]:
         process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=out, stderr=subprocess.STDOUT)
     try:
         _wait(f"http://127.0.0.1:{port}/dicom-web/series", process, log)
-        yield Orthanc(f"http://127.0.0.1:{port}")
+        yield Orthanc(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
         process.wait(60)
