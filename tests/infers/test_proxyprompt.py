@@ -285,3 +285,24 @@ def test_segments_of_a_support_that_overlap_are_said_in_the_answer(tmp_path, sam
     assert set(answer["label_names"]) == {"left", "right"}
     said = "segments 'right' and 'left' overlap in 400 voxels; they count for 'left', the smaller one"
     assert f"support us_01: {said}" in answer["warnings"]
+
+
+def test_corrected_slices_stay_as_they_were_painted(app, samples, tmp_path):
+    """Painted under a tag of their own; then said by their numbers."""
+    before, _ = infer(app, "mr_06", result_extension=".nii.gz")
+    assert "no label with the tag 'corrected'" in refused(app, "mr_06", corrected=[3])
+    source = nibabel.load(before)
+    painted = np.zeros(source.shape, np.uint8)
+    painted[30:50, 20:60, 3] = 1
+    file = tmp_path / "painted.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(painted, source.affine), file)
+    names = app.info()["models"]["proxyprompt"]["labels"]
+    info = {"label_info": [{"name": "organ", "idx": 1}]}
+    app.datastore().save_label("mr_06", str(file), "corrected", info)
+    path, answer = infer(app, "mr_06", result_extension=".nii.gz", structure="organ", corrected="3")
+    result = np.asarray(nibabel.load(path).dataobj)
+    assert answer["corrected"] == [3] and "" not in {used["id"] for used in answer["supports"]}
+    np.testing.assert_array_equal(result[..., 3] == names["organ"], painted[..., 3] == 1)
+    assert "has slices 0 to" in refused(app, "mr_06", corrected=[3, 99])
+    assert "is not a list of slices" in refused(app, "mr_06", corrected="three")
+    assert "mr_06" not in app.datastore().get_labeled_images()  # nothing final came of it

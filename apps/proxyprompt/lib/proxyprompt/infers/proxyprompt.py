@@ -13,7 +13,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from proxyprompt.errors import as_monailabel
+from proxyprompt.errors import as_monailabel, refuse
 from proxyprompt.foundation import CheckpointError
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.errors import StudyError
@@ -25,7 +25,8 @@ from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.requests.options import Choices, Options, drop_downs, parse_options
 from proxyprompt.requests.safety import check_id
 from proxyprompt.session.proposals import Proposal, Proposals
-from proxyprompt.supports.selection import Selection
+from proxyprompt.supports.corrections import Corrections
+from proxyprompt.supports.selection import NoSupport, Selection
 from proxyprompt.supports.support import SupportLibrary
 
 from .models import Models
@@ -122,14 +123,22 @@ class ProxyPromptInfer(InferTask):
             with latencies.of("read"):
                 study = self._read(image)
             with latencies.of("support"):
-                selection = self._choose(study, image, options, options.structures)
+                corrections = self._corrections(study, image, options)
+                selection = self._choose_or_own(study, image, options, corrections)
             pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
-            masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
+            masks = pipeline.run(
+                study,
+                selection,
+                agreement=options.agreement,
+                everywhere=options.everywhere,
+                corrections=corrections,
+            )
             with latencies.of("write"):
                 registry = self._library.catalogue.registry
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
                 path = self._write(study, labels, options)
             answer = self._answer(segmenter, study, [(selection, masks)], labels)
+            answer["corrected"] = sorted(corrections)
             self._propose(image, study, labels, answer)
             answer["latencies"] = latencies.report()
             logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
@@ -143,6 +152,22 @@ class ProxyPromptInfer(InferTask):
             support=options.support if isinstance(options.support, str) else list(options.support),
             count=options.count,
         )
+
+    def _corrections(self, study: Study, image: str | Path, options: Options) -> Corrections:
+        if isinstance(image, Path) and options.corrected:
+            raise refuse("corrected slices belong to a study of the datastore; this request brings its own file")
+        return {} if isinstance(image, Path) else self._library.corrections(image, study, options.corrected)
+
+    def _choose_or_own(self, study: Study, image: str | Path, options: Options, corrections: Corrections) -> Selection:
+        """The supports; none where no other study is labelled, but slices of this one are."""
+        try:
+            return self._choose(study, image, options, options.structures)
+        except NoSupport:
+            painted = dict.fromkeys(name for masks in corrections.values() for name in masks)
+            names = [name for name in options.structures or painted if name in painted]
+            if not names:
+                raise
+            return Selection.empty(names)
 
     def _propose(self, image: str | Path, study: Study, labels: NDArray[np.uint8], answer: Mapping[str, Any]) -> None:
         """Kept until a label comes in, to tell what was changed of it."""

@@ -71,9 +71,16 @@ class ProxyPromptEdit(ProxyPromptInfer):
                 study = self._read(image)
             clicks = parse_clicks(said, study, label=label or _single(options.structures), registry=registry)
             pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
+            corrections = self._corrections(study, image, options)
             parts = []
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):
-                masks = pipeline.run(study, selection, agreement=options.agreement, everywhere=options.everywhere)
+                masks = pipeline.run(
+                    study,
+                    selection,
+                    agreement=options.agreement,
+                    everywhere=options.everywhere,
+                    corrections=corrections,
+                )
                 parts.append(Part(selection, masks, alone))
             edited = Edited(study, parts, clicks, registry)
             edited.apply(pipeline)
@@ -83,6 +90,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
                 path = self._write(study, labels, options)
             answer = self._answer(segmenter, study, [(p.selection, p.masks) for p in edited.parts], labels, names)
             answer["clicks"] = edited.report()
+            answer["corrected"] = sorted(corrections)
             answer["warnings"] += [
                 f"{p.selection.structures[0]}: segmented by clicks alone, without a support: {p.alone}"
                 for p in parts

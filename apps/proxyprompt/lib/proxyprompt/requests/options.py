@@ -26,6 +26,7 @@ OURS = (
     "adapter",
     "agreement",
     "everywhere",
+    "corrected",
     "result_extension",
     "result_dtype",
     "result_compress",
@@ -55,7 +56,8 @@ class Options:
 
     support: "auto", or ids of labelled studies. structures: names, or None for those that suit the target; whether they
     exist is for the library to say, which knows their aliases. everywhere: also on slices of a volume where the
-    supports' volumes do not show the structure. extension: the result's suffix; None for the usual one.
+    supports' volumes do not show the structure. corrected: indices of slices of the target that a person painted.
+    extension: the result's suffix; None for the usual one.
     """
 
     support: str | tuple[str, ...] = AUTO
@@ -64,6 +66,7 @@ class Options:
     adapter: str | None = None
     agreement: bool = True
     everywhere: bool = False
+    corrected: tuple[int, ...] = ()
     extension: str | None = None
 
 
@@ -105,6 +108,7 @@ def parse_options(
         adapter=_adapter(request.get("adapter"), adapters),
         agreement=flag("agreement", request.get("agreement"), agreement),
         everywhere=flag("everywhere", request.get("everywhere"), everywhere),
+        corrected=_indices(request.get("corrected")),
         extension=_extension(request),
     )
 
@@ -142,6 +146,19 @@ def _count(value: Any, default: int) -> int:
     if not 1 <= count <= MAX_SUPPORTS:
         raise refuse(f"supports {value!r} is not a whole number from 1 to {MAX_SUPPORTS}")
     return count
+
+
+def _indices(value: Any) -> tuple[int, ...]:
+    """Whole numbers, as a list or as text with commas between them."""
+    given = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    given = [each for each in given if each not in (None, "")]
+    try:
+        indices = [int(each) if not isinstance(each, bool | float) else -1 for each in given]
+    except (TypeError, ValueError):
+        indices = [-1]
+    if any(index < 0 for index in indices):
+        raise refuse(f"corrected {value!r} is not a list of slices; expected whole numbers from 0, such as [3, 7]")
+    return tuple(dict.fromkeys(indices))
 
 
 def _adapter(value: Any, known: Sequence[str]) -> str | None:

@@ -16,6 +16,8 @@ from proxyprompt.io.study import Study
 
 from .selection import Selection, SupportError, SupportSlice
 
+CORRECTED = "corrected"
+"""The tag of a study's label that holds what was painted so far."""
 Corrections = Mapping[int, Mapping[str, NDArray[np.bool_]]]
 """Index of a slice -> name of a structure -> its whole mask (h, w) there; an empty mask says that it is not there."""
 

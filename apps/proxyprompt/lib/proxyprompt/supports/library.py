@@ -267,6 +267,25 @@ class Catalogue:
         """
         return self._read(Path(self.datastore.get_image_uri(image_id)), image_id)
 
+    def labelled(self, image_id: str, tag: str) -> LabelledStudy | None:
+        """A study with its label of any tag.
+
+        Args:
+            image_id: in the datastore.
+            tag: of the label.
+
+        Returns:
+            Both; None where there is no such label.
+
+        Raises:
+            StudyError: when one of them cannot be used.
+        """
+        label = self.datastore.get_label_uri(image_id, tag)
+        if not label or not Path(label).exists():
+            return None
+        info = self.datastore.get_label_info(image_id, tag)
+        return self._describe(image_id, Path(self.datastore.get_image_uri(image_id)), Path(label), info, None)
+
     def stamp(self, image_id: str) -> object:
         """What tells that an image's file, and what is known of it, are still the same.
 

@@ -43,6 +43,7 @@ from proxyprompt.io.labels import StructureRegistry
 from proxyprompt.io.study import Study
 
 from .candidates import Candidates, best_slices, choose_slices, misfit, same_modality, usable_slices
+from .corrections import CORRECTED, Corrections
 from .descriptors import DescriptorIndex
 from .library import Catalogue, LabelledStudy
 from .ranking import evenly
@@ -251,6 +252,35 @@ class SupportLibrary:
         chosen = choose_slices(candidates, names, count)
         selection = self._read(candidates, chosen, names, group=self.group_of(target_id, target), waiting=waiting)
         return replace(selection, unlike=unlike, left_out=left_out)
+
+    def corrections(self, image_id: str, study: Study, indices: Sequence[int]) -> Corrections:
+        """Slices of a study that a person painted, from its label with the tag :data:`CORRECTED`.
+
+        Args:
+            image_id: in the datastore.
+            study: the image.
+            indices: of the slices that are right; none for none.
+
+        Returns:
+            The masks of all structures that the label declares, on these slices.
+
+        Raises:
+            SupportError: when there is no such label, or no such slice.
+        """
+        if not indices:
+            return {}
+        found = self.catalogue.labelled(image_id, CORRECTED)
+        if found is None:
+            raise SupportError(
+                f"slices {list(indices)} of {image_id!r} are said to be corrected, but it has no label with the tag "
+                f"{CORRECTED!r}: store what was painted under that tag first"
+            )
+        if wrong := [index for index in indices if not 0 <= index < len(study)]:
+            raise SupportError(
+                f"slices {wrong} are said to be corrected; {image_id!r} has slices 0 to {len(study) - 1}"
+            )
+        labels = study.read_label(found.label_path)
+        return {i: {name: found.mask(labels[i], name) for name in found.structures} for i in dict.fromkeys(indices)}
 
     # which studies
 
