@@ -42,8 +42,13 @@ from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.requests.defaults import set_defaults
+from proxyprompt.requests.record import note_request
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
+from proxyprompt.server.limits import Bounds
+from proxyprompt.server.metrics import Metrics
+from proxyprompt.server.operations import Operations, readiness
+from proxyprompt.server.request_log import RequestLog
 from proxyprompt.session.journal import Journal
 from proxyprompt.session.proposals import Proposals
 from proxyprompt.session.recorder import Recorder
@@ -176,6 +181,7 @@ class ProxyPromptApp(MONAILabelApp):
             self,
             journal=self.recorder.journal,
             adapters=lambda: self.adapters,
+            operations=self._operations(),
             model_upload=self.options.model_upload,
         )
         if served and isinstance(self.datastore(), DicomWebStudies):
@@ -221,6 +227,13 @@ class ProxyPromptApp(MONAILabelApp):
         with self._idle.request():
             path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
+        note_request(
+            study=str(request.get("image") or "") if session is None else "",
+            supports=list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            version=answer["adapter"],
+            seconds_of=answer["latencies"],
+            user=request.get("client_id"),
+        )
         if session is None:
             self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
@@ -265,6 +278,15 @@ class ProxyPromptApp(MONAILabelApp):
         return self._sessions
 
     # inside
+
+    def _operations(self) -> Operations:
+        options = self.options
+        return Operations(
+            bounds=Bounds(options.upload_mb * MEGABYTE, options.upload_seconds, options.requests_per_minute),
+            metrics=Metrics(cache=self.cache.stats, version=__version__),
+            log=RequestLog(self._state / "logs", plain_ids=options.log_ids),
+            checks=readiness(datastore=self.datastore(), folder=self._state, versions=self.models.versions),
+        )
 
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)

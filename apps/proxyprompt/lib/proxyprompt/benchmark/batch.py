@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,17 +21,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch.distributed.elastic.utils.distributed import get_free_port
 
 from proxyprompt.batch.folder import BatchFolder
 from proxyprompt.batch.queue import DONE
-from proxyprompt.datasets.samples import sonogram
 
 PIXELS = 128
+STRUCTURES = ("ring", "core")
 SUPPORTS = 2
 _LOOK_SECONDS = 0.5
+# On a machine that does much else, starting takes Ray longer than it waits by itself.
+_PATIENCE = {
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_worker_register_timeout_seconds": "900",
+    "RAY_gcs_server_request_timeout_seconds": "300",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "20",
+}
 _LONGEST = 4 * 3600.0
+_START_SECONDS = 900.0
 
 
 @dataclass
@@ -75,7 +85,7 @@ class BatchRun:
 
 
 def write_studies(folder: Path, *, count: int) -> Path:
-    """Draw sonograms, of which the first two are labelled.
+    """Draw small pictures of a disc in a ring, of which the first two are labelled.
 
     Args:
         folder: made.
@@ -87,7 +97,7 @@ def write_studies(folder: Path, *, count: int) -> Path:
     labels = folder / "labels" / "final"
     labels.mkdir(parents=True)
     for n in range(count + SUPPORTS):
-        image, mask = sonogram.draw(np.random.default_rng(n))
+        image, mask = _draw(np.random.default_rng(n))
         Image.fromarray(image).save(folder / f"s{n:04d}.png")
         if n < SUPPORTS:
             Image.fromarray(mask).save(labels / f"s{n:04d}.png")
@@ -105,12 +115,14 @@ def ray_cluster(*, cpus: int, log: Path) -> Iterator[str]:
     Yields:
         Its address.
     """
-    port = get_free_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, log.open("wb") as out:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
         command += [f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=false", f"--temp-dir={folder}"]
         command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {**_PATIENCE, **os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
             _wait_for_text(log, "Ray runtime started", process)
@@ -177,11 +189,19 @@ class BatchBenchmark:
     def _start(self, out: Path, workers: int, ray: str | None) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(self._script), "--studies", str(self._studies), "--out", str(out)]
         command += [part for n in range(SUPPORTS) for part in ("--support", f"s{n:04d}")]
-        command += ["--names", *sonogram.STRUCTURES, "--workers", str(workers), *self._options]
+        command += ["--names", *STRUCTURES, "--workers", str(workers), *self._options]
         command += ["--ray", ray] if ray else []
         log = (self._scratch / f"{out.name}.log").open("ab")
         with log:
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**_PATIENCE, **os.environ})
+
+
+def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An image and its mask (96, 112)."""
+    rows, columns = np.ogrid[:96, :112]
+    distance = np.hypot(rows - rng.uniform(35, 60), columns - rng.uniform(40, 70))
+    mask = (distance < 25).astype(np.uint8) + (distance < 12)
+    return np.clip(60 + 70 * mask + rng.normal(0, 8, mask.shape), 0, 255).astype(np.uint8), mask
 
 
 class _Watch:
@@ -243,7 +263,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def _wait_for_text(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         if text in log.read_text(errors="replace"):
             return

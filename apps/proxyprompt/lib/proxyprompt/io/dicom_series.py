@@ -20,6 +20,7 @@ from pydicom.pixel_data_handlers.util import get_expected_length
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .errors import StudyError
+from .limits import check_size
 from .raster import DAMAGE, DICOM, has_dicom_magic, suffix_of
 
 logger = logging.getLogger(__name__)
@@ -196,6 +197,7 @@ def _has_image(image: Image) -> bool:
     if str(header.get("Modality", "")).upper() in NOT_IMAGES:
         return False
     if header.get("Rows") and header.get("Columns"):
+        check_size(image.file, (*_size(header), image.frames))
         return True
     name = UID(str(header.get("SOPClassUID", ""))).name
     if name.endswith(("Image Storage", "Volume Storage")):

@@ -14,6 +14,7 @@ from .dicom import read_dicom
 from .errors import StudyError
 from .grid import Grid, ItkGeometry
 from .image_files import read_pages
+from .limits import check_size
 from .raster import (
     DAMAGE,
     ITK,
@@ -97,6 +98,7 @@ def read_nifti(path: Path) -> Raster:
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Pair):
         raise StudyError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    check_size(path, image.shape)
     voxels = np.asanyarray(image.dataobj)
     shape = voxels.shape
     if voxels.dtype.names:
@@ -138,7 +140,11 @@ def read_itk(path: Path) -> Raster:
     Raises:
         StudyError: for more axes.
     """
-    return from_itk(path, sitk.ReadImage(str(path)))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    check_size(path, (*reader.GetSize(), reader.GetNumberOfComponents()))
+    return from_itk(path, reader.Execute())
 
 
 def read_plain_image(path: Path, indices: bool = False) -> Raster:

@@ -17,6 +17,9 @@ from .auth import install_auth
 from .background import install_checks
 from .forms import install_forms
 from .gate import Gate, started_without_host
+from .limits import Limits
+from .observe import Observe
+from .operations import Operations
 from .report import report_router
 from .studies import hide_replaced, study_router
 from .threads import INFERENCES, RequestThreads
@@ -24,12 +27,17 @@ from .uploads import upload_router
 
 
 def install(
-    app: MONAILabelApp, *, journal: Journal, adapters: Callable[[], AdapterStore], model_upload: bool = False
+    app: MONAILabelApp,
+    *,
+    journal: Journal,
+    adapters: Callable[[], AdapterStore],
+    operations: Operations,
+    model_upload: bool = False,
 ) -> bool:
     """Prepare the web server of this process for ``app``; False when none runs in it.
 
-    journal: what the session report is made of. adapters: the trained versions. model_upload: whether others may be
-    added over the network, and the one that serves be taken away.
+    journal: what the session report is made of. adapters: the trained versions. operations: bounds, figures and log.
+    model_upload: whether others may be added over the network, and the one that serves be taken away.
 
     The app is built while the server starts, when the framework has assembled its middleware already; dropping the
     assembled stack makes it assemble a new one at the next request.
@@ -51,6 +59,9 @@ def install(
     server.middleware_stack = None
     server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
     server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
+    server.add_middleware(Limits, bounds=operations.bounds)
+    watched = {"metrics": operations.metrics, "log": operations.log, "checks": operations.checks}
+    server.add_middleware(Observe, **watched)
     return True
 
 
