@@ -37,6 +37,7 @@ from proxyprompt.infers.proxyprompt import DISCLAIMER, ProxyPromptInfer
 from proxyprompt.infers.proxyprompt_edit import ProxyPromptEdit
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import check_writable
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
@@ -96,6 +97,8 @@ class ProxyPromptApp(MONAILabelApp):
         with starting(StudyError, OSError):
             datastore = guard(self._open_studies())
         self._state = folder = self._state_folder(datastore)
+        with starting(StudyError):
+            check_writable(folder)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
             memory_bytes=self.options.cache_memory_mb * MEGABYTE,

@@ -7,7 +7,6 @@ an upload, a temporary file. So clients that open and wait, send a byte a minute
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import IO
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from proxyprompt.io.files import FULL
 from proxyprompt.requests.record import note_request
 
 from .gate import route_of
@@ -106,7 +106,7 @@ class Limits:
             try:
                 body.write(message.get("body", b""))
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in FULL:
                     raise
                 return _refuse(507, "the server's disk is full: nothing was stored; tell the operator")
             if not message.get("more_body"):
