@@ -33,6 +33,7 @@ SUPPORTS = 2
 _LOOK_SECONDS = 0.5
 # On a machine that does much else, starting takes Ray longer than it waits by itself.
 _PATIENCE = {
+    "RAY_worker_niceness": "0",  # by itself Ray gives way to everything else
     "RAY_raylet_start_wait_time_s": "600",
     "RAY_worker_register_timeout_seconds": "900",
     "RAY_gcs_server_request_timeout_seconds": "300",
