@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .queue import LOST, BatchAnswer, BatchError, BatchItem, BatchWorkers, attempt
-from .workers import Function
+from .workers import Function, made
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,8 @@ class RayActor:
         Returns:
             Why it cannot be made; None when it is.
         """
-        try:
-            self._function = self._make()
-        except self._refusals as error:
-            return str(error)
-        return None
+        self._function, problem = made(self._make, self._refusals)
+        return problem
 
     def work(self, item: BatchItem) -> BatchAnswer:
         """Do one study.

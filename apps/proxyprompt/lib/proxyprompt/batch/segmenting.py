@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxyprompt.io.raster import PICTURES, suffix_of
+from proxyprompt.io.raster import PLAIN_IMAGES, suffix_of
 from proxyprompt.predictor.proxy_prompt_predictor import ProxyPromptPredictor
 
 from .folder import BatchFolder
@@ -78,4 +78,4 @@ class StudySegmenter:
 
 
 def _usual_suffix(path: Path, *, single: bool) -> str:
-    return ".png" if single and suffix_of(path) in PICTURES else ".nii.gz"
+    return ".png" if single and suffix_of(path) in PLAIN_IMAGES else ".nii.gz"

@@ -150,15 +150,30 @@ class ProcessWorkers(BatchWorkers):
         return _Worker(process, ours)
 
 
+def made(make: Callable[[], Function], refusals: tuple[type[Exception], ...]) -> tuple[Function | None, str | None]:
+    """Prepare a worker.
+
+    Args:
+        make: gives what is called for each study.
+        refusals: exceptions of it that speak for themselves.
+
+    Returns:
+        (what is called, None), or (None, why there is nothing).
+    """
+    try:
+        return make(), None
+    except refusals as error:
+        return None, str(error)
+    except Exception as error:
+        logger.exception("a worker could not be prepared")
+        return None, f"a worker could not be prepared: {type(error).__name__}: {error}"
+
+
 def _serve(pipe: Connection, make: Callable[[], Function], refusals: tuple[type[Exception], ...]) -> None:
     """The life of a worker process."""
-    try:
-        function = make()
-    except refusals as error:
-        pipe.send(str(error))
-        return
-    pipe.send(None)
-    while True:
+    function, problem = made(make, refusals)
+    pipe.send(problem)
+    while function is not None:
         try:
             item = pipe.recv()
             pipe.send(attempt(function, item, refusals))
