@@ -46,7 +46,7 @@ from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.record import note_request
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
-from proxyprompt.server.limits import Bounds
+from proxyprompt.server.limits import RequestBounds
 from proxyprompt.server.metrics import Metrics
 from proxyprompt.server.operations import Operations, readiness
 from proxyprompt.server.request_log import RequestLog
@@ -285,7 +285,7 @@ class ProxyPromptApp(MONAILabelApp):
     def _operations(self) -> Operations:
         options = self.options
         return Operations(
-            bounds=Bounds(options.upload_mb * MEGABYTE, options.upload_seconds, options.requests_per_minute),
+            bounds=RequestBounds(options.upload_mb * MEGABYTE, options.upload_seconds, options.requests_per_minute),
             metrics=Metrics(cache=self.cache.stats, version=__version__),
             log=RequestLog(self._state / "logs", plain_ids=options.log_ids),
             checks=readiness(datastore=self.datastore(), folder=self._state, versions=self.models.versions),

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from loopback import serving
 
-from proxyprompt.server.limits import Bounds, Limits, Rates
+from proxyprompt.server.limits import Limits, Rates, RequestBounds
 from proxyprompt.server.threads import RequestThreads
 
 OTHERS = 3
@@ -38,7 +38,7 @@ def bounded(*, per_minute=0, upload_bytes=1 << 20, upload_seconds=1.0, read_seco
         return StreamingResponse(b"x" * 100_000 for _ in range(1000))
 
     app.add_middleware(RequestThreads, others=OTHERS)
-    bounds = Bounds(upload_bytes=upload_bytes, upload_seconds=upload_seconds, per_minute=per_minute)
+    bounds = RequestBounds(upload_bytes=upload_bytes, upload_seconds=upload_seconds, per_minute=per_minute)
     app.add_middleware(Limits, bounds=bounds, read_seconds=read_seconds)
     with serving(app) as url:
         yield app, url

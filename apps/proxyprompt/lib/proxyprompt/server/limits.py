@@ -33,7 +33,7 @@ NOT_COUNTED = ("/health", "/metrics")
 
 
 @dataclass(frozen=True)
-class Bounds:
+class RequestBounds:
     """What one request, and one client, may take.
 
     Attributes:
@@ -56,7 +56,7 @@ class Limits:
         read_seconds: for which a client may leave a part of an answer unread.
     """
 
-    def __init__(self, app: ASGIApp, *, bounds: Bounds, read_seconds: float = _READ_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, *, bounds: RequestBounds, read_seconds: float = _READ_SECONDS) -> None:
         self._app, self._bounds, self._read_seconds = app, bounds, read_seconds
         self._rates = Rates(bounds.per_minute) if bounds.per_minute else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from monailabel.interfaces.datastore import Datastore
 
-from .limits import Bounds
+from .limits import RequestBounds
 from .metrics import Metrics
 from .observe import Check
 from .request_log import RequestLog
@@ -30,7 +30,7 @@ class Operations:
         checks: of readiness, by name.
     """
 
-    bounds: Bounds
+    bounds: RequestBounds
     metrics: Metrics
     log: RequestLog
     checks: Mapping[str, Check]
