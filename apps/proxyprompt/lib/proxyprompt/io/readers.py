@@ -79,6 +79,10 @@ def guarded(reader: Callable[..., Raster], path: Path, *args: object) -> Raster:
         return _checked(reader(path, *args))
     except StudyError:
         raise
+    except MemoryError as e:
+        raise StudyError(
+            f"{path}: does not fit into the memory that is left; ask for fewer studies at a time, or crop it"
+        ) from e
     except DAMAGE as e:
         raise damaged(path, e) from e
 
