@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ _PATIENCE = {
     "RAY_health_check_timeout_ms": "60000",
     "RAY_health_check_failure_threshold": "20",
 }
+_PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
 _LONGEST = 4 * 3600.0
 _START_SECONDS = 900.0
 
@@ -116,13 +117,13 @@ def ray_cluster(*, cpus: int, log: Path) -> Iterator[str]:
     Yields:
         Its address.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, *others = _free_ports(5)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, log.open("wb") as out:
         command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
         command += [f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=false", f"--temp-dir={folder}"]
         command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
+        # Ports that Ray would choose by itself it waits for only fifteen seconds.
+        command += [f"--{name}={number}" for name, number in zip(_PORTS, others, strict=True)]
         environment = {**_PATIENCE, **os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -195,6 +196,14 @@ class BatchBenchmark:
         log = (self._scratch / f"{out.name}.log").open("ab")
         with log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**_PATIENCE, **os.environ})
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in held:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in held]
 
 
 def _draw(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
