@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,7 @@ def ray_cluster(*, cpus: int, log: Path) -> Iterator[str]:
             _wait_for_text(log, "Ray runtime started", process)
             yield f"127.0.0.1:{port}"
         finally:
-            process.terminate()  # it ends its own programs
-            process.wait(60)
+            _end_cluster(process)
 
 
 class BatchBenchmark:
@@ -196,6 +195,33 @@ class BatchBenchmark:
         log = (self._scratch / f"{out.name}.log").open("ab")
         with log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**_PATIENCE, **os.environ})
+
+
+def _end_cluster(process: subprocess.Popen[bytes]) -> None:
+    """It ends its own programs; those that are left, where it did not start as it should, are ended here."""
+    started = _descendants(process.pid)
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found
 
 
 def _free_ports(count: int) -> list[int]:

@@ -197,7 +197,7 @@ def _has_image(image: Image) -> bool:
     if str(header.get("Modality", "")).upper() in NOT_IMAGES:
         return False
     if header.get("Rows") and header.get("Columns"):
-        check_size(image.file, (*_size(header), image.frames))
+        check_size(image.file, (header.Rows, header.Columns, image.frames))
         return True
     name = UID(str(header.get("SOPClassUID", ""))).name
     if name.endswith(("Image Storage", "Volume Storage")):

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,13 @@ def locked(path: str | Path, *, is_singleton: bool = False) -> Iterator[None]:
         path: of the lock's file.
         is_singleton: let this process have it several times at once.
     """
-    lock: FileLock | None = FileLock(path, is_singleton=is_singleton)
-    try:
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        lock = None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(path, is_singleton=is_singleton))
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
         yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 def check_writable(folder: Path) -> None:

@@ -18,7 +18,7 @@ import imagecodecs
 import netpbmfile
 import numpy as np
 import tifffile
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 from tifffile import PHOTOMETRIC
 
 from .errors import StudyError
@@ -85,7 +85,7 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
     return Pages(_stacked(path, pages, notes), orientation, tuple(notes))
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path) -> ImageFile.ImageFile:
     """Pillow looks at the header only, and refuses what claims more than its own bound, far below ours."""
     try:
         image = Image.open(path)
