@@ -44,7 +44,7 @@ def disk(tmp_path_factory):
 @pytest.fixture(scope="module")
 def servers(disk, tmp_path_factory):
     studies, own = disk[0] / "studies", tmp_path_factory.mktemp("servers")
-    write_squares(studies, count=9, labelled=3)
+    write_squares(studies, count=8, labelled=3)
     conf = {**weights(own), "labels": "head=1", "background_scoring": "false", "upload_seconds": "20"}
     with ExitStack() as stack:
         logs = [own / name / "server.log" for name in ("one", "two")]
@@ -92,31 +92,31 @@ def test_health_figures_and_log(servers):
     assert requests.get(f"{server.url}/health/live", timeout=10).json() == {"live": True}
     ready = requests.get(f"{server.url}/health/ready", timeout=30)
     assert ready.status_code == 200, ready.text
-    answer = infer(server, "s8")
+    answer = infer(server, "s7")
     assert answer.status_code == 200, answer.text
     log = server.studies / ".proxyprompt/logs/requests.jsonl"
     lines = [json.loads(text) for text in log.read_text().splitlines()]
     (line,) = [each for each in lines if each["request"] == answer.headers["X-Request-ID"]]
     assert line["route"] == "/infer/{model}" and line["outcome"] == "ok" and line["version"] and line["supports"]
-    assert line["seconds_of"]["decode"] > 0 and "s8" not in json.dumps(line)
+    assert line["seconds_of"]["decode"] > 0 and "s7" not in json.dumps(line)
     figures = requests.get(f"{server.url}/metrics", timeout=10).text
     assert 'route="/infer/{model}",status="200"' in figures and "process_resident_memory_bytes" in figures
 
 
 def test_clients_that_wait_and_hang_up_hold_nobody_up(servers):
     server = servers[0]
-    half = "PUT /datastore/label?image=s7&tag=final HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nhalf"
+    half = "PUT /datastore/label?image=s6&tag=final HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nhalf"
     texts = ("", "GET /info/ HTT", half)
     waiting = [opened_connection(server, texts[n % 3]) for n in range(IDLE)]
-    asked = "POST /infer/proxyprompt?image=s8 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    asked = "POST /infer/proxyprompt?image=s7 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
     for _ in range(5):
         opened_connection(server, asked).close()  # hung up while it is computed
     started = time.monotonic()
-    assert alive(server) and infer(server, "s6").status_code == 200
+    assert alive(server) and infer(server, "s7").status_code == 200
     assert time.monotonic() - started < 120
     for connection in waiting:
         connection.close()
-    assert "s7" not in opened(server.studies).get_labeled_images()
+    assert "s6" not in opened(server.studies).get_labeled_images()
 
 
 def test_what_one_stores_the_other_serves(servers):
@@ -143,7 +143,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(servers, disk):
         upload = {"file": ("new.png", label(5) + b"\0" * 9000)}
         assert requests.put(f"{server.url}/datastore/image", files=upload, timeout=60).status_code == 507
         assert requests.get(f"{server.url}/health/ready", timeout=30).status_code == 503
-        assert alive(server) and infer(server, "s8").status_code == 200
+        assert alive(server) and infer(server, "s7").status_code == 200
         assert (server.studies / "labels/final/s3.png").read_bytes() == before
     assert requests.get(f"{server.url}/health/ready", timeout=30).status_code == 200
     assert submit(server, "s3", label(3)).status_code == 200
@@ -151,7 +151,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(servers, disk):
 
 def test_one_is_killed_while_labels_come_in_and_none_is_lost(servers):
     one, two = servers
-    sent: dict[str, list[bytes]] = {study: [] for study in ("s5", "s6", "s7")}
+    sent: dict[str, list[bytes]] = {study: [] for study in ("s5", "s6")}
     stored: dict[str, int] = {}
 
     def annotate(study: str) -> None:
@@ -181,7 +181,7 @@ def test_one_is_killed_while_labels_come_in_and_none_is_lost(servers):
     assert all(noted.count(study) >= stored[study] for study in sent)
     assert not list(one.studies.glob("*.damaged-*"))
     assert alive(two) and submit(two, "s5", label(9)).status_code == 200
-    assert infer(two, "s8").status_code == 200
+    assert infer(two, "s7").status_code == 200
 
 
 def children(pid: int) -> list[int]:

@@ -43,6 +43,7 @@ _PATIENCE = {
 _PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
 _LONGEST = 4 * 3600.0
 _START_SECONDS = 900.0
+_STARTS = 6
 
 
 @dataclass
@@ -116,21 +117,37 @@ def ray_cluster(*, cpus: int, log: Path) -> Iterator[str]:
 
     Yields:
         Its address.
+
+    Raises:
+        RuntimeError: when it does not start, with what it printed.
     """
-    port, *others = _free_ports(5)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder, log.open("wb") as out:
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
-        command += [f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=false", f"--temp-dir={folder}"]
-        command += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 << 20}"]
-        # Ports that Ray would choose by itself it waits for only fifteen seconds.
-        command += [f"--{name}={number}" for name, number in zip(_PORTS, others, strict=True)]
-        environment = {**_PATIENCE, **os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        process, address = _started_cluster(cpus, Path(folder), log)
         try:
-            _wait_for_text(log, "Ray runtime started", process)
-            yield f"127.0.0.1:{port}"
+            yield address
         finally:
             _end_cluster(process)
+
+
+def _started_cluster(cpus: int, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Ray gives parts of itself fifteen seconds to start, which a busy machine may not; so it gets several tries."""
+    for attempt in range(1, _STARTS + 1):
+        port, *others = _free_ports(5)
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+        command += [f"--num-cpus={cpus}", "--num-gpus=0", "--include-dashboard=false", "--disable-usage-stats"]
+        command += [f"--temp-dir={folder / str(attempt)}", f"--object-store-memory={100 << 20}"]
+        command += ["--node-ip-address=127.0.0.1"]
+        command += [f"--{name}={number}" for name, number in zip(_PORTS, others, strict=True)]
+        with log.open("wb") as out:
+            environment = {**_PATIENCE, **os.environ}
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end and process.poll() is None and not _has_dead_part(process.pid):
+            if "Ray runtime started" in log.read_text(errors="replace"):
+                return process, f"127.0.0.1:{port}"
+            time.sleep(0.5)
+        _end_cluster(process)
+    raise RuntimeError(f"the cluster did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 class BatchBenchmark:
@@ -202,13 +219,22 @@ def _end_cluster(process: subprocess.Popen[bytes]) -> None:
     started = _descendants(process.pid)
     process.terminate()
     try:
-        process.wait(60)
+        process.wait(5 if _has_dead_part(process.pid) else 60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
     for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _has_dead_part(pid: int) -> bool:
+    """Whether a program that it started has ended, and nobody has noticed."""
+    for each in _descendants(pid):
+        with suppress(OSError):
+            if Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+    return False
 
 
 def _descendants(pid: int) -> list[int]:
@@ -296,12 +322,3 @@ def _resident_mb(pid: int) -> float:
     except (OSError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _wait_for_text(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        if text in log.read_text(errors="replace"):
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"the cluster did not start:\n{log.read_text(errors='replace')[-2000:]}")
