@@ -390,7 +390,7 @@ class Pipeline:
                 described = self._describe(selection, features)
                 classifier = fit(described.sum(0))
                 mixture = self._mixture(selection, features, contexts, described)
-            share, offset = torch.tensor(mixture, device=self._device).unbind(1)
+            share, offset = (torch.tensor(each, device=self._device) for each in zip(*mixture, strict=True))
             return {**vars(classifier), "share": share, "offset": offset}
 
         tensors = self._cache.get_or_compute(content_key("pixel classifier", key), selection.tags, compute).tensors
