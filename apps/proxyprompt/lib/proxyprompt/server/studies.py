@@ -30,6 +30,7 @@ from starlette.background import BackgroundTask
 
 from proxyprompt.datastores.shared import OVERWRITE
 from proxyprompt.errors import refuse
+from proxyprompt.requests.record import note_request
 
 from .forms import file_name, json_object
 
@@ -68,6 +69,7 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         Without an id the image gets the one that its file would have in the folder of studies. An image with other
         pixels is replaced only when ``overwrite`` says so (409 otherwise).
         """
+        note_request(study=image or "", user=user.username or None)
         noted = _noted(params, user)
         if overwrite:
             noted[OVERWRITE] = True
@@ -110,6 +112,7 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         user: _User,
     ) -> dict[str, Any]:
         """The label takes the place of the one that the study has for this tag, which goes to the history."""
+        note_request(study=image, user=user.username or None)
         with _received(label) as path:
             saved = app.datastore().save_label(image, str(path), tag or _FINAL, json_object(params))
         return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved}
