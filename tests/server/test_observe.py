@@ -1,5 +1,6 @@
 """What operators see of a real server: health, figures, a line a request."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import pytest
 import requests
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -156,3 +158,21 @@ def test_a_folder_that_takes_no_log_stops_nobody(tmp_path, caplog):
     with caplog.at_level("INFO"), observed(tmp_path) as (_, url, _log):
         assert requests.post(f"{url}/infer/proxyprompt", params={"image": "x"}, timeout=10).status_code == 200
     assert "cannot be written" in caplog.text and '"route": "/infer/{model}"' in caplog.text
+
+
+@pytest.mark.parametrize(("client", "asked"), [("127.0.0.1", False), ("192.0.2.7", True)])
+def test_other_machines_do_not_see_them_where_nobody_else_is_answered(tmp_path, client, asked):
+    """They get what the gate says, which is behind it."""
+    behind = []
+
+    async def gate(scope, receive, send):
+        behind.append(scope["path"])
+
+    async def send(message):
+        pass
+
+    metrics = Metrics(cache=dict, version="0")
+    observe = Observe(gate, metrics=metrics, log=RequestLog(tmp_path), checks={}, only_here=True)
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "client": (client, 1)}
+    asyncio.run(observe(scope, None, send))
+    assert bool(behind) == asked

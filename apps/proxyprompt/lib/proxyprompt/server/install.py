@@ -58,10 +58,11 @@ def install(
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
     server.middleware_stack = None
     server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
-    server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
+    only_here = started_without_host(sys.argv)
+    server.add_middleware(Gate, model_upload=model_upload, only_here=only_here)
     server.add_middleware(Limits, bounds=operations.bounds)
     watched = {"metrics": operations.metrics, "log": operations.log, "checks": operations.checks}
-    server.add_middleware(Observe, **watched)
+    server.add_middleware(Observe, only_here=only_here, **watched)
     return True
 
 

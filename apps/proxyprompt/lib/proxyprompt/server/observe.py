@@ -15,13 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proxyprompt.requests.record import recording
 
-from .gate import route_of
+from .gate import is_this_machine, route_of
 from .metrics import Metrics
 from .request_log import RequestLog
 
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 5.0
+OWN = ("/health/live", "/health/ready", "/health", "/metrics")
 Check = Callable[[], str | None]
 """Why the server cannot work, in words; None when it can."""
 
@@ -37,6 +38,7 @@ class Observe:
         metrics: the figures.
         log: of requests.
         checks: what readiness depends on, by name; they run beside the server.
+        only_here: whether these addresses are for this machine alone; the gate refuses others.
         check_seconds: in which they must have answered.
     """
 
@@ -47,10 +49,11 @@ class Observe:
         metrics: Metrics,
         log: RequestLog,
         checks: Mapping[str, Check],
+        only_here: bool = False,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._app, self._metrics, self._log, self._checks = app, metrics, log, checks
-        self._check_seconds = check_seconds
+        self._only_here, self._check_seconds = only_here, check_seconds
         self._pool = ThreadPoolExecutor(max(1, len(checks)), "health")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +62,8 @@ class Observe:
             await self._app(scope, receive, send)
             return
         path = route_of(scope).rstrip("/")
-        if scope["method"] in ("GET", "HEAD") and path in ("/health/live", "/health/ready", "/health", "/metrics"):
+        own = scope["method"] in ("GET", "HEAD") and path in OWN
+        if own and (not self._only_here or is_this_machine(scope)):
             await (await self._own(path))(scope, receive, send)
             return
         await self._noted(scope, receive, send)
