@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import segment
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
@@ -15,7 +15,7 @@ NAMES = ["--names", "ring", "core"]
 
 @pytest.fixture
 def studies(tmp_path):
-    write_pictures(tmp_path / "drawn", groups=5)
+    write_plain_images(tmp_path / "drawn", groups=5)
     shutil.copytree(tmp_path / "drawn" / "images", tmp_path / "studies")
     (tmp_path / "studies" / "labels" / "final").mkdir(parents=True)
     shutil.copy(tmp_path / "drawn/masks/g0_0.png", tmp_path / "studies/labels/final")
