@@ -76,6 +76,18 @@ def infer(server: RunningServer, study: str, timeout: float = 300) -> requests.R
     return requests.post(f"{server.url}/infer/proxyprompt", params=query, data={"params": "{}"}, timeout=timeout)
 
 
+def logged(server: RunningServer, request: str) -> dict:
+    """The line of a request, which is written when the answer is on its way."""
+    log = server.studies / ".proxyprompt/logs/requests.jsonl"
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        lines = [json.loads(text) for text in log.read_text().splitlines()]
+        if found := [line for line in lines if line["request"] == request]:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no line of {request} in {log}")
+
+
 def alive(server: RunningServer) -> bool:
     return requests.get(f"{server.url}/info/", timeout=60).status_code == 200
 
@@ -94,9 +106,7 @@ def test_health_figures_and_log(servers):
     assert ready.status_code == 200, ready.text
     answer = infer(server, "s7")
     assert answer.status_code == 200, answer.text
-    log = server.studies / ".proxyprompt/logs/requests.jsonl"
-    lines = [json.loads(text) for text in log.read_text().splitlines()]
-    (line,) = [each for each in lines if each["request"] == answer.headers["X-Request-ID"]]
+    line = logged(server, answer.headers["X-Request-ID"])
     assert line["route"] == "/infer/{model}" and line["outcome"] == "ok" and line["version"] and line["supports"]
     assert line["seconds_of"]["decode"] > 0 and "s7" not in json.dumps(line)
     figures = requests.get(f"{server.url}/metrics", timeout=10).text
