@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from proxyprompt.batch.folder import SUFFIXES, BatchFolder, file_hash
+from proxyprompt.batch.making import SegmenterMaker
 from proxyprompt.batch.plan import BatchPlan
 from proxyprompt.batch.progress import BatchProgress
 from proxyprompt.batch.queue import DONE, BatchAnswer, BatchError, BatchWorkers, run_batch
@@ -99,10 +100,10 @@ def workers_of(options: argparse.Namespace, plan: BatchPlan) -> BatchWorkers:
         from proxyprompt.batch.ray_workers import RayWorkers
 
         share = {"cpus": options.cpus, "gpus": options.gpus, "count": options.workers}
-        return RayWorkers(plan, address=options.ray, refusals=REFUSALS, **share)
+        return RayWorkers(SegmenterMaker(plan), address=options.ray, refusals=REFUSALS, **share)
     from proxyprompt.batch.workers import ProcessWorkers
 
-    return ProcessWorkers(plan, max(1, options.workers), refusals=REFUSALS)
+    return ProcessWorkers(SegmenterMaker(plan), max(1, options.workers), refusals=REFUSALS)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .segmenting import StudySegmenter
 
 
 @dataclass(frozen=True)
@@ -40,13 +36,3 @@ class BatchPlan:
     paper: bool = False
     suffix: str = ""
     threads: int = 0
-
-    def __call__(self) -> StudySegmenter:
-        """What a worker calls for each study; loads the weights and prepares the supports."""
-        import torch  # here, so that the program that gives out the work starts at once
-
-        from .segmenting import StudySegmenter
-
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        return StudySegmenter(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,11 +81,14 @@ def guarded(reader: Callable[..., Raster], path: Path, *args: object) -> Raster:
     except StudyError:
         raise
     except MemoryError as e:
-        raise StudyError(
-            f"{path}: does not fit into the memory that is left; ask for fewer studies at a time, or crop it"
-        ) from e
+        raise StudyError(_TOO_LARGE.format(path=path)) from e
     except DAMAGE as e:
+        if isinstance(e, OSError) and e.errno == errno.ENOMEM:
+            raise StudyError(_TOO_LARGE.format(path=path)) from e
         raise damaged(path, e) from e
+
+
+_TOO_LARGE = "{path}: does not fit into the memory that is left; ask for fewer studies at a time, or crop it"
 
 
 def read_nifti(path: Path) -> Raster:
