@@ -103,7 +103,7 @@ def test_gone_slow_and_back(archive, tmp_path, monkeypatch):
                 with pytest.raises(MONAILabelException) as caught:
                     ask()
                 assert status_of(caught.value) == 503 and "\n" not in caught.value.msg
-            assert time.monotonic() - started < 30
+            assert time.monotonic() - started < 120  # not for ever
             wire.how = "whole"
             assert store.list_images() == [uid] and not store.get_labeled_images()  # back, and nothing half stored
         store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", named)
