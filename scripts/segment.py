@@ -70,7 +70,6 @@ def plan_of(options: argparse.Namespace, archive: str) -> BatchPlan:
             raise BatchError(f"--support {' '.join(given)}: expected IMAGE and MASK files, or the id of a study in DIR")
     if missing := [path for pair in supports for path in pair if not os.path.exists(path)]:
         raise BatchError(f"{missing[0]}: no such file; a support is an image and its mask")
-    cores = os.cpu_count() or 1
     return BatchPlan(
         out=str(options.out.resolve()),
         supports=tuple(supports),
@@ -83,8 +82,15 @@ def plan_of(options: argparse.Namespace, archive: str) -> BatchPlan:
         device=options.device,
         paper=options.paper,
         suffix=options.suffix,
-        threads=max(1, int(options.cpus) if options.ray else cores // max(1, options.workers)),
+        threads=_threads(options),
     )
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Of PyTorch in a worker; 0 where the environment says it."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return 0
+    return max(1, int(options.cpus) if options.ray else (os.cpu_count() or 1) // max(1, options.workers))
 
 
 def deciding(plan: BatchPlan) -> dict[str, object]:
@@ -140,6 +146,8 @@ def say(text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
+    # Idle threads of PyTorch sleep: beside other work on the same cores, spinning costs many times more.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run(options)
     except (BatchError, *REFUSALS) as error:

@@ -83,7 +83,7 @@ def test_gone_slow_and_back(archive, tmp_path, monkeypatch):
     uid = generate_uid()
     volume = np.arange(4 * 8 * 9, dtype=np.uint16).reshape(4, 8, 9)
     archive.push(save_series(tmp_path / "series", volume, series=uid))
-    monkeypatch.setattr(dicomweb, "TIMEOUT", (1, 1))
+    monkeypatch.setattr(dicomweb, "TIMEOUT", (10, 10))
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", 0)
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {})
@@ -103,7 +103,7 @@ def test_gone_slow_and_back(archive, tmp_path, monkeypatch):
                 with pytest.raises(MONAILabelException) as caught:
                     ask()
                 assert status_of(caught.value) == 503 and "\n" not in caught.value.msg
-            assert time.monotonic() - started < 120  # not for ever
+            assert time.monotonic() - started < 300  # not for ever
             wire.how = "whole"
             assert store.list_images() == [uid] and not store.get_labeled_images()  # back, and nothing half stored
         store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", named)
