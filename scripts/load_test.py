@@ -3,12 +3,13 @@
 
     python scripts/load_test.py                                # a server of its own on drawn samples
     python scripts/load_test.py --url http://127.0.0.1:8000    # a running one, with labelled and unlabelled studies
+    python scripts/load_test.py --seconds 600 --train          # with a training beside
     python scripts/load_test.py --clients 6 --seconds 10 --json load.json
 
 By default 20 clients ask for a minute. It submits labels that are there already, so no study changes. What is asked
 and compared: apps/proxyprompt/lib/proxyprompt/benchmark/load.py. It fails when an answer is not the one that a single
-client gets, when `/info/` takes more than a second at the 95th percentile, or when no two inferences were computed at
-the same time.
+client gets, when `/info/` takes more than a second at the 95th percentile, when the server's memory grew by more than
+50 MB, or when no two inferences were computed at the same time.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from proxyprompt.benchmark.load import Load, LoadError, run_load, summary
+from proxyprompt.benchmark.load import Load, LoadError, run_load, summary, training_beside
 from proxyprompt.benchmark.server import running_server
 from proxyprompt.datasets.samples import make_samples
 
 INFO_SECONDS = 1.0
+MEMORY_MB = 50
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -32,6 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", help="a running server; default: one of its own")
     parser.add_argument("--clients", type=int, default=20, metavar="N")
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S")
+    parser.add_argument("--train", action="store_true", help="let a training run beside; nothing of it is published")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     return parser.parse_args(arguments)
 
@@ -40,6 +43,9 @@ def failures(load: Load) -> list[str]:
     found = [f"{len(load.wrong)} wrong answers"] if load.wrong else []
     if not load.percentile("info", 95) <= INFO_SECONDS:
         found.append(f"/info/ takes {load.percentile('info', 95):.2f} s at the 95th percentile, aim {INFO_SECONDS} s")
+    gained = load.memory_mb[1] - load.memory_mb[0]
+    if gained > MEMORY_MB:
+        found.append(f"the server's memory grew by {gained:.0f} MB, aim {MEMORY_MB} MB")
     if load.most_at_once < 2:
         found.append("no two inferences were computed at the same time")
     return found
@@ -54,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             make_samples(folder / "studies")
             url = stack.enter_context(running_server(folder / "studies", log=folder / "server.log")).url
         try:
+            if options.train:
+                stack.enter_context(training_beside(url.rstrip("/")))
             load = run_load(url, clients=options.clients, seconds=options.seconds)
         except LoadError as error:
             print(f"load_test: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@
 #   scripts/test.sh --slow       the slow ones too
 #   scripts/test.sh --gpu        only those that need a CUDA device
 #   scripts/test.sh --e2e        only those that start a real server
+#   scripts/test.sh --faults     only those that kill, fill disks and the like, the long ones too
 #   scripts/test.sh --browser    only those that drive OHIF in a real browser
 #   scripts/test.sh ARGUMENTS    anything else goes to pytest (after one of the above, or alone)
 set -euo pipefail
@@ -12,9 +13,10 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 marks="not slow and not gpu and not browser"
 case ${1:-} in
--h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+-h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 --slow) marks="not gpu and not browser"; shift ;;
 --gpu) marks="gpu"; shift ;;
+--faults) marks="faults"; shift ;;
 --e2e) marks="e2e"; shift ;;
 --browser) marks="browser"; shift ;;
 esac

@@ -37,13 +37,19 @@ from proxyprompt.infers.proxyprompt import DISCLAIMER, ProxyPromptInfer
 from proxyprompt.infers.proxyprompt_edit import ProxyPromptEdit
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import check_writable
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.requests.defaults import set_defaults
+from proxyprompt.requests.record import note_request
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
+from proxyprompt.server.limits import RequestBounds
+from proxyprompt.server.metrics import Metrics
+from proxyprompt.server.operations import Operations, readiness
+from proxyprompt.server.request_log import RequestLog
 from proxyprompt.server.studies import downloaded
 from proxyprompt.server.worklist import reason
 from proxyprompt.session.journal import Journal
@@ -93,6 +99,8 @@ class ProxyPromptApp(MONAILabelApp):
         with starting(StudyError, OSError):
             datastore = guard(self._open_studies())
         self._state = folder = self._state_folder(datastore)
+        with starting(StudyError):
+            check_writable(folder)
         cache = ContentCache(
             self.options.cache_dir or folder / "cache",
             memory_bytes=self.options.cache_memory_mb * MEGABYTE,
@@ -179,6 +187,7 @@ class ProxyPromptApp(MONAILabelApp):
             journal=self.recorder.journal,
             adapters=lambda: self.adapters,
             library=self.library,
+            operations=self._operations(),
             model_upload=self.options.model_upload,
         )
         if served and isinstance(self.datastore(), DicomWebStudies):
@@ -224,6 +233,13 @@ class ProxyPromptApp(MONAILabelApp):
         with self._idle.request():
             path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
+        note_request(
+            study=str(request.get("image") or "") if session is None else "",
+            supports=list(dict.fromkeys(used["id"] for used in answer["supports"])),
+            version=answer["adapter"],
+            seconds_of=answer["latencies"],
+            user=request.get("client_id"),
+        )
         if session is None:
             self.recorder.proposal(image, request, answer)
         result = {"label": path, "tag": DefaultLabelTag.ORIGINAL, "file": path, "params": answer}
@@ -272,6 +288,15 @@ class ProxyPromptApp(MONAILabelApp):
         return self._sessions
 
     # inside
+
+    def _operations(self) -> Operations:
+        options = self.options
+        return Operations(
+            bounds=RequestBounds(options.upload_mb * MEGABYTE, options.upload_seconds, options.requests_per_minute),
+            metrics=Metrics(cache=self.cache.stats, version=__version__),
+            log=RequestLog(self._state / "logs", plain_ids=options.log_ids),
+            checks=readiness(datastore=self.datastore(), folder=self._state, versions=self.models.versions),
+        )
 
     def _take_in(self, image_id: str) -> None:
         take_in(image_id, datastore=self.datastore(), library=self.library, proposals=self.proposals)

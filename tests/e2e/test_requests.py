@@ -5,7 +5,9 @@ Whatever comes, the answer is a sentence and never 500, and the server shows its
 
 import io
 import json
+import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from labelled_folders import write_plain_images
 from PIL import Image
@@ -201,10 +203,22 @@ def test_whatever_comes_is_answered_and_harms_nobody(server, description, data):
 
 
 @pytest.mark.slow
-@settings(BOUNDED, max_examples=4000, derandomize=False)
-@given(data=st.data())
-def test_whatever_comes_at_length(server, description, data):
-    check(server.url, data.draw(drawn_requests(description)))
+@pytest.mark.timeout(7200)
+def test_whatever_comes_at_length(server, description):
+    """For PROXYPROMPT_FUZZ_MINUTES, of which an hour has 60."""
+    end = time.monotonic() + 60 * float(os.environ.get("PROXYPROMPT_FUZZ_MINUTES", "10"))
+    rounds = 0
+    while time.monotonic() < end:
+
+        @settings(BOUNDED, derandomize=False)
+        @seed(rounds)
+        @given(data=st.data())
+        def one_round(data):
+            check(server.url, data.draw(drawn_requests(description)))
+
+        one_round()
+        rounds += 1
+    assert rounds
 
 
 FORMS = {"params": ["[]", "3", "null", '"x"', "{", '{"a": NaN}', '{"model": []}', '{"model": {}}', '{"session": 3}']}

@@ -46,12 +46,19 @@ def test_the_exit_status_of_a_process_of_its_own_says_so(monkeypatch):
     assert set(run(["b", "d"], max_workers=1)) == {"b", "d"}
 
 
-def test_what_is_our_own_fault_is_not_hidden(monkeypatch):
+def test_what_is_our_own_fault_is_named_and_stops_nobody(caplog):
     def broken(request, datastore):
-        raise ZeroDivisionError
+        if request["image"] == "b":
+            raise ZeroDivisionError("by nothing")
+        return infer(request, datastore)
 
-    with pytest.raises(ZeroDivisionError):
-        BatchInfer()({"images": ["b"], "max_workers": 1}, None, broken)
+    done = BatchInfer()({"images": ["b", "d"], "max_workers": 1}, None, broken)
+    assert done == {"b": {"error": "ZeroDivisionError: by nothing"}, "d": {"label": "d.nii.gz"}}
+    assert "Traceback" in caplog.text
+
+
+def test_no_more_than_was_asked_for():
+    assert list(run(["d", "b", "e"], max_batch_size=2)) == ["b", "d"]
 
 
 def test_damaged_studies_among_real_ones(tmp_path, weights):

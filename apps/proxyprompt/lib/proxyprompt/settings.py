@@ -174,6 +174,20 @@ class Settings:
         default=False,
         metadata=about("whether versions may be added and taken away over the network (PUT, DELETE /model)", _flag),
     )
+    upload_mb: int = field(
+        default=4096, metadata=about("largest request that is taken, in MB (413 beyond it)", _integer(1, 1 << 20))
+    )
+    upload_seconds: int = field(
+        default=900, metadata=about("seconds in which a request must have arrived (408 beyond it)", _integer(1, 86_400))
+    )
+    requests_per_minute: int = field(
+        default=0,
+        metadata=about("requests that one address may send in a minute; 0 for any number", _integer(0, 1 << 20)),
+    )
+    log_ids: bool = field(
+        default=False,
+        metadata=about("write ids of studies into the log of requests as they are, not as pseudonyms", _flag),
+    )
     models: str = field(default="all", metadata=about("accepted for MONAI Label's habits: proxyprompt or all", _models))
 
     @classmethod

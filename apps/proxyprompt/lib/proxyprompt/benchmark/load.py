@@ -14,7 +14,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ class Load:
 
     clients: int
     duration: float
+    memory_mb: tuple[float, float] = (0.0, 0.0)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     busy: list[tuple[float, float]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -75,6 +77,7 @@ class Load:
             "clients": self.clients,
             "duration": round(self.duration, 1),
             "kinds": kinds,
+            "memory_mb": [round(mb) for mb in self.memory_mb],
             "inferences_at_once": self.most_at_once,
             "wrong": self.wrong,
         }
@@ -85,6 +88,7 @@ def run_load(url: str, *, clients: int = 20, seconds: float = 60.0, seed: int = 
     cases = _cases(url.rstrip("/"))
     by_kind = {kind: [case for case in cases if case.kind == kind] for kind in SHARES}
     load, noting = Load(clients, seconds), threading.Lock()
+    before = _resident_mb(url)  # every kind of request was answered once by now
     start = time.monotonic()
 
     def client(number: int) -> None:
@@ -113,7 +117,41 @@ def run_load(url: str, *, clients: int = 20, seconds: float = 60.0, seed: int = 
     for thread in threads:
         thread.join()
     load.duration = time.monotonic() - start
+    load.memory_mb = before, _resident_mb(url)
     return load
+
+
+@contextmanager
+def training_beside(url: str) -> Iterator[None]:
+    """A training that runs for as long as the block lasts; it is stopped before it can publish anything.
+
+    Args:
+        url: of the server.
+
+    Yields:
+        When it has begun.
+
+    Raises:
+        LoadError: when it does not begin.
+    """
+    asked = {"max_epochs": 1000, "max_minutes": "no limit", "learning_rate": 1.0}  # what it makes is refused
+    _checked(requests.post(f"{url}/train/{MODEL}", json=asked, timeout=_TIMEOUT))
+    try:
+        end = time.monotonic() + _TIMEOUT
+        while not requests.get(f"{url}/info/", timeout=_TIMEOUT).json()["train_stats"].get(MODEL, {}).get("epoch"):
+            if time.monotonic() > end:
+                raise LoadError(f"{url}: no training began within {_TIMEOUT:.0f} s")
+            time.sleep(1)
+        yield
+    finally:
+        requests.delete(f"{url}/train/", timeout=_TIMEOUT)
+
+
+def _resident_mb(url: str) -> float:
+    """Memory of a server, as its figures tell; 0 where it has none."""
+    text = requests.get(f"{url.rstrip('/')}/metrics", timeout=_TIMEOUT).text
+    found = [line.split()[1] for line in text.splitlines() if line.startswith("process_resident_memory_bytes ")]
+    return float(found[0]) / 1e6 if found else 0.0
 
 
 def _cases(url: str) -> list[LoadCase]:
@@ -208,5 +246,6 @@ def summary(load: Load) -> str:
         times = " ".join(f"{load.percentile(kind, p):8.3f}" for p in (50, 95, 100))
         lines.append(f"{kind:<8} {len(load.seconds.get(kind, [])):7d} {times}")
     lines.append(f"inferences computed at the same time: up to {load.most_at_once}")
+    lines.append(f"memory of the server: {load.memory_mb[0]:.0f} MB before, {load.memory_mb[1]:.0f} MB after")
     lines += [f"wrong ({n} times): {what}" for what, n in Counter(load.wrong).most_common(10)]
     return "\n".join(lines)

@@ -174,12 +174,12 @@ def _is_written(path: Path, patience: float) -> bool:
     except OSError:
         return False
     renamed = status.st_ctime_ns != status.st_mtime_ns or status.st_nlink > 1
-    return stat.S_ISREG(status.st_mode) and not renamed and time.time() - status.st_mtime < patience
+    return stat.S_ISREG(status.st_mode) and not renamed and abs(time.time() - status.st_mtime) < patience
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file changed; infinite where there is none."""
+    """Seconds since a file changed, or until it will have, by a clock that is wrong; infinite where there is none."""
     try:
-        return time.time() - path.stat().st_mtime
+        return abs(time.time() - path.stat().st_mtime)
     except OSError:
         return float("inf")

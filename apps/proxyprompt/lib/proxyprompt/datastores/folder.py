@@ -23,6 +23,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import LabelNotFoundException
 
+from proxyprompt.io.files import FULL, UNWRITABLE
 from proxyprompt.io.names import why_unusable
 
 from .arrivals import Arrivals
@@ -207,7 +208,16 @@ class StudyFolder(SharedDatastore):
                 changed |= self._follow_labels(tag, left_out)
             self._say(left_out)
             if changed:
-                self._update_datastore_file()
+                self._note_found()
+
+    def _note_found(self) -> None:
+        """A disk that takes no more does not hide what lies there: the next start finds it again."""
+        try:
+            self._update_datastore_file()
+        except OSError as error:
+            if error.errno not in (*UNWRITABLE, *FULL):
+                raise
+            logger.warning("the list of studies is kept in memory: it cannot be written (%s)", error)
 
     def _follow_images(self, left_out: dict[str, str]) -> bool:
         """Takes new images into the list, and those that are gone out of it; whether there were any."""

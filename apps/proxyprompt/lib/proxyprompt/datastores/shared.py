@@ -26,13 +26,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 from watchdog.events import FileSystemEvent
 
 from proxyprompt.io.errors import StudyError, StudyExists
-from proxyprompt.io.files import keep_aside, write_json
+from proxyprompt.io.files import keep_aside, locked, write_json
 from proxyprompt.io.names import split_suffix
 from proxyprompt.io.same import same_bytes, same_image
 
@@ -82,7 +81,7 @@ class SharedDatastore(LabelVersions):
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """The turn, also before other processes, with what they have written taken in."""
-        with self._turn, FileLock(f"{self._lock_file}-change", is_singleton=True):
+        with self._turn, locked(f"{self._lock_file}-change", is_singleton=True):
             self._init_from_datastore_file()
             yield
 
@@ -262,7 +261,7 @@ class SharedDatastore(LabelVersions):
         filled from what lies in the folder. Of one that can be understood in parts, those parts count.
         """
         path = Path(self._datastore_config_path)
-        with self._turn, FileLock(self._lock_file):
+        with self._turn, locked(self._lock_file):
             try:
                 changed = path.stat().st_mtime
                 if changed == self._config_ts:

@@ -307,7 +307,10 @@ class ContentCache:
             with replacing(path) as beside:
                 save_file({name: x.contiguous() for name, x in entry.tensors.items()}, beside, metadata=header)
                 size = beside.stat().st_size
-        except OSError as error:  # a full or read-only disk must not fail the request that filled the cache
+        except (
+            OSError,
+            SafetensorError,
+        ) as error:  # a full or read-only disk must not fail the request that filled the cache
             logger.warning("cache: could not write %s: %s; going on without", path, error)
             return None
         with self._lock:

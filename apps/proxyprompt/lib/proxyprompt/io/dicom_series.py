@@ -20,6 +20,7 @@ from pydicom.pixel_data_handlers.util import get_expected_length
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from .errors import StudyError
+from .limits import check_size
 from .raster import DAMAGE, DICOM, has_dicom_magic, suffix_of
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,7 @@ def _has_image(image: Image) -> bool:
     """Of a file that was cut short before its size, the class still says what it was."""
     header = image.header
     if is_image(header):
+        check_size(image.file, (header.Rows, header.Columns, image.frames))
         return True
     if str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS:
         return False

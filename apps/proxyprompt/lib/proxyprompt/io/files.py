@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from .errors import StudyError
+
 TEMPORARY = ".tmp"
 """How the names end of files that are being written; one that is old was left by a process that was killed."""
+
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What systems say of a place where this program may not write."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What they say of a disk that takes no more."""
 
 
 @contextmanager
@@ -58,6 +69,46 @@ def write_json(path: Path, content: Any, **options: Any) -> None:
         **options: of ``json.dumps``.
     """
     write_text(path, json.dumps(content, **options) + "\n")
+
+
+@contextmanager
+def locked(path: str | Path, *, is_singleton: bool = False) -> Iterator[None]:
+    """One process at a time. A folder that cannot be written to needs no lock: nobody changes anything there.
+
+    Args:
+        path: of the lock's file.
+        is_singleton: let this process have it several times at once.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(path, is_singleton=is_singleton))
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+        yield
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and refuse one that nothing can be written to.
+
+    Args:
+        folder: where a server keeps what must not be lost.
+
+    Raises:
+        StudyError: when it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(_UNWRITABLE.format(folder=folder, why=error.strerror)) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StudyError(_UNWRITABLE.format(folder=folder, why="read only"))
+
+
+_UNWRITABLE = (
+    "{folder} cannot be written to ({why}): labels, versions and the journal are kept there; make it writable, or "
+    "serve a folder with links to the studies"
+)
 
 
 def keep_aside(path: Path) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +18,11 @@ import imagecodecs
 import netpbmfile
 import numpy as np
 import tifffile
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 from tifffile import PHOTOMETRIC
 
 from .errors import StudyError
+from .limits import check_size, gunzip
 
 TIFF = (".tif", ".tiff")
 NETPBM = (".ppm", ".pgm")
@@ -65,9 +68,9 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
     if name.endswith(TIFF):
         return _tiff(path, indices)
     if name.endswith(NETPBM):
-        content = path.read_bytes()
-        return Pages(_netpbm(gzip.decompress(content) if path.name.lower().endswith(".gz") else content, indices))
-    with Image.open(path) as image:
+        content = _unzipped_netpbm(path) if path.name.lower().endswith(".gz") else path.read_bytes()
+        return Pages(_netpbm(path, content, indices))
+    with _opened(path) as image:
         many = len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
         orientation = int(image.getexif().get(ORIENTATION, UPRIGHT))  # reads the image, which forgets its tiles
         orientation = orientation if orientation in SHOWN else UPRIGHT
@@ -80,6 +83,16 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
             pages = [_by_pillow(frame, indices) for frame in ImageSequence.Iterator(image)]
     notes = [] if orientation == UPRIGHT else [_TURNED.format(orientation=orientation)]
     return Pages(_stacked(path, pages, notes), orientation, tuple(notes))
+
+
+def _opened(path: Path) -> ImageFile.ImageFile:
+    """Pillow looks at the header only, and refuses what claims more than its own bound, far below ours."""
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise StudyError(f"{path}: its header claims too many pixels ({error}); crop or downsample it") from error
+    check_size(path, (*image.size, len(image.getbands()), getattr(image, "n_frames", 1)))
+    return image
 
 
 _TURNED = (
@@ -131,9 +144,19 @@ def _by_pillow(image: Image.Image, indices: bool) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _netpbm(content: bytes, indices: bool) -> np.ndarray:
+def _unzipped_netpbm(path: Path) -> bytes:
+    """As long as its header says, and no longer: digits of plain formats take up to twelve bytes a number."""
+    with gzip.open(path) as file:
+        head = re.sub(rb"#[^\n]*\n", b" ", file.read(4096)).split()
+    size = [int(word) for word in head[1:3] if word.isdigit()]
+    check_size(path, size)
+    return gunzip(path, most=4096 + 3 * 12 * math.prod(size))
+
+
+def _netpbm(path: Path, content: bytes, indices: bool) -> np.ndarray:
     """(1, rows, columns) or (1, rows, columns, 3)."""
     with netpbmfile.NetpbmFile(io.BytesIO(content)) as file:
+        check_size(path, file.shape)
         array, brightest = file.asarray(), int(file.maxval)
     if array.ndim == 3 and brightest < 255 and not indices:
         array = (array * (255.0 / brightest)).round().astype(np.uint8)
@@ -157,6 +180,7 @@ def _tiff_page(path: Path, page: tifffile.TiffPage, indices: bool) -> np.ndarray
     ends = np.add(page.dataoffsets, page.databytecounts)
     if ends.max() > page.parent.filehandle.size:
         raise ValueError(f"it has {page.parent.filehandle.size} bytes, a page reaches to {ends.max()}")
+    check_size(path, page.shape)
     try:
         array = page.asarray()
     except (NotImplementedError, ImportError) as error:

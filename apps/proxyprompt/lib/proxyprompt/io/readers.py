@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from .dicom import read_dicom
 from .errors import StudyError
 from .grid import Grid, ItkGeometry
 from .image_files import read_pages
+from .limits import check_size
 from .raster import (
     DAMAGE,
     ITK,
@@ -78,8 +80,15 @@ def guarded(reader: Callable[..., Raster], path: Path, *args: object) -> Raster:
         return _checked(reader(path, *args))
     except StudyError:
         raise
+    except MemoryError as e:
+        raise StudyError(_TOO_LARGE.format(path=path)) from e
     except DAMAGE as e:
+        if isinstance(e, OSError) and e.errno == errno.ENOMEM:
+            raise StudyError(_TOO_LARGE.format(path=path)) from e
         raise damaged(path, e) from e
+
+
+_TOO_LARGE = "{path}: does not fit into the memory that is left; ask for fewer studies at a time, or crop it"
 
 
 def read_nifti(path: Path) -> Raster:
@@ -97,6 +106,7 @@ def read_nifti(path: Path) -> Raster:
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Pair):
         raise StudyError(f"{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz")
+    check_size(path, image.shape)
     voxels = np.asanyarray(image.dataobj)
     shape = voxels.shape
     if voxels.dtype.names:
@@ -138,7 +148,11 @@ def read_itk(path: Path) -> Raster:
     Raises:
         StudyError: for more axes.
     """
-    return from_itk(path, sitk.ReadImage(str(path)))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    check_size(path, (*reader.GetSize(), reader.GetNumberOfComponents()))
+    return from_itk(path, reader.Execute())
 
 
 def read_plain_image(path: Path, indices: bool = False) -> Raster:

@@ -14,9 +14,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,8 @@ class AdapterStore:
         if spoilt := [key for key, value in state.items() if not torch.isfinite(value).all()]:
             raise AdapterError(f"{header.name} holds values that are not finite, first in {spoilt[0]}; not saved")
         state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        self._write(path, replace(header, sha256=tensors_sha256(state)), state)
+        created = _after((each.created for each in self.all()), header.created)
+        self._write(path, replace(header, sha256=tensors_sha256(state), created=created), state)
         return path
 
     def publish(self, name: str) -> AdapterHeader:
@@ -276,6 +277,14 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}:".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _after(others: Iterable[str], created: str) -> str:
+    """When a version was made; behind all others also after a clock was set back: the newest one serves."""
+    latest = max(others, default="")
+    if created > latest:
+        return created
+    return (datetime.fromisoformat(latest) + timedelta(seconds=1)).isoformat()
 
 
 def _read_header(path: Path) -> AdapterHeader:

@@ -112,11 +112,12 @@ class ProxyPromptPredictor:
         segmenter: foundation and generator; :meth:`from_pretrained` loads them.
         paper: whether to leave out what the paper does not have (the pixel classifier, and what labelled volumes say
             of the place of a slice).
+        cache_bytes: memory for what was computed of supports and images; the least recently used goes first.
     """
 
-    def __init__(self, segmenter: Segmenter, *, paper: bool = False) -> None:
+    def __init__(self, segmenter: Segmenter, *, paper: bool = False, cache_bytes: int = CACHE_BYTES) -> None:
         self.segmenter, self.paper = segmenter, paper
-        self._cache = ContentCache(None, memory_bytes=CACHE_BYTES, disk_bytes=0)
+        self._cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
         self._selection = Selection.empty(())
 
     @classmethod
@@ -129,6 +130,7 @@ class ProxyPromptPredictor:
         image_size: int | None = None,
         device: str | torch.device | None = None,
         paper: bool = False,
+        cache_bytes: int = CACHE_BYTES,
     ) -> ProxyPromptPredictor:
         """Load a foundation and its generator.
 
@@ -139,6 +141,7 @@ class ProxyPromptPredictor:
             image_size: side of the network's input in pixels; None for what the weights were made for.
             device: None for a GPU where there is one.
             paper: as for the class.
+            cache_bytes: as for the class.
 
         Returns:
             The predictor, without supports.
@@ -163,6 +166,7 @@ class ProxyPromptPredictor:
                 device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             ),
             paper=paper,
+            cache_bytes=cache_bytes,
         )
 
     @property

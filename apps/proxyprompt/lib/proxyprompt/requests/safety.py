@@ -11,9 +11,11 @@ import os
 import shutil
 import tarfile
 import threading
+import zipfile
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
@@ -23,6 +25,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from proxyprompt.datastores.noted import check_info
 from proxyprompt.errors import refuse
+from proxyprompt.io.limits import check_archive
 from proxyprompt.io.names import why_unusable
 
 _IDS = ("image_id", "label_id", "label_tag")
@@ -151,9 +154,11 @@ class SafeSessions(Sessions):
         """As MONAI Label does; refuses names that could leave the folder, and archives that cannot be unpacked."""
         check_id(os.path.basename(data_file), "file name")
         try:
+            if os.path.isfile(data_file):
+                check_archive(Path(data_file))
             with self._turn:
                 return super().add_session(data_file, *args, **options)
-        except (tarfile.TarError, shutil.ReadError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, shutil.ReadError) as error:
             raise refuse(f"{os.path.basename(data_file)!r} cannot be unpacked: {error}") from error
 
     def remove_expired(self) -> int:

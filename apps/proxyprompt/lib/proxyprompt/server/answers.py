@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from proxyprompt.datastores.unreachable import why_not
 from proxyprompt.io.errors import StudyError, StudyExists
+from proxyprompt.io.files import FULL, UNWRITABLE
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,11 @@ def install_answers(server: FastAPI) -> None:
         if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
             name = os.path.basename(str(error.filename or ""))
             return _answer(request, 404, f"{name!r} is not there (any more): {error.strerror}")
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             return _answer(request, 507, "the server's disk is full: nothing was stored; tell the operator")
+        if error.errno in UNWRITABLE:
+            detail = "the server may not write to the folder of studies: nothing was stored; tell the operator"
+            return _answer(request, 507, detail)
         return failure(request, error)
 
     async def failed(request: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,9 @@ from .dicomweb_proxy import proxy_router
 from .forms import install_forms
 from .gate import Gate, started_without_host
 from .labels import label_router
+from .limits import Limits
+from .observe import Observe
+from .operations import Operations
 from .report import report_router
 from .studies import hide_replaced, study_router
 from .threads import INFERENCES, RequestThreads
@@ -35,12 +38,14 @@ def install(
     journal: Journal,
     adapters: Callable[[], AdapterStore],
     library: SupportLibrary,
+    operations: Operations,
     model_upload: bool = False,
 ) -> bool:
     """Prepare the web server of this process for ``app``; False when none runs in it.
 
     journal: what the session report is made of. adapters: the trained versions. library: the labelled studies.
-    model_upload: whether other versions may be added over the network, and the one that serves be taken away.
+    operations: bounds, figures and log. model_upload: whether other versions may be added over the network, and the one
+    that serves be taken away.
 
     The app is built while the server starts, when the framework has assembled its middleware already; dropping the
     assembled stack makes it assemble a new one at the next request.
@@ -66,7 +71,11 @@ def install(
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY
     server.middleware_stack = None
     server.add_middleware(RequestThreads, inferences=wanted if wanted > 0 else INFERENCES)
-    server.add_middleware(Gate, model_upload=model_upload, only_here=started_without_host(sys.argv))
+    only_here = started_without_host(sys.argv)
+    server.add_middleware(Gate, model_upload=model_upload, only_here=only_here)
+    server.add_middleware(Limits, bounds=operations.bounds)
+    watched = {"metrics": operations.metrics, "log": operations.log, "checks": operations.checks}
+    server.add_middleware(Observe, only_here=only_here, **watched)
     return True
 
 

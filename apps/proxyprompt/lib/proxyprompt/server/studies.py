@@ -32,6 +32,7 @@ from starlette.background import BackgroundTask
 from proxyprompt.datastores.dicomweb import DicomWebStudies
 from proxyprompt.datastores.shared import OVERWRITE
 from proxyprompt.errors import refuse
+from proxyprompt.requests.record import note_request
 
 from .forms import file_name, json_object
 from .labels import submit
@@ -78,6 +79,7 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         Without an id the image gets the one that its file would have in the folder of studies. An image with other
         pixels is replaced only when ``overwrite`` says so (409 otherwise).
         """
+        note_request(study=image or "", user=user.username or None)
         noted = _noted(params, user)
         if overwrite:
             noted[OVERWRITE] = True
@@ -132,6 +134,7 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         A client that says which version it had opened (``base``, "" for none) does not replace one that was written
         since (409), unless ``replace`` says so.
         """
+        note_request(study=image, user=user.username or None)
         with _received(label) as path:
             noted = json_object(params)
             return submit(app, image, path, tag=tag or _FINAL, info=noted, user=user, base=base, replace=replace)

@@ -35,7 +35,7 @@ class Journal:
             with self.path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # a line that is being written is not cut off
                 try:
-                    file.write(f"{_line_end(file)}{line}\n".encode())
+                    _write_whole(file, f"{_line_end(file)}{line}\n".encode())
                 finally:
                     fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has it open, too
         except OSError as error:
@@ -67,6 +67,17 @@ def _line_end(file: BinaryIO) -> str:
         return ""
     file.seek(-1, os.SEEK_END)
     return "" if file.read(1) == b"\n" else "\n"
+
+
+def _write_whole(file: BinaryIO, line: bytes) -> None:
+    """All of a line, or nothing of it: a disk that fills up takes a part without a word."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def _check(entry: Mapping[str, Any]) -> None:
