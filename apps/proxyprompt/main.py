@@ -40,10 +40,13 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
+from proxyprompt.predictor.progress import Requests
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
+from proxyprompt.server.panel import panel_router
+from proxyprompt.server.progress import progress_router
 from proxyprompt.session.journal import Journal
 from proxyprompt.session.proposals import Proposals
 from proxyprompt.session.recorder import Recorder
@@ -53,7 +56,7 @@ from proxyprompt.supports.descriptors import DescriptorIndex
 from proxyprompt.supports.support import SupportLibrary
 from proxyprompt.trainers.proxyprompt import ProxyPromptTrain
 from proxyprompt.training.finetune_config import FinetuneConfig
-from proxyprompt.viewer.serve import install_viewer
+from proxyprompt.viewer.serve import install_pages, install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class ProxyPromptApp(MONAILabelApp):
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
         self._idle = Idle()
+        self._requests = Requests()
         self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
@@ -178,8 +182,13 @@ class ProxyPromptApp(MONAILabelApp):
             adapters=lambda: self.adapters,
             model_upload=self.options.model_upload,
         )
-        if served and isinstance(self.datastore(), DicomWebStudies):
-            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
+        if served:
+            server = sys.modules["monailabel.app"].app
+            for router in (panel_router(self.library), progress_router(self._requests)):
+                server.include_router(router)
+            if isinstance(self.datastore(), DicomWebStudies):
+                install_viewer(server, self._state / "viewer", self.datastore().stored_elsewhere)
+            install_pages(server)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -218,7 +227,7 @@ class ProxyPromptApp(MONAILabelApp):
             image_path(store, image)
         tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
         started = time.time()
-        with self._idle.request():
+        with self._idle.request(), self._requests.following(request.get("request_id")):
             path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
         if session is None:

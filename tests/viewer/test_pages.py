@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from proxyprompt.viewer.pages import WEB, Beneath, ViewerFiles, page_of
+from proxyprompt.viewer.pages import Beneath, ViewerFiles, page_of
 
 HASHED = "app.bundle.0f6159c501addfe9.js"
 
@@ -44,12 +44,6 @@ def test_every_address_of_the_viewer_is_its_page(files, address):
 def test_the_address_of_monai_labels_mode_leads_to_ours(files):
     answer = files.page("/ohif/monai-label", "StudyInstanceUIDs=1.2")
     assert (answer.status_code, answer.headers["location"]) == (307, "/ohif/proxyprompt?StudyInstanceUIDs=1.2")
-
-
-def test_our_modules_are_there_and_nothing_beside_them(files):
-    assert files.page("/ohif/proxyprompt/web/panel.js").path == (WEB / "panel.js").resolve()
-    assert files.page("/ohif/proxyprompt/web/../pages.py").status_code == 404
-    assert files.page("/ohif/proxyprompt/web/none.js").status_code == 404
 
 
 def test_hashed_files_are_kept_by_browsers_and_sent_small(client):

@@ -47,11 +47,10 @@ class ViewerFiles:
 
     Args:
         folder: of the unpacked package.
-        web: of our modules.
     """
 
-    def __init__(self, folder: Path, web: Path = WEB) -> None:
-        self._folder, self._web = folder.resolve(), web.resolve()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
         self._page = page_of((folder / "index.html").read_text(encoding="utf-8")).encode()
         self._etag = f'"{hashlib.sha256(self._page).hexdigest()[:16]}"'
 
@@ -65,9 +64,6 @@ class ViewerFiles:
         Returns:
             The answer.
         """
-        if path.startswith(OURS):
-            found = _inside(self._web, path.removeprefix(OURS))
-            return Response("not found", 404) if found is None else _file(found, found.name, "")
         if path == OLD_MODE:
             return RedirectResponse(f"{MODE}?{query}" if query else MODE)
         return Response(
@@ -85,7 +81,7 @@ class ViewerFiles:
             The answer; None where there is no such file.
         """
         if path == "/app-config.js":
-            return _file(self._web / "app-config.js", "app-config.js", "")
+            return web_file(WEB / "app-config.js")
         found = None if path in ("/", "/index.html") else _inside(self._folder, path.lstrip("/"))
         return None if found is None else _file(found, found.name, encodings)
 
@@ -107,6 +103,18 @@ class Beneath:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             answer = self._files.file(scope["path"], Headers(scope=scope).get("accept-encoding", ""))
         await (answer or self._otherwise)(scope, receive, send)
+
+
+def web_file(path: Path) -> FileResponse:
+    """One of our own files, which browsers ask for each time.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The answer.
+    """
+    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
 
 
 def _inside(folder: Path, name: str) -> Path | None:

@@ -33,12 +33,8 @@ export async function ensureLabelMap(displaySet) {
     await service().createLabelmapForDisplaySet(displaySet, {
       segmentationId,
       label: `Labels of ${displaySet.SeriesDescription || displaySet.Modality}`,
-      segments: {},
     });
-    const made = service().getSegmentation(segmentationId).segments;
-    for (const index of Object.keys(made)) {
-      delete made[index]; // OHIF begins with a "Segment 1", which is no name
-    }
+    tools().segmentation.removeSegment(segmentationId, 1, { recordHistory: false }); // "Segment 1" is no name
   }
   const type = tools().Enums.SegmentationRepresentations.Labelmap;
   for (const viewportId of viewportsOf(displaySet)) {
@@ -52,7 +48,7 @@ export async function ensureLabelMap(displaySet) {
   return labelMap(displaySet);
 }
 
-export const segmentsOf = map => (map ? Object.values(map.segmentation.segments).filter(Boolean) : []);
+export const segmentsOf = map => (map ? Object.values(map.segmentation.segments).filter(segment => segment?.label) : []);
 export const segmentOf = (map, name) => segmentsOf(map).find(segment => segment.label === name);
 export const activeName = map => segmentsOf(map).find(segment => segment.active)?.label;
 
@@ -108,15 +104,20 @@ export const isOurs = segmentationId => segmentationId?.startsWith('proxyprompt-
 export const seriesOf = segmentationId =>
   host.services.displaySetService.getDisplaySetByUID(segmentationId.replace('proxyprompt-', ''));
 
-/* Puts planes of pixels in the place of those that are there; undo brings those back. */
-export function replacePlanes(map, planes) {
+/* Puts planes of pixels in the place of those that are there; undo brings those back, and tells so. */
+export function replacePlanes(map, planes, restored = () => {}) {
   const before = copies(map);
   const put = pixels => {
     map.images.forEach((image, n) => image.getPixelData().set(pixels[n]));
     changed(map);
   };
   put(planes);
-  core().utilities.HistoryMemo.DefaultHistoryMemo.push({ restoreMemo: undo => put(undo ? before : planes) });
+  core().utilities.HistoryMemo.DefaultHistoryMemo.push({
+    restoreMemo: undo => {
+      put(undo ? before : planes);
+      restored(undo);
+    },
+  });
 }
 
 /* The planes that a result gives: structures that it speaks of are drawn anew, all others stay.

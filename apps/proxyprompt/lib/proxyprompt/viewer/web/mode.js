@@ -87,6 +87,7 @@ const LAYOUT = {
     leftPanelResizable: true,
     rightPanels: [`${OURS}.panelModule.proxyprompt`, `${CORNERSTONE}.panelModule.panelSegmentationWithToolsLabelMap`],
     rightPanelResizable: true,
+    rightPanelInitialExpandedWidth: 340,
     viewports: [
       { namespace: `${CORNERSTONE}.viewportModule.cornerstone`, displaySetsToDisplay: [STACK] },
       { namespace: `${SEG}.viewportModule.dicom-seg`, displaySetsToDisplay: [SEGS] },

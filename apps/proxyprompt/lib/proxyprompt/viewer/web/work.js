@@ -252,7 +252,7 @@ async function busy(what, work) {
   update();
   const timer = setInterval(async () => {
     const found = await api.progress(id);
-    if (state.busy?.id === id) {
+    if (state.busy?.id === id && !state.busy.settling) {
       Object.assign(state.busy, found ?? {});
       update();
     }
@@ -278,7 +278,7 @@ export function cancel() {
 
 async function segment(displaySet, id, signal, more = {}) {
   const one = of(displaySet);
-  const params = { ...request(memory.options, { structures: state.structures, picked: memory.options.picked, ...more }), client_id: id };
+  const params = { ...request(memory.options, { structures: state.structures, picked: memory.options.picked, ...more }), request_id: id };
   const clicked = pointsOf(one.points);
   if (more.only) {
     Object.assign(params, { label: more.only, agreement: false, ...clicked });
@@ -288,11 +288,15 @@ async function segment(displaySet, id, signal, more = {}) {
   return api.infer(name, uidOf(displaySet), params, signal);
 }
 
-async function show(displaySet, { answer, voxels }) {
+async function show(displaySet, { answer, voxels }, before = null) {
   const one = of(displaySet);
+  const after = [...one.points];
   const map = await maps.ensureLabelMap(displaySet);
   const planes = maps.drawn(map, voxels, answer.instances ?? one.instances, answer.label_names);
-  maps.replacePlanes(map, planes);
+  maps.replacePlanes(map, planes, undone => {
+    one.points = undone ? (before ?? after) : after;
+    update();
+  });
   const names = Object.keys(answer.label_names);
   if (!names.includes(maps.activeName(map)) && names.length) {
     maps.activate(map, names[0]);
@@ -308,7 +312,7 @@ export const autoSegment = () => {
   const displaySet = state.series;
   return displaySet
     ? busy('Auto-segment', async ({ id, abort }) => {
-        of(displaySet).other = null;
+        Object.assign(of(displaySet), { other: null, points: [] });
         const result = await segment(displaySet, id, abort.signal);
         await show(displaySet, result);
         const said = verdict(result.answer);
@@ -443,6 +447,7 @@ export async function addPoints(places, inside) {
   const displaySet = state.series;
   const name = await paintable();
   const one = of(displaySet);
+  const before = [...one.points];
   if (!name || !one.instances?.length) {
     say('info', 'Points can be set as soon as the server knows this series');
     return;
@@ -451,14 +456,15 @@ export async function addPoints(places, inside) {
     const slice = one.instances.findIndex(([uid, frame]) => key(uid, frame) === keyOf(imageId));
     one.points.push({ name, inside, imageId, column, row, voxel: [Math.floor(column), Math.floor(row), slice] });
   }
-  await runPoints(displaySet, name);
+  await runPoints(displaySet, name, before);
 }
 
 export async function removeLastPoint() {
   const one = current();
+  const before = [...one.points];
   const last = one.points.pop();
   if (last && one.points.some(point => point.name === last.name)) {
-    await runPoints(state.series, last.name);
+    await runPoints(state.series, last.name, before);
   } else {
     update();
   }
@@ -469,14 +475,14 @@ export function clearPoints() {
   update();
 }
 
-const runPoints = (displaySet, name) =>
+const runPoints = (displaySet, name, before) =>
   busy(`Points on ${name}`, async ({ id, abort }) => {
-    const before = of(displaySet).answer;
+    const known = of(displaySet).answer;
     const result = await segment(displaySet, id, abort.signal, { only: name });
-    await show(displaySet, result);
-    if (before) {
-      const structures = { ...before.structures, ...result.answer.structures };
-      of(displaySet).answer = { ...before, structures, clicks: result.answer.clicks };
+    await show(displaySet, result, before);
+    if (known) {
+      const structures = { ...known.structures, ...result.answer.structures };
+      of(displaySet).answer = { ...known, structures, clicks: result.answer.clicks };
     }
     say('info', `${name}: drawn anew with ${of(displaySet).points.filter(point => point.name === name).length} points`);
   });
@@ -551,8 +557,7 @@ async function store(displaySet, map, replace, { abort, id }) {
     }
     return;
   }
-  one.dirty = false;
-  one.draft = null;
+  Object.assign(one, { dirty: false, draft: null, points: [] });
   await memory.dropDraft(uidOf(displaySet));
   const names = declared.map(segment => segment.label).join(', ');
   const late = told.handed_over === false;
@@ -598,7 +603,7 @@ export async function nextSample() {
       say('good', 'Every study has a label: nothing is left to propose');
       return;
     }
-    const reason = sample.reason ?? (sample.support_disagreement === undefined ? '' : `supports disagree by ${Math.round(100 * sample.support_disagreement)} %`);
+    const reason = sample.reason ?? '';
     sessionStorage.setItem('proxyprompt.proposal', JSON.stringify({ study: sample.StudyInstanceUID, reason }));
     await Promise.all(unsaved().map(one => keepDraft(one.displaySet)));
     series.forEach(one => (one.dirty = false));
@@ -629,8 +634,12 @@ async function followTraining(started) {
   const mine = ++turn;
   for (let first = true; mine === turn; first = false) {
     try {
-      const [task, info] = await Promise.all([api.training(), api.info()]);
+      const info = await api.info();
       const [stats] = Object.values(info.train_stats ?? {});
+      if (!started && stats?.status !== 'running') {
+        return; // no training has left word that it runs
+      }
+      const task = await api.training();
       const known = story(task, stats);
       if (!first || started || known.running) {
         state.training = known;
