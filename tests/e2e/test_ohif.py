@@ -156,7 +156,7 @@ def test_play_on_an_ultrasound_clip_and_the_work_stays(archived, viewer):
     before = viewer.painted()
     viewer.errors.clear()
     frame = viewer.page.evaluate(_FRAME)
-    viewer.page.locator('[data-cy="cine-player-play-pause"], .cine-player svg, [class*=cine] svg').first.click()
+    viewer.page.locator('[data-cy="cine-player-play-pause"]').first.click()
     viewer.page.wait_for_function(f"() => ({_FRAME})() !== {frame}")
     viewer.shot("playing")
     assert not viewer.errors and viewer.painted() == before and before
@@ -373,8 +373,7 @@ _FRAME = "() => [...window.cornerstone.getRenderingEngines()][0].getViewports()[
 
 
 def _other_tab_and_back(page) -> None:
-    tabs = page.locator('[data-cy^="panelSegmentation"], [data-cy*="panelSegmentation"]')
-    tabs.last.click()
-    page.wait_for_timeout(1000)
-    page.locator('[data-cy^="proxyprompt"]').first.click()
+    page.locator('[data-cy="panelSegmentationWithToolsLabelMap-btn"]').click()
+    page.locator("#pp-run").wait_for(state="detached")
+    page.locator('[data-cy="proxyprompt-btn"]').click()
     page.locator("#pp-run").wait_for()
