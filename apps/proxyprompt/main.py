@@ -176,6 +176,7 @@ class ProxyPromptApp(MONAILabelApp):
             self,
             journal=self.recorder.journal,
             adapters=lambda: self.adapters,
+            library=self.library,
             model_upload=self.options.model_upload,
         )
         if served and isinstance(self.datastore(), DicomWebStudies):
@@ -249,7 +250,7 @@ class ProxyPromptApp(MONAILabelApp):
         strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
         if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
-        return super().next_sample(request)
+        return exported(super().next_sample(request), self.datastore())
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""

@@ -299,7 +299,8 @@ class Catalogue:
         ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
             if local:
-                image = local.get_image_uri(store, image_id)
+                kept = store.kept_image(image_id) if isinstance(store, SharedDatastore) else None
+                image = kept or local.get_image_uri(store, image_id)
                 label = local.get_label_uri(store, image_id, _FINAL)
             else:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
