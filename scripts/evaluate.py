@@ -27,7 +27,7 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw
   dynunet_plateau   the same, until its training loss no longer falls
   unet_pretrained   the same minutes for a U-Net whose encoder is atto's frozen ImageNet trunk
-  --peers FILE  SAMed-, AutoSAM- and Med-SA-like rivals, trained by scripts/train.py --peer; they take no supports
+  --comparison-models FILE  SAMed-, AutoSAM- and Med-SA-like ones, trained by scripts/train.py; they take no supports
 
 An interrupted run with the same --json goes on; methods, seeds, collections and K can be added to it later, and other
 weights measure only those methods anew that use them. The JSON holds mean_dice (of proxyprompt at the first K: mean
@@ -60,6 +60,8 @@ COMPARE = {
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    from proxyprompt.settings import Renamed
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("what is segmented")
     data.add_argument("--data", action="append", required=True, type=Path, metavar="DIR", help="more than once")
@@ -108,7 +110,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="supports are the cases that train.py --shots M trains on; 0: any",
     )
     model.add_argument("--adapter", type=Path, metavar="FILE", help="a fine-tuned version; groups.json lies beside it")
-    model.add_argument("--peers", type=Path, nargs="+", default=[], metavar="FILE", help="fine-tuned rivals; as above")
+    model.add_argument(
+        "--comparison-models", type=Path, nargs="+", default=[], metavar="FILE", help="fine-tuned ones; as above"
+    )
+    model.add_argument(
+        "--peers", dest="comparison_models", type=Path, nargs="+", action=Renamed, help=argparse.SUPPRESS
+    )
     model.add_argument("--unseen", action="store_true", help="leave out targets of groups that trained one of these")
     model.add_argument("--image-size", type=int, metavar="S", help="side of the input; default: what weights are for")
     model.add_argument(
@@ -170,7 +177,7 @@ def method_options(options: argparse.Namespace, unrelated):
         foundation=options.foundation,
         weights=options.weights,
         adapter=options.adapter,
-        peers=tuple(options.peers),
+        comparison_models=tuple(options.comparison_models),
         image_size=options.image_size,
         paper=options.paper,
         other=options.other_foundation,

@@ -5,8 +5,8 @@
     python scripts/figures.py maps --data DIR --structure NAME --unrelated OTHER --out maps.png
 
 `results` writes what the records say next to what the paper says: its tasks, the number of supports (box and ridge
-plots), the quality of masks, the likeness of support and target, the parts of the generator, and which of its findings
-hold here. A record is FILE or LABEL=FILE. Labels that mean something: full, without-csm, without-ccm,
+plots), the quality of masks, the similarity of support and target, the parts of the generator, and which of its
+findings hold here. A record is FILE or LABEL=FILE. Labels that mean something: full, without-csm, without-ccm,
 without-csm-ccm, vit, resnet50 (parts of the generator, compared with full), strategy-1, strategy-2,
 strategy-3 (trained on each data set, each modality, all), shots-M (on M images of each). Several records of one label
 are one: those of strategy-1, say.

@@ -1,4 +1,4 @@
-"""Draws the outlines of a label over its image, for people to look at: a picture, or some slices of a volume.
+"""Draws the outlines of a label over its image, for people to look at: an image, or some slices of a volume.
 
     python scripts/overlay.py study.nii.gz result.nii.gz --out overlay.png --name 1=organ --name 2=nodule
 

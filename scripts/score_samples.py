@@ -39,16 +39,16 @@ class Server:
         """One inference; Refused with the server's words when it does not give one."""
         start = time.perf_counter()
         try:
-            content, suffix, told = self._client.segment(study_id, **options)
+            content, suffix, answer = self._client.segment(study_id, **options)
         except ServerError as error:
             raise Refused(f"{study_id}: {error}") from error
         seconds = time.perf_counter() - start
         handle, path = tempfile.mkstemp(suffix=suffix, dir=self._folder)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        likest = sorted(told["supports"], key=lambda support: -support["similarity"])
+        likest = sorted(answer["supports"], key=lambda support: -support["similarity"])
         supports = [(support["id"], int(support["slice"])) for support in likest]
-        return Answer(Path(path), told["label_names"], supports, seconds)
+        return Answer(Path(path), answer["label_names"], supports, seconds)
 
 
 def table(scores: list[SampleScore], summary: dict) -> Table:

@@ -83,10 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
             if any((run.strategy, run.seed) == (strategy, seed) for run in runs):
                 continue
 
-            def told(count: int, dice: float, strategy: str = strategy, seed: int = seed) -> None:
+            def show(count: int, dice: float, strategy: str = strategy, seed: int = seed) -> None:
                 print(f"{strategy:>13} seed {seed}: {count:3d} labels, Dice {dice:.4f}", flush=True)
 
-            runs.append(simulation.run(strategy, seed, progress=told))
+            runs.append(simulation.run(strategy, seed, progress=show))
             options.json.parent.mkdir(parents=True, exist_ok=True)
             content = {**about, **compare(runs, plan), "runs": [run.to_json() for run in runs]}
             write_json(options.json, content, indent=1)

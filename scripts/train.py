@@ -3,7 +3,7 @@
 
     python scripts/train.py --data DIR --shots 16 --minutes 10
     python scripts/train.py --data DIR --structures disc=1+2,cup=2 --foundation sam_vit_h --paper --device cuda
-    python scripts/train.py --data DIR --shots 16 --peer samed-like
+    python scripts/train.py --data DIR --shots 16 --comparison-model samed-like
     python scripts/train.py --data DIR --shots 16 --without ccm --out runs/without-ccm
     python scripts/train.py --data STARE --data REFUGE2 --shots 16
     torchrun --nproc-per-node 4 scripts/train.py --data DIR --device cuda
@@ -12,8 +12,8 @@ The folder is a MONAI Label folder, one with images/ and masks/ (and groups.csv)
 groups (patients, cases) are held out: the new version and the one it came from are both scored on them. Interrupt it
 whenever you like: the same command goes on where it stopped. Progress is also in TensorBoard (--logdir OUT/run).
 `scripts/evaluate.py --adapter FILE` scores any version; with --shots, on cases that were not drawn from here.
---without and --context-encoder train the paper's ablations, --peer one of its rivals for `scripts/evaluate.py --peers
-FILE`; see apps/proxyprompt/lib/proxyprompt/evaluation/comparison_models.py.
+--without and --context-encoder train the paper's ablations, --comparison-model one of the models that it is compared
+with, for `scripts/evaluate.py --comparison-models FILE`; see proxyprompt/evaluation/comparison_models.py.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ APP = ROOT / "apps" / "proxyprompt"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    from proxyprompt.evaluation.comparison_models import PEERS
+    from proxyprompt.evaluation.comparison_models import COMPARISON_MODELS
     from proxyprompt.prompt_generator.context_encoders import CONTEXTS
     from proxyprompt.prompt_generator.generator import WITHOUT
+    from proxyprompt.settings import Renamed
     from proxyprompt.training.finetune_config import OPTIMISERS
     from proxyprompt.training.strategies import STRATEGIES
 
@@ -70,7 +71,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     ways = "; ".join(f"{name}: {strategy.summary}" for name, strategy in STRATEGIES.items())
     model.add_argument("--trainable", choices=list(STRATEGIES), help=f"{ways} (default: lora)")
-    model.add_argument("--peer", choices=PEERS, help="prompted in another way than by supports; starts anew each time")
+    model.add_argument(
+        "--comparison-model",
+        choices=COMPARISON_MODELS,
+        help="prompted in another way than by supports; starts anew each time",
+    )
+    model.add_argument(
+        "--peer", dest="comparison_model", choices=COMPARISON_MODELS, action=Renamed, help=argparse.SUPPRESS
+    )
     parts = parser.add_argument_group("ablations: the generator then starts untrained, the foundation as shipped")
     parts.add_argument("--without", choices=WITHOUT, nargs="+", default=[], help="parts of the generator to leave out")
     parts.add_argument("--context-encoder", choices=CONTEXTS, help="in the place of Vision Mamba")
@@ -135,13 +143,13 @@ def read_cases(options: argparse.Namespace):
 
 def config_of(options: argparse.Namespace, cases: int):
     """The options that were given, on what suits the foundation, or on the paper's."""
-    from proxyprompt.evaluation.comparison_models import PEERS
+    from proxyprompt.evaluation.comparison_models import COMPARISON_MODELS
     from proxyprompt.training.finetune_config import FinetuneConfig
 
     known = {f.name for f in fields(FinetuneConfig)}
     given = {name: value for name, value in vars(options).items() if name in known and value is not None}
-    if options.peer:
-        given = {"trainable": PEERS[options.peer], **given}
+    if options.comparison_model:
+        given = {"trainable": COMPARISON_MODELS[options.comparison_model], **given}
     if options.paper:
         return FinetuneConfig.paper(**{"members": max(2, cases), **given})
     return FinetuneConfig.defaults(options.foundation, **given)
@@ -178,7 +186,7 @@ def train(options: argparse.Namespace, device: str) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from proxyprompt.evaluation.comparison_models import PeerModel, build_peer
+    from proxyprompt.evaluation.comparison_models import ComparisonEpisodeModel, build_comparison_model
     from proxyprompt.foundation import build_foundation, weights_identity
     from proxyprompt.predictor.adapters import REFUSED, AdapterStore
     from proxyprompt.predictor.segmenter import build_segmenter
@@ -188,14 +196,17 @@ def train(options: argparse.Namespace, device: str) -> int:
     torch.set_flush_denormal(True)  # only now: numpy would warn about it while it is imported
     verify = not options.allow_unverified_weights
     name, sha256 = weights_identity(options.foundation, options.weights, verify=verify)
-    folder = "-".join([*(data.resolve().name for data in options.data), *([options.peer] if options.peer else [])])
+    parts = [*(data.resolve().name for data in options.data), options.comparison_model]
+    folder = "-".join(part for part in parts if part)
     out = options.out or ROOT / "runs" / "train" / folder
     store = AdapterStore(out, foundation=name, foundation_sha256=sha256)
     cases = read_cases(options)
     config = config_of(options, len(cases))
     where = {"weights_dir": options.weights, "image_size": options.image_size, "verify": verify}
-    if options.peer:
-        segmenter = build_peer(options.peer, cases.structures, build_foundation(name, **where).to(device))
+    if options.comparison_model:
+        segmenter = build_comparison_model(
+            options.comparison_model, cases.structures, build_foundation(name, **where).to(device)
+        )
     else:
         segmenter = build_segmenter(
             foundation=name,
@@ -226,7 +237,7 @@ def train(options: argparse.Namespace, device: str) -> int:
             run_folder=out / "run",
             report=report,
             stop=interrupted.is_set,
-            model=PeerModel if options.peer else None,
+            model=ComparisonEpisodeModel if options.comparison_model else None,
         )
     if rank() == 0:
         for structure, child in outcome.child.items():

@@ -1,4 +1,4 @@
-"""Tiny labelled collections: bright discs whose place differs, in pictures and in volumes."""
+"""Tiny labelled collections: bright discs whose place differs, in images and in volumes."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def _draw(rng, labels):
     return np.clip(60 + 70 * labels + rng.normal(0, 5, labels.shape), 0, 255)
 
 
-def write_pictures(folder: Path, *, groups: int = 6, each: int = 1, size=(48, 56), seed: int = 0) -> Path:
+def write_plain_images(folder: Path, *, groups: int = 6, each: int = 1, size=(48, 56), seed: int = 0) -> Path:
     """images/, masks/ and groups.csv: label 1 a ring, 2 its core; cases g0_0, g0_1 ... of groups p0, p1 ..."""
     rng, lines = np.random.default_rng(seed), ["case,group"]
     for name in ("images", "masks"):

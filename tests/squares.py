@@ -1,4 +1,4 @@
-"""The smallest studies there are: pictures of a bright square somewhere."""
+"""The smallest studies there are: images of a bright square somewhere."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ def write_squares(studies: Path, *, count: int = 4, labelled: int = 2) -> Path:
     """``studies/s0.png``, ...; the first ``labelled`` ones with a final label, in which the square is 1."""
     (studies / "labels" / "final").mkdir(parents=True)
     for n in range(count):
-        picture, mask = np.full((48, 64), 30, np.uint8), np.zeros((48, 64), np.uint8)
+        plain_image, mask = np.full((48, 64), 30, np.uint8), np.zeros((48, 64), np.uint8)
         mask[10 : 20 + n, 8 * n : 8 * n + 20] = 1
-        picture[mask > 0] = 200 + n
-        Image.fromarray(picture).save(studies / f"s{n}.png")
+        plain_image[mask > 0] = 200 + n
+        Image.fromarray(plain_image).save(studies / f"s{n}.png")
         if n < labelled:
             Image.fromarray(mask).save(studies / "labels" / "final" / f"s{n}.png")
     return studies

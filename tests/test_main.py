@@ -22,14 +22,14 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def studies(tmp_path):
-    """Three pictures of a bright square somewhere, one of them labelled."""
+    """Three images of a bright square somewhere, one of them labelled."""
     folder = tmp_path / "studies"
     (folder / "labels" / "final").mkdir(parents=True)
     for n, name in enumerate(("a", "b", "c")):
-        picture, mask = np.full((48, 64), 30, np.uint8), np.zeros((48, 64), np.uint8)
+        plain_image, mask = np.full((48, 64), 30, np.uint8), np.zeros((48, 64), np.uint8)
         mask[10 : 20 + n, 8 * n : 8 * n + 20] = 1
-        picture[mask > 0] = 200 + n
-        Image.fromarray(picture).save(folder / f"{name}.png")
+        plain_image[mask > 0] = 200 + n
+        Image.fromarray(plain_image).save(folder / f"{name}.png")
         if name == "a":
             Image.fromarray(mask).save(folder / "labels" / "final" / f"{name}.png")
     return folder

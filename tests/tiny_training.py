@@ -1,10 +1,10 @@
-"""Everything that a fine-tuning needs, tiny: weights, labelled pictures of rings and cores, a store, a segmenter."""
+"""Everything that a fine-tuning needs, tiny: weights, labelled samples of rings and cores, a store, a segmenter."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
@@ -31,7 +31,7 @@ QUICK = FinetuneConfig(
 
 @dataclass(frozen=True)
 class Bench:
-    """``folder``: with the weights; pictures lie in ``data``, versions in ``adapters``, runs in ``run``."""
+    """``folder``: with the weights; samples lie in ``data``, versions in ``adapters``, runs in ``run``."""
 
     folder: Path
 
@@ -63,5 +63,5 @@ class Bench:
 
 def make_bench(folder: Path, *, groups: int = 12) -> Bench:
     write_tiny_atto(folder)
-    write_pictures(folder / "data", groups=groups, size=(SIDE, SIDE))
+    write_plain_images(folder / "data", groups=groups, size=(SIDE, SIDE))
     return Bench(folder)

@@ -17,7 +17,7 @@ from proxyprompt.io.errors import StudyError
 RNG = np.random.default_rng(5)
 
 
-def picture(path, values=None, size=(20, 24)):
+def plain_image(path, values=None, size=(20, 24)):
     path.parent.mkdir(parents=True, exist_ok=True)
     array = RNG.integers(0, 255, size) if values is None else np.resize(np.repeat(values, 30), size)
     Image.fromarray(array.astype(np.uint8)).save(path)
@@ -32,17 +32,17 @@ def volume(path, values=None, shape=(6, 7, 4)):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def plain_images(tmp_path):
     """images/ and masks/, four cases of two groups, values 1 and 2."""
     for case in "abcd":
-        picture(tmp_path / "eyes" / "images" / f"{case}.jpg")
-        picture(tmp_path / "eyes" / "masks" / f"{case}.png", [0, 1, 2])
+        plain_image(tmp_path / "eyes" / "images" / f"{case}.jpg")
+        plain_image(tmp_path / "eyes" / "masks" / f"{case}.png", [0, 1, 2])
     (tmp_path / "eyes" / "groups.csv").write_text("case,group\na,p1\nb,p1\nc,p2\nd,p2\n")
     return tmp_path / "eyes"
 
 
-def test_images_and_masks(pictures):
-    collection = read_collection(pictures)
+def test_images_and_masks(plain_images):
+    collection = read_collection(plain_images)
     assert collection.name == "eyes" and [case.id for case in collection.cases] == list("abcd")
     assert collection.structures == {"label_1": (1,), "label_2": (2,)}
     assert {g: [c.id for c in cases] for g, cases in collection.groups().items()} == {
@@ -50,14 +50,14 @@ def test_images_and_masks(pictures):
         "p2": ["c", "d"],
     }
     study, labels = collection.open(collection.cases[2])
-    expected = np.asarray(Image.open(pictures / "masks" / "c.png"))
+    expected = np.asarray(Image.open(plain_images / "masks" / "c.png"))
     assert len(study) == 1 and np.array_equal(labels[0], expected)
 
 
 @pytest.mark.parametrize("given", ["rim=1,disc=1+2", {"rim": [1], "disc": (1, 2)}])
-def test_structures_given_by_hand_may_overlap_and_leave_values_out(pictures, given):
-    (pictures / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "other": 2}}))
-    collection = read_collection(pictures, structures=given)
+def test_structures_given_by_hand_may_overlap_and_leave_values_out(plain_images, given):
+    (plain_images / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "other": 2}}))
+    collection = read_collection(plain_images, structures=given)
     assert collection.structures == {"rim": (1,), "disc": (1, 2)}
     case = collection.cases[0]
     _, labels = collection.open(case)
@@ -66,16 +66,16 @@ def test_structures_given_by_hand_may_overlap_and_leave_values_out(pictures, giv
 
 
 @pytest.mark.parametrize("labels", [{"background": 0, "rim": 1, "disc": [1, 2]}, {"0": "background", "1": "rim"}])
-def test_dataset_json_names_the_values(pictures, labels):
-    (pictures / "dataset.json").write_text(json.dumps({"labels": labels}))
-    collection = read_collection(pictures)
+def test_dataset_json_names_the_values(plain_images, labels):
+    (plain_images / "dataset.json").write_text(json.dumps({"labels": labels}))
+    collection = read_collection(plain_images)
     assert collection.structures["rim"] == (1,) and collection.structures.get("disc", (1, 2)) == (1, 2)
-    assert read_collection(pictures, structures="whole=rim+rim").structures["whole"] == (1,)
+    assert read_collection(plain_images, structures="whole=rim+rim").structures["whole"] == (1,)
 
 
-def test_without_groups_every_case_stands_alone(pictures):
-    (pictures / "groups.csv").unlink()
-    assert [case.group for case in read_collection(pictures).cases] == list("abcd")
+def test_without_groups_every_case_stands_alone(plain_images):
+    (plain_images / "groups.csv").unlink()
+    assert [case.group for case in read_collection(plain_images).cases] == list("abcd")
 
 
 def test_nnunet_takes_the_first_channel_and_msd_has_none(tmp_path, caplog):
@@ -99,9 +99,9 @@ def test_nnunet_takes_the_first_channel_and_msd_has_none(tmp_path, caplog):
 
 def test_monai_label_names_each_label_on_its_own(tmp_path):
     for case in ("s1", "s2", "unlabelled"):
-        picture(tmp_path / f"{case}.png")
-    picture(tmp_path / "labels" / "final" / "s1.png", [0, 1, 2])
-    picture(tmp_path / "labels" / "final" / "s2.png", [0, 7])
+        plain_image(tmp_path / f"{case}.png")
+    plain_image(tmp_path / "labels" / "final" / "s1.png", [0, 1, 2])
+    plain_image(tmp_path / "labels" / "final" / "s2.png", [0, 7])
     infos = {"s1": [("head", 1), ("neck", 2)], "s2": [("head", 7), ("neck", 8)]}
     objects = {
         case: {
@@ -158,27 +158,27 @@ def test_the_samples_are_such_a_folder(tmp_path):
     )
 
 
-def test_what_is_wrong_is_named(pictures, tmp_path):
+def test_what_is_wrong_is_named(plain_images, tmp_path):
     with pytest.raises(StudyError, match=r"nowhere: no such folder.*imagesTr"):
         read_collection(tmp_path / "nowhere")
     with pytest.raises(StudyError, match="in none of the known layouts"):
-        read_collection(pictures / "images")
+        read_collection(plain_images / "images")
     with pytest.raises(StudyError, match="expected name=value"):
-        read_collection(pictures, structures="disc")
-    picture(pictures / "masks" / "z.png", [1])
+        read_collection(plain_images, structures="disc")
+    plain_image(plain_images / "masks" / "z.png", [1])
     with pytest.raises(StudyError, match=r"z\.png: no image of this name"):
-        read_collection(pictures)
-    picture(pictures / "images" / "z.png")
+        read_collection(plain_images)
+    plain_image(plain_images / "images" / "z.png")
     with pytest.raises(StudyError, match=r"groups\.csv: names no group for 1 cases, the first is 'z'"):
-        read_collection(pictures)
-    picture(pictures / "images" / "z.bmp")
+        read_collection(plain_images)
+    plain_image(plain_images / "images" / "z.bmp")
     with pytest.raises(StudyError, match=r"z\.png: z\.bmp has the same name"):
-        read_collection(pictures)
+        read_collection(plain_images)
 
 
 def test_labels_that_hold_nothing(tmp_path):
-    picture(tmp_path / "images" / "a.png")
-    picture(tmp_path / "masks" / "a.png", [0])
+    plain_image(tmp_path / "images" / "a.png")
+    plain_image(tmp_path / "masks" / "a.png", [0])
     with pytest.raises(StudyError, match="no label holds a value above 0"):
         read_collection(tmp_path)
     (tmp_path / "masks" / "a.png").unlink()

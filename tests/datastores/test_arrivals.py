@@ -38,13 +38,13 @@ def wait_for(condition):
     return False
 
 
-def picture(path):
+def plain_image(path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, format="PNG")
     return path
 
 
 def test_a_file_a_series_and_a_nested_one_are_listed(store, folder):
-    picture(folder / "one.png")
+    plain_image(folder / "one.png")
     save_series(folder / "series", np.zeros((2, 8, 8), np.int16))
     (folder / "PAT" / "STU").mkdir(parents=True)
     save_series(folder / "PAT" / "STU" / "SER", np.zeros((2, 8, 8), np.int16))
@@ -52,7 +52,7 @@ def test_a_file_a_series_and_a_nested_one_are_listed(store, folder):
 
 
 def test_what_is_moved_in_and_out_again(store, folder, tmp_path):
-    picture(tmp_path / "new.png").rename(folder / "new.png")
+    plain_image(tmp_path / "new.png").rename(folder / "new.png")
     save_series(tmp_path / "series", np.zeros((2, 8, 8), np.int16))
     (tmp_path / "series").rename(folder / "series")
     assert wait_for(lambda: sorted(store.list_images()) == ["new", "series"])
@@ -62,7 +62,7 @@ def test_what_is_moved_in_and_out_again(store, folder, tmp_path):
 
 
 def test_half_a_file_is_not_listed(store, folder, tmp_path):
-    content = picture(tmp_path / "whole.png").read_bytes()
+    content = plain_image(tmp_path / "whole.png").read_bytes()
     with open(folder / "slow.png", "wb", buffering=0) as file:
         for part in (content[:20], content[20:40]):
             file.write(part)
@@ -90,14 +90,14 @@ def test_half_a_series_is_not_listed(store, folder, tmp_path):
 def test_others_are_listed_while_one_is_still_being_written(store, folder):
     with open(folder / "slow.png", "wb", buffering=0) as file:
         file.write(b"\x89PNG")
-        picture(folder / "quick.png")
+        plain_image(folder / "quick.png")
         assert wait_for(lambda: store.list_images() == ["quick"])
 
 
 def test_a_label_is_taken_in_when_it_is_whole(store, folder, tmp_path):
-    picture(folder / "one.png")
+    plain_image(folder / "one.png")
     assert wait_for(lambda: store.list_images() == ["one"])
-    content = picture(tmp_path / "label.png").read_bytes()
+    content = plain_image(tmp_path / "label.png").read_bytes()
     with open(folder / "labels" / "final" / "one.png", "wb", buffering=0) as file:
         file.write(content[:30])
         time.sleep(1.0)

@@ -148,8 +148,8 @@ def test_labels_that_cannot_be_stored(archive, ct, tmp_path):
 
 def test_the_newest_of_several_segs_is_the_label(archive, ct, tmp_path):
     uid, folder = ct
-    told = []
-    store = opened(archive, tmp_path, expiry=1000, on_new_label=told.append)
+    announced = []
+    store = opened(archive, tmp_path, expiry=1000, on_new_label=announced.append)
     first, second = drawn(folder, tmp_path, liver=BOX), drawn(folder, tmp_path, liver=OTHER)
     archive.push(second, first)  # the other way round than they were made
     store.sync()
@@ -163,18 +163,18 @@ def test_the_newest_of_several_segs_is_the_label(archive, ct, tmp_path):
     store.stored_elsewhere()
     assert store.get_label_info(uid, "final")["SOPInstanceUID"] == ds.SOPInstanceUID
     assert np.array_equal(label_of(store, uid) > 0, read_study(folder).read_label(third) > 0)
-    assert told == [uid]  # the labels of the first listing are no news
+    assert announced == [uid]  # the labels of the first listing are no news
 
 
 def test_a_label_of_our_own_is_no_news(archive, ct, tmp_path):
     uid, folder = ct
-    told = []
-    store = opened(archive, tmp_path, expiry=0, on_new_label=told.append)
+    announced = []
+    store = opened(archive, tmp_path, expiry=0, on_new_label=announced.append)
     store.sync()
     read_study(folder).write_label(np.ones((4, 8, 9), np.uint8), tmp_path / "label.nii.gz")
     store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "body", "idx": 1}]})
     store.sync()
-    assert uid in store.get_labeled_images() and told == []
+    assert uid in store.get_labeled_images() and announced == []
 
 
 def test_slices_as_the_viewer_sends_them(archive, ct, tmp_path):

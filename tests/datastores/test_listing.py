@@ -30,7 +30,7 @@ def ids(folder):
     return {found.path: found.ids for found in look(folder).images}
 
 
-def picture(path):
+def plain_image(path):
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, format="PNG")
 
 
@@ -51,13 +51,13 @@ def as_kind(file, modality, uid=None):
 
 @pytest.mark.parametrize("name", ["IMG_1.JPG", "scan.JPEG", "case.PNG", "CASE.Tif", "CASE.NII.GZ", "a.Nrrd", "x.IMA"])
 def test_suffixes_count_in_whatever_case(folder, name):
-    picture(folder / name)
+    plain_image(folder / name)
     assert ids(folder)[name][0] == name[: name.index(".")]
 
 
 def test_files_of_one_name_have_ids_of_their_own(folder):
     for name in ("case6.png", "case6.nii.gz", "other.png"):
-        picture(folder / name)
+        plain_image(folder / name)
     assert ids(folder) == {
         "case6.nii.gz": ("case6", "case6.nii.gz"),
         "case6.png": ("case6", "case6.png"),
@@ -133,7 +133,7 @@ def test_what_is_no_study_says_why(folder):
     (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
     (folder / "sub").mkdir()
-    picture(folder / "sub" / "a.png")
+    plain_image(folder / "sub" / "a.png")
     found = look(folder)
     assert not found.images
     words = {
@@ -161,8 +161,8 @@ def test_of_what_belongs_to_a_folder_of_studies_nothing_is_said(folder):
         (folder / name).write_text("{}")
     for hidden in (".proxyprompt", ".git"):
         (folder / hidden).mkdir()
-        picture(folder / hidden / "x.png")
-    picture(folder / "labels" / "final" / "y.png")
+        plain_image(folder / hidden / "x.png")
+    plain_image(folder / "labels" / "final" / "y.png")
     (folder / "v.mhd").write_text("ElementDataFile = v.raw")
     (folder / "v.raw").write_bytes(b"\0" * 8)
     (folder / "empty").mkdir()

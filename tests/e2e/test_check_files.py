@@ -7,7 +7,7 @@ import check_files
 import numpy as np
 import pytest
 from dicom_files import save_series
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from PIL import Image
 from tiny_atto import weights
 
@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Right files of several kinds; a picture cut short, a label of another size and one in colours."""
+    """Right files of several kinds; an image cut short, a label of another size and one in colours."""
     folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
-    pictures = write_pictures(folder / "pictures", groups=6)
-    shutil.copytree(pictures / "masks", pictures / "second")
-    (pictures / "images/g2_0.png").write_bytes((pictures / "images/g2_0.png").read_bytes()[:300])
-    Image.new("L", (20, 20), 1).save(pictures / "masks/g3_0.png")
-    Image.new("RGB", (56, 48), (9, 8, 7)).save(pictures / "masks/g4_0.png")
+    plain_images = write_plain_images(folder / "images", groups=6)
+    shutil.copytree(plain_images / "masks", plain_images / "second")
+    (plain_images / "images/g2_0.png").write_bytes((plain_images / "images/g2_0.png").read_bytes()[:300])
+    Image.new("L", (20, 20), 1).save(plain_images / "masks/g3_0.png")
+    Image.new("RGB", (56, 48), (9, 8, 7)).save(plain_images / "masks/g4_0.png")
     write_volumes(folder / "volumes", count=3)
     (folder / "clinic").mkdir()
     for name in ("O'Brien.07.png", "patient.08.tif"):
@@ -45,15 +45,15 @@ def test_all_is_sent_and_what_is_refused_is_named(folder, tmp_path, capsys):
     }
     assert counts["volumes"] == (3, 3, 0, 3)
     assert counts["clinic"] == (2, 0, 2, 2) and counts["DICOM series"] == (2, 0, 2, 2)
-    assert counts["pictures"] == (6, 12, 0, 5)
-    refused = [(c["step"], c["file"]) for c in found[f"{folder.name}/pictures"]["complaints"]]
+    assert counts["images"] == (6, 12, 0, 5)
+    refused = [(c["step"], c["file"]) for c in found[f"{folder.name}/images"]["complaints"]]
     assert refused == [
         ("infer", "images/g2_0.png"),
         ("label", "masks/g2_0.png"),  # nothing can be learnt from the label of a damaged image
         ("label", "masks/g3_0.png"),
         ("label", "masks/g4_0.png"),
     ]
-    reasons = [c["reason"] for c in found[f"{folder.name}/pictures"]["complaints"]]
+    reasons = [c["reason"] for c in found[f"{folder.name}/images"]["complaints"]]
     for reason, words in zip(reasons, ("damaged", "damaged", "20 x 20", "colour"), strict=True):
         assert words in reason
     assert "refused infer of images/g2_0.png" in said and "4 refused, 0 failed" in said.splitlines()[-1]

@@ -1,6 +1,6 @@
 """The radiologist's loop in OHIF: real Orthanc, real server, real Chromium. Screenshots are kept and looked at.
 
-They go to the folder that OHIF_PICTURES names, else to the test's own.
+They go to the folder that OHIF_SCREENSHOTS names, else to the test's own.
 """
 
 import io
@@ -24,8 +24,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def viewer(archived, tmp_path_factory):
-    pictures = Path(os.environ.get("OHIF_PICTURES") or tmp_path_factory.mktemp("pictures"))
-    with viewer_page.viewer(archived.server.url, pictures) as page:
+    screenshots = Path(os.environ.get("OHIF_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    with viewer_page.viewer(archived.server.url, screenshots) as page:
         yield page
 
 

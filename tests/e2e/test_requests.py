@@ -15,7 +15,7 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from PIL import Image
 from tiny_atto import weights
 
@@ -152,7 +152,7 @@ def _encoded(text: str) -> str:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("requests")
-    write_pictures(folder / "drawn", groups=4)
+    write_plain_images(folder / "drawn", groups=4)
     shutil.copytree(folder / "drawn" / "images", folder / "studies")
     for name in ("g0_0", "g1_0"):
         (folder / "studies/labels/final").mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def test_the_panel_shows_what_there_is(server):
 
 
 @pytest.mark.parametrize(("image", "names"), [("rgb_09", {"lesion", "disc"}), ("us_09", {"head", "symphysis"})])
-def test_a_picture_comes_back_as_a_label_picture(server, image, names):
+def test_an_image_comes_back_as_a_label_image(server, image, names):
     content, answer = server.segment(image)
     result = np.asarray(Image.open(io.BytesIO(content)))
     assert result.shape == np.asarray(Image.open(server.studies / f"{image}.png")).shape[:2]

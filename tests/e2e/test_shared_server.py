@@ -29,7 +29,7 @@ def server(tmp_path_factory):
         yield running
 
 
-def picture(server):
+def plain_image(server):
     return (server.studies / "s7.png").read_bytes()
 
 
@@ -44,8 +44,8 @@ def ask(server, method, path, query=None, *, files=None, fields=None, body=None,
 
 def traversals(server):
     """(what it is, status) of everything that names a file or folder which is not its business."""
-    file = {"file": ("x.png", picture(server))}
-    label = {"label": ("x.png", picture(server))}
+    file = {"file": ("x.png", plain_image(server))}
+    label = {"label": ("x.png", plain_image(server))}
     for bad in (CLIMB, ROOTED, UP, "a\\b", str(server.studies / "s7.png")):
         for model in ("proxyprompt", "wsi/proxyprompt", "wsi_v2/proxyprompt"):
             yield (
@@ -152,8 +152,8 @@ def work(server, study):
     assert answer.status_code == 200, answer.text
     where = {"label": study, "tag": "final"}
     stored = requests.get(f"{server.url}/datastore/label", params=where, timeout=60).content
-    told = requests.get(f"{server.url}/datastore/label/info", params=where, timeout=60).json()
-    return stored == path.read_bytes(), told.get("who")
+    known = requests.get(f"{server.url}/datastore/label/info", params=where, timeout=60).json()
+    return stored == path.read_bytes(), known.get("who")
 
 
 def test_annotators_at_once_get_and_keep_their_own(server):
@@ -168,8 +168,8 @@ def test_annotators_at_once_get_and_keep_their_own(server):
     rows = [line.split(",") for line in report.text.splitlines()]
     cells = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows if row[1] == "head"}
     assert cells["s4"]["voxels"] == str(20 * 9)
-    picture = requests.get(f"{server.url}/proxyprompt/report", params={"format": "png"}, timeout=60)
-    assert picture.content.startswith(b"\x89PNG")
+    plain_image = requests.get(f"{server.url}/proxyprompt/report", params={"format": "png"}, timeout=60)
+    assert plain_image.content.startswith(b"\x89PNG")
 
 
 def test_many_clients_get_right_answers_without_waiting_for_each_other(server):

@@ -33,10 +33,10 @@ def _chromium() -> str | None:
 
 
 class Viewer:
-    """One window of OHIF on the server at ``url``. Screenshots go to ``pictures``, numbered."""
+    """One window of OHIF on the server at ``url``. Screenshots go to ``screenshots``, numbered."""
 
-    def __init__(self, page, url: str, pictures: Path):
-        self.page, self.url, self.pictures = page, url, pictures
+    def __init__(self, page, url: str, screenshots: Path):
+        self.page, self.url, self.screenshots = page, url, screenshots
         self.said: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: self.said.append(f"{message.type}: {message.text[:400]}"))
@@ -44,9 +44,9 @@ class Viewer:
         page.on("dialog", lambda dialog: dialog.accept())
 
     def shot(self, name: str) -> Path:
-        self.pictures.mkdir(parents=True, exist_ok=True)
+        self.screenshots.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(1000)  # notices and panels slide in
-        path = self.pictures / f"{len(list(self.pictures.iterdir())):02d}_{name}.png"
+        path = self.screenshots / f"{len(list(self.screenshots.iterdir())):02d}_{name}.png"
         self.page.screenshot(path=path)
         return path
 
@@ -205,12 +205,12 @@ _PAINTED = """() => {
 
 
 @contextmanager
-def viewer(url: str, pictures: Path) -> Iterator[Viewer]:
+def viewer(url: str, screenshots: Path) -> Iterator[Viewer]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=_chromium(), headless=True, args=FLAGS)
         try:
-            yield Viewer(browser.new_page(viewport=WINDOW), url, pictures)
+            yield Viewer(browser.new_page(viewport=WINDOW), url, screenshots)
         finally:
             browser.close()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rings(tmp_path_factory):
-    return read_collection(write_pictures(tmp_path_factory.mktemp("data") / "rings"))
+    return read_collection(write_plain_images(tmp_path_factory.mktemp("data") / "rings"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Peers beside the other methods: the same targets, never those that trained them, the truth only for who is told."""
+"""Comparison models beside the other methods: other targets than trained them, the truth for those it prompts."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,13 @@ from tiny_training import QUICK, make_bench
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.catalogue import MethodOptions, build_methods
-from proxyprompt.evaluation.comparison_models import BOX, PEERS, SAMED, PeerModel, build_peer
+from proxyprompt.evaluation.comparison_models import (
+    BOX,
+    COMPARISON_MODELS,
+    SAMED,
+    ComparisonEpisodeModel,
+    build_comparison_model,
+)
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.record import Record
 from proxyprompt.evaluation.run import EvalConfig, LeakError, evaluate
@@ -27,7 +33,7 @@ def rings(bench):
 
 @pytest.fixture(scope="module")
 def versions(bench, rings):
-    """Of two peers, trained on the support pool's ring and core."""
+    """Of two comparison models, trained on the support pool's ring and core."""
     pool = [case for group in EvalEpisodes(rings, EpisodeConfig(0.5)).pool for case in group]
     found = {}
     cases = Cases.from_collection(
@@ -35,15 +41,15 @@ def versions(bench, rings):
     )
     for name in (SAMED, BOX):
         foundation = build_foundation("atto", weights_dir=bench.folder)
-        config = QUICK.with_options(trainable=PEERS[name], max_epochs=1, steps_per_epoch=2)
-        peer = build_peer(name, cases.structures, foundation)
-        run = {"store": bench.store, "run_folder": bench.folder / name, "model": PeerModel}
-        found[name] = finetune(cases, config, segmenter=peer, **run).path
+        config = QUICK.with_options(trainable=COMPARISON_MODELS[name], max_epochs=1, steps_per_epoch=2)
+        comparison_model = build_comparison_model(name, cases.structures, foundation)
+        run = {"store": bench.store, "run_folder": bench.folder / name, "model": ComparisonEpisodeModel}
+        found[name] = finetune(cases, config, segmenter=comparison_model, **run).path
     return found
 
 
 def methods(bench, versions, *names):
-    return build_methods(MethodOptions(names, weights=bench.folder, peers=tuple(versions.values())))
+    return build_methods(MethodOptions(names, weights=bench.folder, comparison_models=tuple(versions.values())))
 
 
 def test_they_are_scored_beside_the_others(bench, rings, versions, tmp_path):
@@ -77,7 +83,7 @@ def test_only_who_is_told_sees_the_truth(bench, rings, versions):
     episodes = EvalEpisodes(rings, EpisodeConfig(0.5))
     supports = episodes.supports("ring", 1, 0)
     slices, truth = episodes.target(episodes.targets[0], "ring")
-    samed, box = (method.learn(supports, seed=0) for method in methods(bench, versions))
+    samed, box = (method.fit(supports, seed=0) for method in methods(bench, versions))
     assert not samed.sees_truth and box.sees_truth
     nothing = np.zeros_like(truth)
     assert not box.segment(slices, nothing).any()
@@ -87,7 +93,7 @@ def test_only_who_is_told_sees_the_truth(bench, rings, versions):
 
 
 def test_features_of_fine_tuned_encoders_are_kept_apart(bench, rings, versions):
-    """One cache for all: a peer's adapted encoder must not answer for the foundation's own."""
+    """One cache for all: a comparison model's adapted encoder must not answer for the foundation's own."""
     alone = evaluate(
         EvalConfig((rings,), EpisodeConfig(0.5, limit_targets=2), (1,), 1), methods(bench, {}, "nearest"), Record(None)
     ).units

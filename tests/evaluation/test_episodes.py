@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes, interleave
@@ -10,8 +10,8 @@ from proxyprompt.io.errors import StudyError
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", groups=6, each=3))
+def plain_images(tmp_path_factory):
+    return read_collection(write_plain_images(tmp_path_factory.mktemp("a") / "rings", groups=6, each=3))
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +24,17 @@ def group_of(collection, selection):
     return [groups[chosen.study_id] for chosen in selection.slices]
 
 
-def test_supports_and_targets_share_no_group(pictures):
+def test_supports_and_targets_share_no_group(plain_images):
     for split_seed in range(5):
-        episodes = EvalEpisodes(pictures, EpisodeConfig(split_seed=split_seed))
+        episodes = EvalEpisodes(plain_images, EpisodeConfig(split_seed=split_seed))
         targets = {case.group for case in episodes.targets_of("label_1")}
-        drawn = {g for seed in range(4) for g in group_of(pictures, episodes.supports("label_1", 6, seed))}
+        drawn = {g for seed in range(4) for g in group_of(plain_images, episodes.supports("label_1", 6, seed))}
         assert targets and drawn and not targets & drawn
         assert len(targets | drawn) == 6
 
 
-def test_draws_repeat_differ_by_seed_and_grow(pictures):
-    one, other = (EvalEpisodes(pictures, EpisodeConfig()) for _ in range(2))
+def test_draws_repeat_differ_by_seed_and_grow(plain_images):
+    one, other = (EvalEpisodes(plain_images, EpisodeConfig()) for _ in range(2))
     names = [[s.study_id for s in one.supports("label_1", 6, seed).slices] for seed in range(3)]
     assert names == [[s.study_id for s in other.supports("label_1", 6, seed).slices] for seed in range(3)]
     assert len({tuple(n) for n in names}) > 1
@@ -42,15 +42,15 @@ def test_draws_repeat_differ_by_seed_and_grow(pictures):
     assert all(len(set(n)) == 6 for n in names)
 
 
-def test_groups_come_in_turn(pictures):
-    episodes = EvalEpisodes(pictures, EpisodeConfig(supports_share=0.5))
-    groups = group_of(pictures, episodes.supports("label_1", 6, 0))
+def test_groups_come_in_turn(plain_images):
+    episodes = EvalEpisodes(plain_images, EpisodeConfig(supports_share=0.5))
+    groups = group_of(plain_images, episodes.supports("label_1", 6, 0))
     assert len(set(groups[:3])) == 3 and sorted(groups[:3]) == sorted(groups[3:])
 
 
-def test_targets_are_limited_over_groups_and_do_not_depend_on_seeds(pictures):
-    every = EvalEpisodes(pictures, EpisodeConfig()).targets
-    some = EvalEpisodes(pictures, EpisodeConfig(limit_targets=4)).targets
+def test_targets_are_limited_over_groups_and_do_not_depend_on_seeds(plain_images):
+    every = EvalEpisodes(plain_images, EpisodeConfig()).targets
+    some = EvalEpisodes(plain_images, EpisodeConfig(limit_targets=4)).targets
     assert len(every) == 12 and len(some) == 4 and set(some) <= set(every)
     assert len({case.group for case in some}) == 4
     assert [case.id for case in some] == sorted(case.id for case in some)
@@ -94,12 +94,12 @@ def test_target_slices_are_spread_evenly_with_their_truth(volumes):
     assert len(EvalEpisodes(volumes, EpisodeConfig(target_slices=99)).target(case, "core")[0]) == 6
 
 
-def test_what_cannot_be_drawn_is_told(pictures, tmp_path):
-    episodes = EvalEpisodes(pictures, EpisodeConfig())
+def test_what_cannot_be_drawn_is_told(plain_images, tmp_path):
+    episodes = EvalEpisodes(plain_images, EpisodeConfig())
     with pytest.raises(StudyError, match=r"rings: the support pool shows 'label_2' on 6 slices, 7 are asked for"):
         episodes.supports("label_2", 7, 0)
     with pytest.raises(StudyError, match="one group"):
-        EvalEpisodes(read_collection(write_pictures(tmp_path / "one", groups=1, each=3)), EpisodeConfig())
+        EvalEpisodes(read_collection(write_plain_images(tmp_path / "one", groups=1, each=3)), EpisodeConfig())
     for wrong in ({"supports_share": 1.0}, {"limit_targets": 0}, {"target_slices": 0}):
         with pytest.raises(ValueError, match="expected"):
             EpisodeConfig(**wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import SEG, dicom, save_series
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from pydicom.dataset import Dataset
 
 from proxyprompt.evaluation.file_groups import SERIES, find_groups
@@ -22,7 +22,7 @@ def of(folder):
 
 
 def test_images_with_their_masks_and_a_second_readers(tmp_path):
-    write_pictures(tmp_path / "one", groups=3)
+    write_plain_images(tmp_path / "one", groups=3)
     (tmp_path / "one/masks/g1_0.png").rename(tmp_path / "one/masks/g1_0.bmp")
     (tmp_path / "one/second").mkdir()
     (tmp_path / "one/second/g2_0.tif").write_bytes(b"")
@@ -41,7 +41,7 @@ def test_images_with_their_masks_and_a_second_readers(tmp_path):
 
 def test_nnu_net_and_a_folder_of_monai_label(tmp_path):
     write_volumes(tmp_path / "nnunet", count=2)
-    drawn = write_pictures(tmp_path / "drawn", groups=2)
+    drawn = write_plain_images(tmp_path / "drawn", groups=2)
     (drawn / "images").rename(tmp_path / "served")
     (tmp_path / "served/labels").mkdir()
     (drawn / "masks").rename(tmp_path / "served/labels/final")
@@ -70,7 +70,7 @@ def test_series_are_one_group_with_the_segmentations_that_name_them(tmp_path):
 
 
 def test_loose_images_and_what_is_none(tmp_path):
-    write_pictures(tmp_path / "drawn", groups=2)
+    write_plain_images(tmp_path / "drawn", groups=2)
     (tmp_path / "drawn/images").rename(tmp_path / "clinic")
     (tmp_path / "clinic/notes.txt").write_text("no image")
     (tmp_path / "clinic/.hidden.png").write_bytes(b"")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
@@ -25,7 +25,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
-    collection = read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings", size=(64, 64), groups=12))
+    collection = read_collection(write_plain_images(tmp_path_factory.mktemp("a") / "rings", size=(64, 64), groups=12))
     episodes = EvalEpisodes(collection, EpisodeConfig())
     slices, truth = episodes.target(episodes.targets[0], "label_2")
     return episodes.supports("label_2", 4, 0), slices, truth
@@ -34,17 +34,15 @@ def episode(tmp_path_factory):
 def test_it_learns_the_supports_and_leaves_the_start_as_it_was(weights, episode):
     supports, slices, truth = episode
     before = (
-        ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
+        ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).fit(supports, seed=0).predict(slices)
     )
     method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=weights, image_size=64, merge=False), SHORT)
-    learned = method.learn(supports, seed=0)
-    assert learned.notes["steps"] == 40 and learned.notes["stopped"] == "epochs"
-    assert learned.notes["training_dice"][-1] > learned.notes["training_dice"][0]
-    after = learned.predict(slices)
+    fitted = method.fit(supports, seed=0)
+    assert fitted.notes["steps"] == 40 and fitted.notes["stopped"] == "epochs"
+    assert fitted.notes["training_dice"][-1] > fitted.notes["training_dice"][0]
+    after = fitted.predict(slices)
     assert after.shape == truth.shape and not np.array_equal(after, before)
-    again = (
-        ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).learn(supports, seed=0).predict(slices)
-    )
+    again = ProxyPromptMethod(build_segmenter(weights_dir=weights, image_size=64)).fit(supports, seed=0).predict(slices)
     assert np.array_equal(again, before)
 
 
@@ -52,7 +50,7 @@ def test_a_seed_repeats_it(weights, episode):
     supports, _, _ = episode
     quick = SHORT.with_options(steps_per_epoch=4)
     method = FineTuned("finetuned", lambda: build_segmenter(weights_dir=weights, image_size=64, merge=False), quick)
-    one, same, other = (method.learn(supports, seed=seed).notes["training_dice"] for seed in (1, 1, 2))
+    one, same, other = (method.fit(supports, seed=seed).notes["training_dice"] for seed in (1, 1, 2))
     assert one == same != other
 
 

@@ -42,15 +42,15 @@ def simulation(folder, weights):
 
 
 def test_readers_begin_alike_and_label_what_is_not_held_out(simulation):
-    told = []
-    ours = simulation.run("disagreement", 0, progress=lambda *said: told.append(said))
+    shown = []
+    ours = simulation.run("disagreement", 0, progress=lambda *said: shown.append(said))
     theirs = simulation.run("random", 0)
     assert ours.order[:2] == theirs.order[:2] and len(set(ours.order)) == 4
     assert int(ours.order[0]) // 2 != int(ours.order[1]) // 2  # of two patients
     held_out = {case.group for _, case, _ in simulation._targets}
     assert not held_out & {f"patient{int(name) // 2}" for name in (*ours.order, *theirs.order)}
     assert ours.dice[0] == theirs.dice[0] and all(0 <= value <= 1 for value in ours.dice)
-    assert [count for count, _ in told] == [2, 3, 4]
+    assert [count for count, _ in shown] == [2, 3, 4]
     assert simulation.run("disagreement", 0) == ours
 
 

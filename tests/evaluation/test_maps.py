@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
@@ -21,7 +21,7 @@ def segmenter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    collection = read_collection(write_pictures(tmp_path_factory.mktemp("data") / "rings"))
+    collection = read_collection(write_plain_images(tmp_path_factory.mktemp("data") / "rings"))
     opened = [(case.id, *collection.open(case)) for case in collection.cases]
     return [Shown(name, study.image(0), labels[0] == 2) for name, study, labels in opened]
 

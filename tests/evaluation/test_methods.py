@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
@@ -19,7 +19,7 @@ def segmenter(tmp_path_factory):
     return build_segmenter(weights_dir=write_tiny_atto(tmp_path_factory.mktemp("model")))
 
 
-@pytest.fixture(params=[write_pictures, write_volumes])
+@pytest.fixture(params=[write_plain_images, write_volumes])
 def episode(request, tmp_path):
     collection = read_collection(request.param(tmp_path / "data"))
     episodes = EvalEpisodes(collection, EpisodeConfig())
@@ -37,7 +37,7 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPromptMethod(segmenter, classify=False).learn(supports, seed=0).predict(slices)
+    masks = ProxyPromptMethod(segmenter, classify=False).fit(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
@@ -60,12 +60,12 @@ def test_training_free_methods_are_the_baselines(segmenter, episode):
     images = [torch.from_numpy(image) for image in supports.images]
     masks = [torch.from_numpy(mask) for mask in supports.masks]
     targets = torch.from_numpy(slices.images(range(len(slices))))
-    copied = Copy().learn(supports, seed=0).predict(slices)
+    copied = Copy().fit(supports, seed=0).predict(slices)
     assert np.array_equal(copied[-1], copy_support_mask(masks, slices.slice_shape)[0].numpy())
     for baseline in (nearest_feature, prototype):
         expected = baseline(segmenter.foundation, targets, images, masks)[:, 0].numpy()
         shared = EncodeOnce(segmenter.foundation, memory())
-        predict = FeatureMethod("x", baseline, shared).learn(supports, seed=0).predict
+        predict = FeatureMethod("x", baseline, shared).fit(supports, seed=0).predict
         assert np.array_equal(predict(slices), expected) and np.array_equal(predict(slices), expected)
 
 
@@ -84,7 +84,7 @@ def test_an_image_is_encoded_once_for_all_methods_and_draws(segmenter, episode, 
     ]
     for seed in range(2):
         for method in methods:
-            method.learn(supports, seed=seed).predict(slices)
+            method.fit(supports, seed=seed).predict(slices)
     assert sum(encoded) == len(supports) + len(slices)
 
 

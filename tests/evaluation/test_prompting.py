@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
-from proxyprompt.evaluation.prompting import TOLD, Memory, PerSam, Told
+from proxyprompt.evaluation.prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
 from proxyprompt.foundation import build_foundation
 from proxyprompt.foundation.base import MemoryBank, Prompts
 from proxyprompt.metrics.segmentation import overlap
@@ -49,7 +49,7 @@ def on_input(foundation, places, shape):
 def test_a_click_lies_in_the_structure_and_a_box_around_it(foundation, episode):
     supports, slices, truth = episode
     for name in ("point", "box"):
-        masks = Told(name, TOLD[name], foundation).learn(supports, seed=0).segment(slices, truth)
+        masks = TruthPrompted(name, TRUTH_PROMPTS[name], foundation).fit(supports, seed=0).segment(slices, truth)
         assert masks.shape == truth.shape and not masks[[0, -1]].any()
     present = np.flatnonzero(truth.any(axis=(1, 2)))
     assert len(foundation.prompts) == 2 * len(present)
@@ -65,31 +65,31 @@ def test_a_click_lies_in_the_structure_and_a_box_around_it(foundation, episode):
 def test_five_clicks_go_where_the_error_is_largest(foundation, episode):
     """Each click lies on an error of the mask before it, and says which kind of error it is."""
     supports, slices, truth = episode
-    told = Told("clicks-5", TOLD["clicks-5"], foundation)
-    told.learn(supports, seed=0).segment(slices, truth)
+    method = TruthPrompted("clicks-5", TRUTH_PROMPTS["clicks-5"], foundation)
+    method.fit(supports, seed=0).segment(slices, truth)
     rows = [row for row in range(len(truth)) if truth[row].any()]
     first = foundation.prompts[:5]
     assert [prompts.points.coords.shape[2] for prompts in first] == [1, 2, 3, 4, 5]
     assert first[0].masks is None and all(prompts.masks is not None for prompts in first[1:])
     scale = foundation.to_input(torch.ones(1, 2), foundation.geometry(slices.slice_shape))[0]
     with torch.inference_mode():
-        features, geometry = told.encode(slices.images([rows[0]])[0])
+        features, geometry = method.encode(slices.images([rows[0]])[0])
         mask = np.zeros_like(truth[rows[0]])
         for prompts in first:
             column, row = (prompts.points.coords[0, 0, -1] / scale).round().int().tolist()
             label = prompts.points.labels[0, 0, -1].item()
             assert bool(truth[rows[0]][row, column]) == bool(label) != bool(mask[row, column])
-            mask = told.mask(features, geometry, prompts)[0].numpy()
+            mask = method.mask(features, geometry, prompts)[0].numpy()
 
 
 def test_everything_takes_the_mask_that_fits_best(foundation, episode, monkeypatch):
     monkeypatch.setattr("proxyprompt.evaluation.prompting.EVERYTHING_SIDE", 4)
     supports, slices, truth = episode
-    told = Told("everything", TOLD["everything"], foundation)
-    masks = told.learn(supports, seed=0).segment(slices, truth)
+    method = TruthPrompted("everything", TRUTH_PROMPTS["everything"], foundation)
+    masks = method.fit(supports, seed=0).segment(slices, truth)
     with torch.inference_mode():
-        features, geometry = told.encode(slices.images([2])[0])
-        every = told.mask(features, geometry, foundation.prompts[0]).numpy()
+        features, geometry = method.encode(slices.images([2])[0])
+        every = method.mask(features, geometry, foundation.prompts[0]).numpy()
     assert every.shape == (16, *slices.slice_shape)
     same_place = foundation.prompts[0].points.coords[0, :, 0].numpy()
     assert same_place.min() > 0 and same_place.max() < foundation.image_size and len(np.unique(same_place[:, 0])) == 4
@@ -99,8 +99,8 @@ def test_everything_takes_the_mask_that_fits_best(foundation, episode, monkeypat
 def test_memory_is_the_foundation_with_the_supports_as_frames(foundation, episode):
     supports, slices, _ = episode
     method = Memory(foundation)
-    learned = method.learn(supports, seed=0)
-    masks = learned.predict(slices)
+    fitted = method.fit(supports, seed=0)
+    masks = fitted.predict(slices)
     bank = foundation.banks[-1]
     assert len(bank.frames) == 2 and all(bank.conditioning) and bank.distances == (2, 1)
     assert masks.shape == (len(slices), *slices.slice_shape)
@@ -118,7 +118,7 @@ def test_memory_is_the_foundation_with_the_supports_as_frames(foundation, episod
 def test_another_mask_is_another_memory(foundation, episode):
     supports, slices, _ = episode
     swapped = type(supports)(**{**vars(supports), "masks": [~mask for mask in supports.masks]})
-    one, other = (Memory(foundation).learn(s, seed=0) for s in (supports, swapped))
+    one, other = (Memory(foundation).fit(s, seed=0) for s in (supports, swapped))
     one.predict(slices)
     first = foundation.banks[-1]
     other.predict(slices)
@@ -126,10 +126,10 @@ def test_another_mask_is_another_memory(foundation, episode):
 
 
 def test_persam_clicks_where_the_target_looks_like_the_structure(foundation, tmp_path):
-    collection = read_collection(write_pictures(tmp_path / "rings"))
+    collection = read_collection(write_plain_images(tmp_path / "rings"))
     episodes = EvalEpisodes(collection, EpisodeConfig())
     slices, _ = episodes.target(episodes.targets[0], "label_2")
-    masks = PerSam(foundation).learn(episodes.supports("label_2", 2, 0), seed=0).predict(slices)
+    masks = PerSam(foundation).fit(episodes.supports("label_2", 2, 0), seed=0).predict(slices)
     assert masks.shape == (1, *slices.slice_shape)
     clicks, *refined = foundation.prompts
     assert clicks.points.labels[0, 0].tolist() == [1, 0]

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
-from proxyprompt.evaluation.methods import Copy, Learned, Method
+from proxyprompt.evaluation.methods import Copy, Fitted, Method
 from proxyprompt.evaluation.quality import degrade, with_inverted_masks, with_masks_of
 from proxyprompt.metrics.segmentation import overlap
 
@@ -17,14 +17,14 @@ class Keeper(Method):
     def has_seen(self, collection, group):
         return group == "p1"
 
-    def learn(self, supports, *, seed):
+    def fit(self, supports, *, seed):
         self.got = supports
-        return Learned(lambda slices: slices, {"own": 1})
+        return Fitted(lambda slices: slices, {"own": 1})
 
 
 @pytest.fixture
 def supports(tmp_path):
-    collection = read_collection(write_pictures(tmp_path / "rings", size=(96, 80)))
+    collection = read_collection(write_plain_images(tmp_path / "rings", size=(96, 80)))
     return EvalEpisodes(collection, EpisodeConfig()).supports("label_1", 2, 0)
 
 
@@ -48,19 +48,19 @@ def test_the_ends_are_exact_and_empty():
 def test_only_the_masks_change(supports):
     keeper = Keeper()
     method = with_masks_of(keeper, 0.7)
-    learned = method.learn(supports, seed=3)
+    fitted = method.fit(supports, seed=3)
     assert method.name == "keeper, masks at Dice 0.7" and method.identity != keeper.identity
-    assert learned.notes["own"] == 1 and learned.notes["mask_dice"] == pytest.approx([0.7, 0.7], abs=0.1)
+    assert fitted.notes["own"] == 1 and fitted.notes["mask_dice"] == pytest.approx([0.7, 0.7], abs=0.1)
     assert keeper.got.images is supports.images and keeper.got.slices == supports.slices
     first = keeper.got.masks
-    method.learn(supports, seed=3)
+    method.fit(supports, seed=3)
     assert all(np.array_equal(a, b) for a, b in zip(first, keeper.got.masks, strict=True))
     assert method.has_seen("x", "p1") and not method.has_seen("x", "p2")
 
 
 def test_inverted_masks_are_the_rest(supports):
     keeper = Keeper()
-    with_inverted_masks(keeper).learn(supports, seed=0)
+    with_inverted_masks(keeper).fit(supports, seed=0)
     assert all(np.array_equal(a, ~b) for a, b in zip(keeper.got.masks, supports.masks, strict=True))
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_pictures
+from labelled_folders import write_plain_images
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.datasets.collections import read_collection
@@ -22,15 +22,17 @@ def segmenter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def episode(tmp_path_factory):
-    episodes = EvalEpisodes(read_collection(write_pictures(tmp_path_factory.mktemp("a") / "rings")), EpisodeConfig())
+    episodes = EvalEpisodes(
+        read_collection(write_plain_images(tmp_path_factory.mktemp("a") / "rings")), EpisodeConfig()
+    )
     slices, _ = episodes.target(episodes.targets[0], "label_2")
     return episodes.supports("label_2", 2, 0), slices
 
 
 def test_the_proxy_alone_is_what_ships_where_there_is_nothing_else(segmenter, episode):
     supports, slices = episode
-    shipped = ProxyPromptMethod(segmenter, classify=False).learn(supports, seed=0).predict(slices)
-    alone = Removal("proxyprompt:p-only", segmenter).learn(supports, seed=0).predict(slices)
+    shipped = ProxyPromptMethod(segmenter, classify=False).fit(supports, seed=0).predict(slices)
+    alone = Removal("proxyprompt:p-only", segmenter).fit(supports, seed=0).predict(slices)
     assert shipped.any() and (shipped != alone).mean() < 1e-3
 
 
@@ -52,5 +54,5 @@ def test_without_the_proxy_the_supports_say_nothing(segmenter, episode):
     supports, slices = episode
     inverted = type(supports)(**{**vars(supports), "masks": [~mask for mask in supports.masks]})
     method = Removal("proxyprompt:unprompted", segmenter)
-    one, other = (method.learn(chosen, seed=0).predict(slices) for chosen in (supports, inverted))
+    one, other = (method.fit(chosen, seed=0).predict(slices) for chosen in (supports, inverted))
     assert np.array_equal(one, other)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from proxyprompt.evaluation.record import RecordError
 from proxyprompt.evaluation.report.document import write_results
-from proxyprompt.evaluation.report.drawings import likeness
+from proxyprompt.evaluation.report.drawings import similarity
 from proxyprompt.evaluation.report.findings import findings
 from proxyprompt.evaluation.report.sheets import Sheet, difference, merged
 from proxyprompt.evaluation.summary import summarise
@@ -75,8 +75,8 @@ def test_differences_are_paired_by_case(sheets):
 
 def test_verdicts(sheets):
     found = {(finding.claim, finding.of): finding for finding in findings(merged(sheets))}
-    told = {claim: finding.verdict for (claim, of), finding in found.items() if "full" in of}
-    assert told == {
+    verdicts = {claim: finding.verdict for (claim, of), finding in found.items() if "full" in of}
+    assert verdicts == {
         "Dice rises with the number of supports": "confirmed",
         "its spread over support draws shrinks": "confirmed",
         "an unrelated support hurts (wbc)": "confirmed",
@@ -94,9 +94,9 @@ def test_verdicts(sheets):
 
 def test_draws_of_all_images_tell_nothing_of_the_spread(sheets):
     some = replace(sheets[0], plan={**sheets[0].plan, "shots": 8})
-    told = {finding.claim: finding.of for finding in findings([some])}
-    assert told["Dice rises with the number of supports"] == "full: K = 8 against K = 1"
-    assert told["its spread over support draws shrinks"] == "full: K = 4 against K = 1"
+    verdicts = {finding.claim: finding.of for finding in findings([some])}
+    assert verdicts["Dice rises with the number of supports"] == "full: K = 8 against K = 1"
+    assert verdicts["its spread over support draws shrinks"] == "full: K = 4 against K = 1"
     few = replace(some, plan={**some.plan, "shots": 4})
     assert "its spread over support draws shrinks" not in {finding.claim for finding in findings([few])}
 
@@ -109,7 +109,7 @@ def test_nothing_is_confirmed_by_an_interval_around_zero():
 
 
 def test_likeness_pairs_error_and_dice(sheets):
-    pairs = likeness(sheets[0])["smdg_disc_cup", "cup"]
+    pairs = similarity(sheets[0])["smdg_disc_cup", "cup"]
     assert len(pairs) == 24 and pairs[0] == (900.0, pytest.approx(0.62)) and pairs[3] == (300.0, pytest.approx(0.65))
 
 
@@ -131,8 +131,8 @@ def test_the_document(sheets, tmp_path):
     assert "| the colorization module helps | confirmed | +2.0 [+2.0, +2.0] |" in text
     assert "nan" not in text and "not comparable" in text and "version atto-9" in text and str(tmp_path) not in text
     figures = sorted(file.name for file in (tmp_path / "docs" / "results").iterdir())
-    assert "supports.png" in figures and "quality-full.png" in figures and "likeness-full.png" in figures
-    assert not any("resnet50" in name and "likeness" in name for name in figures)
+    assert "supports.png" in figures and "quality-full.png" in figures and "similarity-full.png" in figures
+    assert not any("resnet50" in name and "similarity" in name for name in figures)
     assert all(f"](results/{name})" in text for name in figures)
     assert Image.open(tmp_path / "docs" / "results" / "supports.png").width > 700
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 
 from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig
-from proxyprompt.evaluation.methods import Copy, Learned, Method
+from proxyprompt.evaluation.methods import Copy, Fitted, Method
 from proxyprompt.evaluation.record import Record, RecordError
 from proxyprompt.evaluation.run import EvalConfig, LeakError, evaluate
 from proxyprompt.io.errors import StudyError
@@ -22,27 +22,27 @@ class Spy(Method):
 
     def __init__(self, level=0.3, *, seen=(), stop_after=None):
         self.settings, self.level = {"level": level}, level
-        self.learned, self.predicted = [], []
+        self.fitted, self.predicted = [], []
         self._seen, self._stop_after = set(seen), stop_after
 
     def has_seen(self, collection, group):
         return (collection, group) in self._seen
 
-    def learn(self, supports, *, seed):
-        if self._stop_after is not None and len(self.learned) == self._stop_after:
+    def fit(self, supports, *, seed):
+        if self._stop_after is not None and len(self.fitted) == self._stop_after:
             raise KeyboardInterrupt
-        self.learned.append((seed, [(s.study_id, s.index) for s in supports.slices]))
+        self.fitted.append((seed, [(s.study_id, s.index) for s in supports.slices]))
 
         def predict(slices):
             self.predicted.append((slices.study.content_hash, tuple(slices.indices)))
             return slices.images(range(len(slices)))[:, 0] > self.level
 
-        return Learned(predict, {"curve": [1.0, 0.5]})
+        return Fitted(predict, {"curve": [1.0, 0.5]})
 
 
 @pytest.fixture
 def plan(tmp_path):
-    folders = [write_pictures(tmp_path / "rings"), write_volumes(tmp_path / "stacks")]
+    folders = [write_plain_images(tmp_path / "rings"), write_volumes(tmp_path / "stacks")]
     collections = tuple(read_collection(folder) for folder in folders)
     return EvalConfig(collections, EpisodeConfig(), counts=(1, 2), seeds=2)
 
@@ -58,14 +58,14 @@ def test_every_method_gets_the_same(plan):
     one, other = Spy(), Spy(0.6)
     other.name = "other"
     measured = evaluate(plan, [one, other], Record(None))
-    assert one.learned == other.learned and one.predicted == other.predicted and one.learned
+    assert one.fitted == other.fitted and one.predicted == other.predicted and one.fitted
     assert len(measured.units) == 2 * 2 * 2 * 2 * 2  # methods, K, seeds, collections, structures
     of_targets = {(u.collection, tuple(u.cases)) for u in measured.units}
     assert len(of_targets) == 2  # for all structures, K and seeds
     volume = next(u for u in measured.units if u.collection == "stacks")
     assert volume.scores[0].hd95 is not None and volume.scores[0].absent_slices == 2
-    picture = next(u for u in measured.units if u.collection == "rings")
-    assert picture.scores[0].hd95 is None and picture.notes["curve"] == [1.0, 0.5]
+    plain_image = next(u for u in measured.units if u.collection == "rings")
+    assert plain_image.scores[0].hd95 is None and plain_image.notes["curve"] == [1.0, 0.5]
     assert [len(u.notes.get("support_mse", ())) for u in measured.units[:8:2]] == [4, 4, 0, 0]  # K = 1, 1, 2, 2
 
 
@@ -88,16 +88,16 @@ def test_an_interrupted_run_goes_on(plan, tmp_path):
     again = Spy()
     resumed = evaluate(plan, [again], Record(path))
     whole = evaluate(plan, [Spy()], Record(None))
-    assert len(again.learned) == len(whole.units) - 3
+    assert len(again.fitted) == len(whole.units) - 3
     for one, other in zip(resumed.units, whole.units, strict=True):
         assert one.key == other.key and one.cases == other.cases
         assert [s.dice for s in one.scores] == pytest.approx([s.dice for s in other.scores], abs=1e-4)
     untouched = Spy()
     evaluate(plan, [untouched], Record(path))
-    assert not untouched.learned
+    assert not untouched.fitted
     more = Spy()
     evaluate(replace(plan, seeds=3), [more], Record(path))
-    assert {seed for seed, _ in more.learned} == {2}
+    assert {seed for seed, _ in more.fitted} == {2}
 
 
 def test_other_settings_or_targets_are_measured_anew_and_others_stay(plan, tmp_path):
@@ -105,11 +105,11 @@ def test_other_settings_or_targets_are_measured_anew_and_others_stay(plan, tmp_p
     evaluate(plan, [Copy(), Spy()], Record(path))
     changed = Spy(0.6)
     units = evaluate(plan, [Copy(), changed], Record(path)).units
-    assert len(changed.learned) == len(units) / 2
+    assert len(changed.fitted) == len(units) / 2
     fewer = Spy(0.6)
     limited = replace(plan, episodes=EpisodeConfig(limit_targets=2))
     units = evaluate(limited, [fewer], Record(path)).units
-    assert fewer.learned and {len(u.cases) for u in units} == {2}
+    assert fewer.fitted and {len(u.cases) for u in units} == {2}
 
 
 def test_a_method_is_never_scored_on_a_group_it_was_trained_on(plan, tmp_path):
@@ -117,9 +117,9 @@ def test_a_method_is_never_scored_on_a_group_it_was_trained_on(plan, tmp_path):
     trained = Spy(seen={("rings", unit.groups[0])})
     with pytest.raises(LeakError, match=rf"rings: spy was trained on group '{unit.groups[0]}'"):
         evaluate(plan, [trained], Record(tmp_path / "record.json"))
-    assert not trained.learned
+    assert not trained.fitted
     unseen = evaluate(replace(plan, unseen=True), [Copy(), trained], Record(None)).units
-    assert trained.learned and all(unit.groups[0] not in u.groups for u in unseen if u.collection == "rings")
+    assert trained.fitted and all(unit.groups[0] not in u.groups for u in unseen if u.collection == "rings")
     assert len({tuple(u.cases) for u in unseen if u.collection == "rings"}) == 1
     elsewhere = Spy(seen={("another", unit.groups[0])})
     assert evaluate(plan, [elsewhere], Record(None)).units

@@ -27,7 +27,7 @@ def features(atto):
         return atto.encode(atto.preprocess(torch.rand(2, 3, 90, 100))[0])
 
 
-def test_the_trunk_knows_pictures():
+def test_the_trunk_knows_images():
     """The weights are ImageNet's, in timm's order: a classifier of the same weights tells what was drawn elsewhere."""
     import timm
 

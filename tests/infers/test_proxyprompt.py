@@ -45,7 +45,7 @@ def test_the_drop_downs_show_the_datastore(app):
     assert sorted(task["labels"].values()) == list(range(1, len(task["labels"]) + 1))
 
 
-def test_a_picture_comes_back_on_its_own_grid_with_registry_ids(app, samples):
+def test_an_image_comes_back_on_its_own_grid_with_registry_ids(app, samples):
     path, answer = infer(app, "us_09")
     result = np.asarray(Image.open(path))
     assert result.shape == np.asarray(Image.open(samples / "us_09.png")).shape[:2]

@@ -1,4 +1,4 @@
-"""DICOM series, multi-frame files, pictures in DICOM."""
+"""DICOM series, multi-frame files, images in DICOM."""
 
 import io
 
@@ -143,7 +143,7 @@ def test_uneven_slices_are_read_with_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
-def test_colour_pictures(tmp_path, photometric):
+def test_colour_images(tmp_path, photometric):
     dicom(RGB[0], sop=US, modality="US", photometric=photometric).save_as(tmp_path / "us.dcm")
     study = read_study(tmp_path / "us.dcm")
     assert (study.kind, study.plane) == ("image", "image")
@@ -168,8 +168,8 @@ def test_compressed_colour(tmp_path):
 def test_monochrome1_is_shown_bright_side_up(tmp_path):
     film = np.linspace(0, 4000, 72).reshape(8, 9).astype(np.uint16)
     dicom(film, sop=CR, modality="CR", photometric="MONOCHROME1").save_as(tmp_path / "film.dcm")
-    picture = read_study(tmp_path / "film.dcm").image(0)[0]
-    assert picture[0, 0] == 1 and picture[-1, -1] == 0
+    plain_image = read_study(tmp_path / "film.dcm").image(0)[0]
+    assert plain_image[0, 0] == 1 and plain_image[-1, -1] == 0
 
 
 def test_modality_from_elsewhere_wins(tmp_path):

@@ -233,5 +233,5 @@ def test_rle_of_a_film_is_bright_side_up(tmp_path):
     ds = dicom(film, sop=CR, modality="CR", photometric="MONOCHROME1")
     ds.compress(RLELossless)
     ds.save_as(tmp_path / "film.dcm")
-    picture = read_study(tmp_path / "film.dcm").image(0)[0]
-    assert picture[0, 0] == 1 and picture[-1, -1] == 0
+    plain_image = read_study(tmp_path / "film.dcm").image(0)[0]
+    assert plain_image[0, 0] == 1 and plain_image[-1, -1] == 0

@@ -136,7 +136,7 @@ def test_two_slices_at_one_place(tmp_path):
     alone = read_study(folder).content_hash
     again = extra(VOLUME[2], at=2)
     again.RescaleSlope, again.RescaleIntercept = 1, -1024
-    again.save_as(folder / "again.dcm")  # the same picture under a new UID
+    again.save_as(folder / "again.dcm")  # the same image under a new UID
     study = read_study(folder)
     assert study.content_hash == alone and "again.dcm (as 4-2.dcm)" in study.warnings[0]
     extra(VOLUME[3], at=2).save_as(folder / "again.dcm")

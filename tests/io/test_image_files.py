@@ -1,4 +1,4 @@
-"""Pictures as people have them: turned by a tag, deep, inverted, with thumbnails."""
+"""Images as people have them: turned by a tag, deep, inverted, with thumbnails."""
 
 import gzip
 
@@ -27,7 +27,7 @@ UPRIGHT = {  # orientation -> what viewers make of the stored array
 
 
 def rows(path):
-    """(rows, columns[, 3]) of a picture's only page, as the raster holds it."""
+    """(rows, columns[, 3]) of an image's only page, as the raster holds it."""
     voxels = read_raster(path).voxels[:, :, 0]
     return voxels.swapaxes(0, 1)
 
@@ -62,7 +62,7 @@ def test_a_label_that_carries_the_same_tag_fits(tmp_path, orientation):
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_other_pictures_are_seen_upright_and_masked_as_stored(tmp_path, suffix, orientation):
+def test_other_images_are_seen_upright_and_masked_as_stored(tmp_path, suffix, orientation):
     smooth = np.add.outer(np.arange(40) * 4, np.arange(48) * 2).astype(np.uint8)[..., None] + np.array([0, 9, 30], "u1")
     exif = Image.Exif()
     exif[274] = orientation
@@ -80,7 +80,7 @@ def test_other_pictures_are_seen_upright_and_masked_as_stored(tmp_path, suffix, 
     assert study.image(0)[:, row, column] == pytest.approx(np.asarray(Image.open(study.path))[7, 5] / 255)
 
 
-def test_a_label_drawn_on_the_turned_picture_is_refused_with_a_hint(tmp_path):
+def test_a_label_drawn_on_the_turned_image_is_refused_with_a_hint(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
@@ -172,9 +172,9 @@ def test_planes_palettes_and_photographs_in_a_tiff(tmp_path):
     assert np.abs(rows(tmp_path / "jpeg.tif").astype(float) - smooth).mean() < 3
     Image.fromarray(smooth).convert("CMYK").save(tmp_path / "cmyk.tif")
     assert np.abs(rows(tmp_path / "cmyk.tif").astype(float) - smooth).mean() < 1
-    picture = Image.fromarray(GRAY % 3)
-    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 9])
-    picture.save(tmp_path / "palette.tif")
+    plain_image = Image.fromarray(GRAY % 3)
+    plain_image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 9])
+    plain_image.save(tmp_path / "palette.tif")
     assert np.array_equal(rows(tmp_path / "palette.tif"), np.array([[0, 0, 0], [255, 0, 0], [0, 255, 9]])[GRAY % 3])
     assert np.array_equal(read_study(tmp_path / "planes.tif").read_label(tmp_path / "palette.tif")[0], GRAY % 3)
 

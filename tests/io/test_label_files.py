@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from proxyprompt.io.label_files import WRITABLE, WRITABLE_PICTURES
+from proxyprompt.io.label_files import WRITABLE, WRITABLE_PLAIN_IMAGES
 from proxyprompt.io.study import StudyError, read_study
 
 RNG = np.random.default_rng(3)
@@ -56,9 +56,9 @@ def test_volumes_in_every_pair_of_formats(tmp_path, kind, suffix, direction):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("suffix", VOLUMES + WRITABLE_PICTURES)
+@pytest.mark.parametrize("suffix", VOLUMES + WRITABLE_PLAIN_IMAGES)
 @pytest.mark.parametrize("kind", [".png", ".tif", ".jpg", ".bmp", ".nrrd", ".nii.gz", "rgb.nii.gz", "slab.nii.gz"])
-def test_pictures_in_every_pair_of_formats(tmp_path, kind, suffix):
+def test_images_in_every_pair_of_formats(tmp_path, kind, suffix):
     image = tmp_path / f"image{kind}"
     if "nii" in kind or "nrrd" in kind:
         shape = {"rgb.nii.gz": (5, 6, 3), "slab.nii.gz": (1, 5, 6)}.get(kind, (5, 6))
@@ -69,7 +69,7 @@ def test_pictures_in_every_pair_of_formats(tmp_path, kind, suffix):
     labels = random_labels(study)
     path = study.write_label(labels, tmp_path / f"label{suffix}")
     assert np.array_equal(study.read_label(path), labels)
-    if suffix in WRITABLE_PICTURES:
+    if suffix in WRITABLE_PLAIN_IMAGES:
         assert np.array_equal(np.asarray(Image.open(path)), labels[0])
     else:
         assert_same_grid(path, image)
@@ -188,7 +188,7 @@ def test_a_nrrd_that_is_smaller_along_two_axes_is_refused(tmp_path, box):
         study.read_label(tmp_path / "label.nrrd")
 
 
-def test_label_picture_of_another_size_is_refused(tmp_path):
+def test_label_image_of_another_size_is_refused(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(np.zeros((6, 5), np.uint8)).save(tmp_path / "label.png")
     with pytest.raises(StudyError, match=r"5 x 6 x 1 pixels .columns x rows x pages., .*6 x 5 x 1"):
@@ -199,9 +199,9 @@ def test_palette_and_one_bit_labels_are_indices(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8)).save(tmp_path / "image.png")
     study = read_study(tmp_path / "image.png")
     labels = random_labels(study)[0] % 3
-    picture = Image.fromarray(labels)
-    picture.putpalette([0, 0, 0, 255, 0, 0, 255, 0, 0])  # two indices of one colour stay apart
-    picture.save(tmp_path / "palette.png")
+    plain_image = Image.fromarray(labels)
+    plain_image.putpalette([0, 0, 0, 255, 0, 0, 255, 0, 0])  # two indices of one colour stay apart
+    plain_image.save(tmp_path / "palette.png")
     Image.fromarray(labels > 0).save(tmp_path / "bits.png")
     assert np.array_equal(study.read_label(tmp_path / "palette.png")[0], labels)
     assert np.array_equal(study.read_label(tmp_path / "bits.png")[0], labels > 0)
@@ -263,10 +263,10 @@ def test_values_that_are_no_labels(tmp_path, value, message):
         study.read_label(tmp_path / "label.nii.gz")
 
 
-def test_pictures_that_are_no_labels(tmp_path):
+def test_images_that_are_no_labels(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (5, 6, 3)).astype(np.uint8)).save(tmp_path / "image.png")
     study = read_study(tmp_path / "image.png")
-    with pytest.raises(StudyError, match="colour picture; expected one number per pixel"):
+    with pytest.raises(StudyError, match="colour image; expected one number per pixel"):
         study.read_label(tmp_path / "image.png")
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(tmp_path / "label.jpg")
     with pytest.raises(StudyError, match="JPEG changes label values"):
@@ -275,7 +275,7 @@ def test_pictures_that_are_no_labels(tmp_path):
 
 def test_formats_that_cannot_hold_the_label(tmp_path):
     study = read_study(itk_image(tmp_path / "image.nii.gz", (4, 5, 6)))
-    with pytest.raises(StudyError, match=r"a picture holds one slice.*6 x 5 x 4"):
+    with pytest.raises(StudyError, match=r"an image holds one slice.*6 x 5 x 4"):
         study.write_label(random_labels(study), tmp_path / "label.png")
     for name in ("label.jpg", "label.xyz", "label"):
         with pytest.raises(StudyError, match="expected one of " + r"\.nii\.gz"):

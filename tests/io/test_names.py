@@ -3,9 +3,9 @@
 import pytest
 
 from proxyprompt.io.names import MAX_BYTES, split_suffix, why_unusable
-from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PLAIN_IMAGES
 
-SUFFIXES = (*NIFTI, *ITK, *DICOM, *PICTURES)
+SUFFIXES = (*NIFTI, *ITK, *DICOM, *PLAIN_IMAGES)
 
 
 @pytest.mark.parametrize(

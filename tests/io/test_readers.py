@@ -29,7 +29,7 @@ def stretched(values):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".ppm"])
-def test_colour_pictures_stay_as_they_are(tmp_path, suffix):
+def test_colour_images_stay_as_they_are(tmp_path, suffix):
     Image.fromarray(RGB).save(tmp_path / f"a{suffix}")
     study = read_study(tmp_path / f"a{suffix}")
     assert (study.kind, study.modality, study.plane, len(study), study.slice_shape) == (
@@ -44,7 +44,7 @@ def test_colour_pictures_stay_as_they_are(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".pgm"])
-def test_gray_pictures_are_stretched_between_percentiles(tmp_path, suffix):
+def test_gray_images_are_stretched_between_percentiles(tmp_path, suffix):
     Image.fromarray(GRAY).save(tmp_path / f"a{suffix}")
     study = read_study(tmp_path / f"a{suffix}")
     assert study.modality == "OT"
@@ -74,10 +74,10 @@ def test_gray_saved_as_colour_and_with_alpha_is_gray(tmp_path):
     assert len(hashes) == 1
 
 
-def test_palette_pictures_show_their_colours(tmp_path):
-    picture = Image.fromarray((GRAY > 100).astype(np.uint8))
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.save(tmp_path / "p.png")
+def test_palette_images_show_their_colours(tmp_path):
+    plain_image = Image.fromarray((GRAY > 100).astype(np.uint8))
+    plain_image.putpalette([10, 20, 30, 200, 100, 50])
+    plain_image.save(tmp_path / "p.png")
     wanted = np.where((GRAY > 100)[..., None], (200, 100, 50), (10, 20, 30))
     assert np.allclose(shown(read_study(tmp_path / "p.png")), wanted, atol=1e-3)
 
@@ -119,15 +119,15 @@ def test_itk_volumes(tmp_path, suffix):
         (np.stack([GRAY, GRAY[::-1]]), False, (12, 10, 2), "cine", (12, 10, 2)),
     ],
 )
-def test_pictures_converted_to_nifti(tmp_path, array, vector, nifti_shape, kind, label_shape):
+def test_images_converted_to_nifti(tmp_path, array, vector, nifti_shape, kind, label_shape):
     sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(tmp_path / "a.nii.gz"))
     assert nib.load(tmp_path / "a.nii.gz").shape == nifti_shape
     study = read_study(tmp_path / "a.nii.gz", modality="US")
     assert (study.kind, study.plane, study.modality, study.slice_shape) == (kind, "image", "US", (10, 12))
     wanted = array if vector else stretched(array)
     wanted = wanted.reshape(-1, 10, 12, 3)
-    for i, picture in enumerate(wanted):
-        assert np.allclose(shown(study, i), picture, atol=1e-2)
+    for i, plain_image in enumerate(wanted):
+        assert np.allclose(shown(study, i), plain_image, atol=1e-2)
     labels = RNG.integers(0, 9, (len(study), 10, 12)).astype(np.uint8)
     assert study.to_grid(labels).shape == label_shape
     study.write_label(labels, tmp_path / "l.nii.gz")

@@ -104,7 +104,7 @@ def test_a_mask_of_another_case_is_refused():
 
 
 @pytest.mark.parametrize("name", ["stare", "psfhs_fh_ps", "smdg_disc_cup", "kvasir_polyp", "busi", "wbc"])
-def test_pictures(tmp_path, name):
+def test_images(tmp_path, name):
     for path in sorted(at(name).glob("images/*"))[:3]:
         study = read_study(path)
         mask = next((path.parents[1] / "masks").glob(path.stem + ".*"))

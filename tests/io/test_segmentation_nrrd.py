@@ -37,8 +37,8 @@ def save(path, layers, segments, *, at=(0, 0, 0), order=(0, 1, 2), **more):
         **more,
     }
     for n, (name, layer, value) in enumerate(segments):
-        told = {"ID": f"Segment_{n + 1}", "Name": name, "Layer": layer, "LabelValue": value}
-        header |= {f"Segment{n}_{key}": str(given) for key, given in told.items() if given is not None}
+        fields = {"ID": f"Segment_{n + 1}", "Name": name, "Layer": layer, "LabelValue": value}
+        header |= {f"Segment{n}_{key}": str(given) for key, given in fields.items() if given is not None}
     nrrd.write(str(path), np.stack(layers) if many else layers[0], header)
     return path
 

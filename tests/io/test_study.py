@@ -82,7 +82,7 @@ def test_images_in_which_nothing_can_be_segmented(tmp_path, voxels, message):
         read_study(save(tmp_path / "v.nii", voxels))
 
 
-def test_constant_colour_and_one_pixel_pictures(tmp_path):
+def test_constant_colour_and_one_pixel_images(tmp_path):
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "flat.png")
     Image.new("RGB", (1, 1), (9, 80, 9)).save(tmp_path / "dot.png")
     with pytest.raises(StudyError, match=r"flat\.png: the image is constant"):

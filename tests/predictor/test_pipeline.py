@@ -16,7 +16,7 @@ from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
 from proxyprompt.supports.selection import Selection, SupportSlice
-from proxyprompt.supports.slice_positions import Extent
+from proxyprompt.supports.slice_positions import SlicePresence
 
 IDS = ("us_01", "us_02", "us_03")
 NAMES = ("head", "symphysis")
@@ -132,20 +132,20 @@ def test_a_volume_is_drawn_on_where_the_supports_volumes_show_it(segmenter, cach
     study = read_study(samples / "mr_05.nii.gz")
     shown = np.zeros((len(study), 2), bool)
     shown[2:4, 0] = shown[:, 1] = True
-    told = replace(selection, extents={"mr_01": Extent(shown, np.array([True, False]), study.length)})
-    masks, _ = run(segmenter, cache, study, told)
+    placed = replace(selection, slice_presence={"mr_01": SlicePresence(shown, np.array([True, False]), study.length)})
+    masks, _ = run(segmenter, cache, study, placed)
     assert masks.searched()[:, 0].nonzero()[0].tolist() == [2, 3] and masks.searched()[:, 1].all()
     assert set(masks.present()[:, 0].nonzero()[0]) <= {2, 3}
-    everywhere, _ = run(segmenter, cache, study, told, everywhere=True)
+    everywhere, _ = run(segmenter, cache, study, placed, everywhere=True)
     untold, _ = run(segmenter, cache, study, selection)
     for other in (everywhere, untold):
         assert other.searched().all()
         np.testing.assert_array_equal(other.logits, masks.logits)
-    alone = Pipeline(segmenter, cache, Latencies(), classify=False).alone(study, told, list(range(len(study))))
+    alone = Pipeline(segmenter, cache, Latencies(), classify=False).alone(study, placed, list(range(len(study))))
     assert {one.structure for one in alone} == {0}
     assert all(set(one.masks.any((1, 2)).nonzero()[0]) <= {2, 3} for one in alone)
-    picture = read_study(samples / "us_09.png")
-    assert run(segmenter, cache, picture, told)[0].searched().all()
+    plain_image = read_study(samples / "us_09.png")
+    assert run(segmenter, cache, plain_image, placed)[0].searched().all()
 
 
 def test_dice():

@@ -21,9 +21,9 @@ def registry(tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def plain_image(tmp_path):
     """12 columns, 8 rows."""
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)).save(path)
     return read_study(path)
 
@@ -32,20 +32,20 @@ def parse(study, registry, label=None, **said):
     return parse_clicks(split_points(said)[0], study, label=label, registry=registry)
 
 
-def test_slicer_speaks_of_one_structure(picture, registry):
-    clicks = parse(picture, registry, "head", foreground=[[3, 2, 0]], background=[[5, 6, 0]])
+def test_slicer_speaks_of_one_structure(plain_image, registry):
+    clicks = parse(plain_image, registry, "head", foreground=[[3, 2, 0]], background=[[5, 6, 0]])
     assert clicks.of == {"head": (Click(0, 2, 3, True), Click(0, 6, 5, False))}
     assert clicks.nothing == ()
 
 
-def test_ohif_speaks_of_several_and_of_none(picture, registry):
-    clicks = parse(picture, registry, head=[[3, 2, 0]], symphysis=[], background=[[5, 6, 0]])
+def test_ohif_speaks_of_several_and_of_none(plain_image, registry):
+    clicks = parse(plain_image, registry, head=[[3, 2, 0]], symphysis=[], background=[[5, 6, 0]])
     assert clicks.of == {"head": (Click(0, 2, 3, True),)}
     assert clicks.nothing == (Click(0, 6, 5, False),)
 
 
-def test_scripts_say_both_for_each(picture, registry):
-    clicks = parse(picture, registry, skull={"foreground": [[3, 2]]}, symphysis={"background": [[5, 6]]})
+def test_scripts_say_both_for_each(plain_image, registry):
+    clicks = parse(plain_image, registry, skull={"foreground": [[3, 2]]}, symphysis={"background": [[5, 6]]})
     assert clicks.of == {"head": (Click(0, 2, 3, True),), "symphysis": (Click(0, 6, 5, False),)}
 
 
@@ -73,20 +73,20 @@ def test_options_are_not_points():
         ({"head": [[n % 12, n % 8, 0] for n in range(1001)] * 2}, []),
     ],
 )
-def test_points_that_cannot_be_used(picture, registry, said, words):
+def test_points_that_cannot_be_used(plain_image, registry, said, words):
     if not words:  # the same point many times is one point
-        assert len(parse(picture, registry, **said)) == 24
+        assert len(parse(plain_image, registry, **said)) == 24
         return
     with pytest.raises((MONAILabelException, StudyError)) as caught:
-        parse(picture, registry, **said)
+        parse(plain_image, registry, **said)
     message = getattr(caught.value, "msg", None) or str(caught.value)
     assert all(word in message for word in words), message
 
 
-def test_the_only_structure_need_not_be_named(picture, tmp_path):
+def test_the_only_structure_need_not_be_named(plain_image, tmp_path):
     registry = StructureRegistry(tmp_path / "one.json")
     registry.ensure("head")
-    assert set(parse(picture, registry, foreground=[[1, 1]]).of) == {"head"}
+    assert set(parse(plain_image, registry, foreground=[[1, 1]]).of) == {"head"}
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])

@@ -5,7 +5,7 @@ import json
 
 import evaluate
 import pytest
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from PIL import Image
 from tiny_atto import write_tiny_atto
 
@@ -15,7 +15,7 @@ from proxyprompt.evaluation.catalogue import METHODS
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    return write_pictures(root / "rings"), write_volumes(root / "stacks")
+    return write_plain_images(root / "rings"), write_volumes(root / "stacks")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,14 @@
 import evaluate
 import figures
 import pytest
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from tiny_atto import write_tiny_atto
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
-    return write_pictures(root / "smdg_disc_cup"), write_volumes(root / "promise12")
+    return write_plain_images(root / "smdg_disc_cup"), write_volumes(root / "promise12")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_from_an_evaluation_to_the_document(folders, weights, tmp_path, capsys):
     assert figures.main(["results", f"zero-shot={record}", "--out", str(out)]) == 0
     text = out.read_text()
     assert "REFUGE2 disc" in text and "| zero-shot | copy |" in text and "an unrelated support hurts" in text
-    assert str(out) in capsys.readouterr().out and (tmp_path / "results" / "likeness-zero-shot.png").is_file()
+    assert str(out) in capsys.readouterr().out and (tmp_path / "results" / "similarity-zero-shot.png").is_file()
     assert figures.main(["results", str(record), str(record), "--out", str(out)]) == 2
     assert "two records called small measured" in capsys.readouterr().err
 

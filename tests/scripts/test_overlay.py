@@ -10,10 +10,10 @@ from PIL import Image
 def test_every_kind_of_sample_is_drawn_with_its_names(samples, tmp_path, name):
     label, out = samples / "labels" / "final" / name, tmp_path / "overlay.png"
     assert overlay.main([str(samples / name), str(label), "--out", str(out), "--plain"]) == 0
-    picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    plain_image = np.asarray(Image.open(out).convert("RGB")).astype(int)
     for colour in overlay.COLOURS[:2]:
         wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-        assert (np.abs(picture - wanted).max(-1) < 12).sum() > 20, f"nothing is drawn in {colour}"
+        assert (np.abs(plain_image - wanted).max(-1) < 12).sum() > 20, f"nothing is drawn in {colour}"
     assert set(overlay.names_beside(label)) == {1, 2}
     assert list(tmp_path.iterdir()) == [out]
 

@@ -91,10 +91,10 @@ def server(oracle):
                 return
             answer = oracle.ask(query["image"][0], options)
             supports = [{"id": name, "slice": index, "similarity": 0.5} for name, index in answer.supports]
-            told = json.dumps({"label_names": answer.names, "supports": supports})
+            parameters = json.dumps({"label_names": answer.names, "supports": supports})
             body = MultipartEncoder(
                 {
-                    "params": (None, told, "application/json"),
+                    "params": (None, parameters, "application/json"),
                     "image": (answer.path.name, answer.path.read_bytes(), "application/octet-stream"),
                 }
             )

@@ -121,13 +121,16 @@ def test_two_processes_train_one_model(bench, tmp_path):
 
 
 def test_a_peer_starts_anew_and_has_a_folder_of_its_own(bench, tmp_path, capsys):
-    given = arguments(bench, tmp_path / "out", "--peer", "samed-like")
+    given = arguments(bench, tmp_path / "out", "--comparison-model", "samed-like")
     assert train.main(given) in (0, 1)
     (version,) = (tmp_path / "out").glob("*.safetensors")
     assert str(version) in capsys.readouterr().out
     assert train.config_of(train.parse(given), cases=9).trainable == "lora"
     assert train.config_of(train.parse([*given, "--trainable", "generator"]), cases=9).trainable == "generator"
-    assert train.config_of(train.parse([*given, "--peer", "autosam-like", "--paper"]), cases=9).trainable == "generator"
+    assert (
+        train.config_of(train.parse([*given, "--comparison-model", "autosam-like", "--paper"]), cases=9).trainable
+        == "generator"
+    )
 
 
 def test_an_ablation_starts_untrained_and_comes_back_as_it_was_trained(bench, tmp_path):

@@ -96,7 +96,7 @@ def test_the_table_has_a_line_a_row_and_empty_cells_where_nothing_is_known():
 
 
 @pytest.mark.parametrize("studies", [0, 1, 40])
-def test_the_plot_is_a_picture(tmp_path, studies):
+def test_the_plot_is_an_image(tmp_path, studies):
     events = [e for n in range(studies) for e in (proposal(f"s{n:02d}", 5 * n), label(f"s{n:02d}", 5 * n + 1))]
     draw(session_rows(events), str(tmp_path / "report.png"))
     assert Image.open(tmp_path / "report.png").size[0] > 500

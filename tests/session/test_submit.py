@@ -35,10 +35,10 @@ def propose(app, image, **options):
 
 
 def edit(path, tmp_path):
-    picture = np.asarray(Image.open(path)).copy()
-    picture[:3, :3] = 1 - (picture[:3, :3] == 1)
+    plain_image = np.asarray(Image.open(path)).copy()
+    plain_image[:3, :3] = 1 - (plain_image[:3, :3] == 1)
     edited = tmp_path / "edited.png"
-    Image.fromarray(picture).save(edited)
+    Image.fromarray(plain_image).save(edited)
     return edited
 
 
@@ -50,7 +50,7 @@ def test_a_label_accepted_unchanged_is_marked_and_ranks_last(app, tmp_path):
     assert noted["adapter"] == answer["adapter"] and noted["weights_sha256"] == answer["weights_sha256"]
     assert set(noted["supports"]) == {used["id"] for used in answer["supports"]}
     assert app.library.studies()["us_07"].accepted_unchanged
-    # the most similar study there is: the same picture, but for one pixel
+    # the most similar study there is: the same image, but for one pixel
     twin = np.asarray(Image.open(app.library.studies()["us_07"].image_path)).copy()
     twin.flat[0] ^= 1
     Image.fromarray(twin).save(tmp_path / "twin.png")

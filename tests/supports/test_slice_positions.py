@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from proxyprompt.supports.slice_positions import Extent, likely
+from proxyprompt.supports.slice_positions import SlicePresence, likely
 
 
 def volume(depth, first, last, *, length=None, declared=True):
     shown = np.zeros((depth, 1), bool)
     shown[first : last + 1] = True
-    return Extent(shown, np.array([declared]), length)
+    return SlicePresence(shown, np.array([declared]), length)
 
 
-def searched(extents, depth, length=None):
-    return (likely(extents, 1, depth, range(depth), length)[:, 0] >= 0.5).nonzero()[0].tolist()
+def searched(slice_presence, depth, length=None):
+    return (likely(slice_presence, 1, depth, range(depth), length)[:, 0] >= 0.5).nonzero()[0].tolist()
 
 
 def test_a_volume_is_searched_where_a_labelled_one_shows_the_structure():
@@ -33,7 +33,7 @@ def test_where_labels_contradict_each_other_all_of_them_count():
 
 
 @pytest.mark.parametrize(
-    "extents",
+    "slice_presence",
     [
         [],
         [volume(1, 0, 0)],
@@ -41,15 +41,15 @@ def test_where_labels_contradict_each_other_all_of_them_count():
         [volume(21, 5, 4)],
         [volume(21, 5, 10, length=100.0)],
     ],
-    ids=["none", "a picture", "not declared", "empty", "of another length"],
+    ids=["none", "an image", "not declared", "empty", "of another length"],
 )
-def test_it_is_searched_everywhere_where_no_label_tells(extents):
-    assert searched(extents, 21, length=400.0) == list(range(21))
+def test_it_is_searched_everywhere_where_no_label_tells(slice_presence):
+    assert searched(slice_presence, 21, length=400.0) == list(range(21))
     assert searched([volume(21, 5, 10)], 1) == [0]
 
 
 def test_volumes_of_like_length_tell_and_structures_do_not_mix():
-    both = Extent(np.eye(21, 2, dtype=bool), np.array([True, True]), 120.0)
+    both = SlicePresence(np.eye(21, 2, dtype=bool), np.array([True, True]), 120.0)
     found = likely([both], 2, 21, [0, 1, 20], 100.0)
     assert found.shape == (3, 2) and found[0].argmax() == 0 and found[1].argmax() == 1
     assert (found[2] < 0.01).all() and found.max() == 1

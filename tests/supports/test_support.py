@@ -58,7 +58,7 @@ class Bench:
         (self.studies / "dataset.json").write_text(json.dumps({"labels": names}))
 
     def image(self, name, seed, *, colour=True, label=None, size=(40, 48)):
-        """A 2-D picture. label: dict value -> whether it is painted."""
+        """A 2-D image. label: dict value -> whether it is painted."""
         rng = np.random.default_rng(seed)
         shape = (*size, 3) if colour else size
         smooth = np.kron(rng.random((4, 4, *shape[2:])), np.ones((size[0] // 4, size[1] // 4, *[1] * len(shape[2:]))))
@@ -97,8 +97,8 @@ def bench(tmp_path, atto):
 
 
 @pytest.fixture
-def pictures(bench):
-    """Eight labelled pictures, one not: the target."""
+def plain_images(bench):
+    """Eight labelled images, one not: the target."""
     bench.names(blob=BLOB, bar=BAR)
     for i in range(8):
         bench.image(f"p{i}", i, label=(BLOB, BAR) if i % 2 else (BLOB,))
@@ -117,8 +117,8 @@ def ids(selection):
 # the library
 
 
-def test_lists_labelled_studies_and_their_structures(pictures):
-    library = pictures.open()
+def test_lists_labelled_studies_and_their_structures(plain_images):
+    library = plain_images.open()
     assert sorted(library.ids()) == [f"p{i}" for i in range(8)]
     assert library.structures() == ["blob", "bar"]
     study = library.studies()["p0"]
@@ -132,33 +132,33 @@ def test_a_label_without_names_is_offered_by_its_values(bench):
     assert bench.open().structures() == ["label_1", "label_2"]
 
 
-def test_unchanged_files_are_not_read_again(pictures, monkeypatch):
+def test_unchanged_files_are_not_read_again(plain_images, monkeypatch):
     reads = []
     real = library_module.read_study
     monkeypatch.setattr(library_module, "read_study", lambda *a, **k: reads.append(a) or real(*a, **k))
-    library = pictures.open()
+    library = plain_images.open()
     library.ids()
     assert len(reads) == 8
     library.ids()
     library.structures()
     assert len(reads) == 8
-    assert pictures.open().structures() == ["blob", "bar"]  # another process, the same cache folder
+    assert plain_images.open().structures() == ["blob", "bar"]  # another process, the same cache folder
     assert len(reads) == 8
-    pictures.label("p3", BAR, seed=3)
-    pictures.library.ids()
+    plain_images.label("p3", BAR, seed=3)
+    plain_images.library.ids()
     assert len(reads) == 9
 
 
-def test_a_new_label_is_a_support_at_once(pictures):
-    library = pictures.open()
+def test_a_new_label_is_a_support_at_once(plain_images):
+    library = plain_images.open()
     assert "target" not in library.ids()
-    path = pictures.root / "drawn.png"
+    path = plain_images.root / "drawn.png"
     Image.fromarray(np.full((40, 48), 5, np.uint8)).save(path)
-    pictures.datastore.save_label("target", str(path), "final", {"label_info": [{"name": "lens", "idx": 5}]})
+    plain_images.datastore.save_label("target", str(path), "final", {"label_info": [{"name": "lens", "idx": 5}]})
     assert "target" in library.ids()
     assert library.structures() == ["blob", "bar", "lens"]
-    pictures.datastore.remove_label("target", "final")
-    pictures.datastore.refresh()
+    plain_images.datastore.remove_label("target", "final")
+    plain_images.datastore.refresh()
     assert "target" not in library.ids()
     assert library.structures() == ["blob", "bar"]
 
@@ -166,13 +166,13 @@ def test_a_new_label_is_a_support_at_once(pictures):
 # choosing
 
 
-def test_auto_is_the_brute_force_ranking(pictures):
-    library = pictures.open()
+def test_auto_is_the_brute_force_ranking(plain_images):
+    library = plain_images.open()
     chosen = library.choose(library.open("target"), "target", ["bar"], count=3)
 
     have = [f"p{i}" for i in range(8) if i % 2]
-    rows = describe(pictures.atto, np.concatenate([library.open(n).images([0]) for n in have])).double().numpy()
-    query = describe(pictures.atto, library.open("target").images([0])).double().numpy()
+    rows = describe(plain_images.atto, np.concatenate([library.open(n).images([0]) for n in have])).double().numpy()
+    query = describe(plain_images.atto, library.open("target").images([0])).double().numpy()
     centre = (rows.sum(0) + query[0]) / (len(have) + 1 + 8)
     rows, query = rows - centre, query[0] - centre
     cosine = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
@@ -182,7 +182,7 @@ def test_auto_is_the_brute_force_ranking(pictures):
     assert np.allclose([s.similarity for s in chosen.slices], cosine[order], atol=1e-4)
     for k, i in enumerate(order):
         assert np.array_equal(chosen.images[k], library.open(have[i]).image(0))
-        truth = np.asarray(Image.open(pictures.studies / "labels" / "final" / f"{have[i]}.png")) == BAR
+        truth = np.asarray(Image.open(plain_images.studies / "labels" / "final" / f"{have[i]}.png")) == BAR
         assert np.array_equal(chosen.masks[k], truth[None])
         assert chosen.slices[k].image_key == library.open(have[i]).slice_hash(0)
     assert chosen.structures == ("bar",)
@@ -202,11 +202,11 @@ def test_the_most_similar_comes_first(bench):
     assert chosen.slices[0].similarity > 0.9
 
 
-def test_the_target_and_its_copy_never_serve(pictures):
+def test_the_target_and_its_copy_never_serve(plain_images):
     for copy in ("copy.png", "labels/final/copy.png", "labels/final/target.png"):
         source = "target.png" if "/" not in copy else "labels/final/p1.png"
-        (pictures.studies / copy).write_bytes((pictures.studies / source).read_bytes())
-    library = pictures.open()
+        (plain_images.studies / copy).write_bytes((plain_images.studies / source).read_bytes())
+    library = plain_images.open()
     target = library.open("target")
     assert {"target", "copy"} <= set(library.ids())
     assert not {"target", "copy"} & set(ids(library.choose(target, "target", ["blob"], count=20)))
@@ -233,8 +233,8 @@ def test_structures_labelled_together_share_one_set_and_valid_says_who_declares_
     assert not chosen.masks[ids(chosen).index("only1")][1].any()
 
 
-def test_declared_but_not_painted_is_a_valid_empty_mask(pictures):
-    library = pictures.open()
+def test_declared_but_not_painted_is_a_valid_empty_mask(plain_images):
+    library = plain_images.open()
     chosen = library.choose(library.open("target"), "target", ["blob", "bar"], support=["p0", "p1"])
     k = ids(chosen).index("p0")
     assert chosen.valid[k].tolist() == [True, True]
@@ -270,9 +270,9 @@ def test_a_labelled_volume_tells_where_along_it_its_structures_lie(bench):
     bench.volume("target", 1)
     library = bench.open()
     chosen = library.choose(library.open("target"), "target", ["label_1", "label_2"], support="v", count=1)
-    extent = chosen.extents["v"]
-    assert [shown.nonzero()[0].tolist() for shown in extent.shown.T] == [[3, 4, 5, 6, 7], [9]]
-    assert extent.declared.all() and extent.length == pytest.approx(9 * 3.0)
+    slice_presence = chosen.slice_presence["v"]
+    assert [shown.nonzero()[0].tolist() for shown in slice_presence.shown.T] == [[3, 4, 5, 6, 7], [9]]
+    assert slice_presence.declared.all() and slice_presence.length == pytest.approx(9 * 3.0)
 
 
 def test_distinct_volumes_before_a_second_slice_of_one(bench):
@@ -317,7 +317,7 @@ def test_auto_keeps_to_the_plane(bench):
 
 
 def test_without_structures_those_of_the_similar_studies(bench):
-    """Colour and gray in one folder: a gray target is not asked for what only colour pictures hold."""
+    """Colour and gray in one folder: a gray target is not asked for what only colour images hold."""
     for i in range(3):
         bench.image(f"colour{i}", i, label=(BLOB,))
         bench.image(f"gray{i}", i + 10, colour=False, label=(BAR,))
@@ -330,10 +330,10 @@ def test_without_structures_those_of_the_similar_studies(bench):
     assert library.choose(target, "target", support=["colour0", "gray0"]).structures == ("label_1", "label_2")
 
 
-def test_the_same_patient_is_flagged(pictures):
-    with open(pictures.studies / "groups.csv", "w", newline="") as stream:
+def test_the_same_patient_is_flagged(plain_images):
+    with open(plain_images.studies / "groups.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([("case", "group"), ("target", "A"), ("p1", "A"), ("p3", "B")])
-    library = pictures.open()
+    library = plain_images.open()
     chosen = library.choose(library.open("target"), "target", ["bar"], count=4)
     flags = {s.study_id: s.same_group for s in chosen.slices}
     assert flags == {"p1": True, "p3": False, "p5": False, "p7": False}
@@ -342,10 +342,10 @@ def test_the_same_patient_is_flagged(pictures):
     assert set(report["supports"][0]) == {"id", "slice", "similarity", "same_group", "structures"}
 
 
-def test_a_file_outside_the_datastore_may_be_the_target(pictures):
-    outside = pictures.root / "outside.png"
-    (pictures.studies / "target.png").rename(outside)
-    library = pictures.open()
+def test_a_file_outside_the_datastore_may_be_the_target(plain_images):
+    outside = plain_images.root / "outside.png"
+    (plain_images.studies / "target.png").rename(outside)
+    library = plain_images.open()
     assert len(library.choose(read_study(outside), "", ["bar"], count=2)) == 2
 
 
@@ -421,10 +421,10 @@ def test_no_labelled_study_at_all(bench):
     refused(bench.open(), "other than the target itself")
 
 
-def test_named_supports_that_cannot_be(pictures):
-    pictures.image("bare", 60)
-    pictures.image("blank", 61, label=())
-    library = pictures.open()
+def test_named_supports_that_cannot_be(plain_images):
+    plain_images.image("bare", 60)
+    plain_images.image("blank", 61, label=())
+    library = plain_images.open()
     refused(library, "'nobody' does not exist; labelled studies: .*p0", ["blob"], support="nobody")
     refused(library, "'bare' has no final label", ["blob"], support="bare")
     refused(library, "'blank' is empty", ["blob"], support="blank")
@@ -445,10 +445,10 @@ def test_structures_that_nobody_has(bench):
     refused(library, "'a' has an empty mask of bar", ["bar"], support="a")
 
 
-def test_a_label_on_another_grid_is_skipped_or_named(pictures, caplog):
-    pictures.label("p1", BLOB, BAR, size=(30, 30))
-    (pictures.studies / "labels" / "final" / "p3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    library = pictures.open()
+def test_a_label_on_another_grid_is_skipped_or_named(plain_images, caplog):
+    plain_images.label("p1", BLOB, BAR, size=(30, 30))
+    (plain_images.studies / "labels" / "final" / "p3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    library = plain_images.open()
     chosen = library.choose(library.open("target"), "target", ["bar"], count=8)
     assert sorted(ids(chosen)) == ["p5", "p7"]
     assert set(chosen.report()["skipped"]) == {"p1", "p3"}
@@ -458,51 +458,51 @@ def test_a_label_on_another_grid_is_skipped_or_named(pictures, caplog):
     refused(library, "'p1' cannot be used: .*30 x 30", ["bar"], support="p1")
     refused(library, "'p3' cannot be used", ["bar"], support="p3")
     assert "p1" not in library.ids()
-    pictures.label("p1", BLOB, BAR)
+    plain_images.label("p1", BLOB, BAR)
     assert "p1" in library.ids()  # repaired
 
 
 # purging
 
 
-def test_an_overwritten_label_purges_what_came_from_it(pictures):
-    library = pictures.open()
+def test_an_overwritten_label_purges_what_came_from_it(plain_images):
+    library = plain_images.open()
     target = library.open("target")
     before = library.choose(target, "target", ["bar"], support="p1")
     old = before.slices[0]
     kept = library.choose(target, "target", ["bar"], support="p3").slices[0]
     for name, tags in (("aaaa" * 4, old.tags), ("bbbb" * 4, kept.tags)):
-        pictures.cache.put(name, {"value": torch.ones(3)}, tags=tags)  # as the segmenter's features are
+        plain_images.cache.put(name, {"value": torch.ones(3)}, tags=tags)  # as the segmenter's features are
 
-    pictures.label("p1", BAR, seed=5)
+    plain_images.label("p1", BAR, seed=5)
     after = library.choose(target, "target", ["bar"], support="p1")
     assert not np.array_equal(after.masks[0], before.masks[0])
-    assert pictures.cache.get("aaaa" * 4) is None
-    assert pictures.cache.get("bbbb" * 4) is not None
+    assert plain_images.cache.get("aaaa" * 4) is None
+    assert plain_images.cache.get("bbbb" * 4) is not None
     (label_hash,) = old.tags - after.slices[0].tags
-    assert not any(label_hash in entry.tags for entry in pictures.cache._memory.values())
-    assert not any(label_hash.encode() in f.read_bytes() for f in (pictures.root / "cache").rglob("*.safetensors"))
+    assert not any(label_hash in entry.tags for entry in plain_images.cache._memory.values())
+    assert not any(label_hash.encode() in f.read_bytes() for f in (plain_images.root / "cache").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("what", ["label", "image"])
-def test_a_removed_study_is_purged(pictures, what):
-    library = pictures.open()
+def test_a_removed_study_is_purged(plain_images, what):
+    library = plain_images.open()
     chosen = library.choose(library.open("target"), "target", ["bar"], support="p1")
-    pictures.cache.put("aaaa" * 4, {"value": torch.ones(3)}, tags=chosen.tags)
+    plain_images.cache.put("aaaa" * 4, {"value": torch.ones(3)}, tags=chosen.tags)
     if what == "label":
-        pictures.datastore.remove_label("p1", "final")
+        plain_images.datastore.remove_label("p1", "final")
     else:
-        os.unlink(pictures.studies / "p1.png")
-    pictures.datastore.refresh()
+        os.unlink(plain_images.studies / "p1.png")
+    plain_images.datastore.refresh()
     assert "p1" not in library.ids()
-    assert pictures.cache.get("aaaa" * 4) is None
+    assert plain_images.cache.get("aaaa" * 4) is None
     assert ids(library.choose(library.open("target"), "target", ["bar"], count=9)).count("p1") == 0
 
 
-def test_an_exchanged_image_is_seen(pictures):
-    library = pictures.open()
+def test_an_exchanged_image_is_seen(plain_images):
+    library = plain_images.open()
     before = library.choose(library.open("target"), "target", ["bar"], support="p1")
-    pictures.image("p1", 77)
+    plain_images.image("p1", 77)
     after = library.choose(library.open("target"), "target", ["bar"], support="p1")
     assert not np.array_equal(before.images[0], after.images[0])
     assert before.slices[0].image_key != after.slices[0].image_key
@@ -529,8 +529,8 @@ def test_a_label_that_two_studies_share_stays_for_the_other(bench):
 # many at once
 
 
-def test_concurrent_requests_while_a_label_changes(pictures):
-    library = pictures.open()
+def test_concurrent_requests_while_a_label_changes(plain_images):
+    library = plain_images.open()
     target = library.open("target")
     problems, answers = [], []
 
@@ -543,7 +543,7 @@ def test_concurrent_requests_while_a_label_changes(pictures):
 
     def paint():
         for i in range(6):
-            pictures.label("p0", BLOB, seed=i)
+            plain_images.label("p0", BLOB, seed=i)
             library.ids()
 
     threads = [threading.Thread(target=ask, args=(s,)) for s in ("blob", "bar", "blob")] + [
@@ -557,12 +557,12 @@ def test_concurrent_requests_while_a_label_changes(pictures):
     assert all(m.any() for a in answers for m in a.masks)
 
 
-def test_a_warm_request_reads_no_file(pictures, monkeypatch):
-    library = pictures.open()
+def test_a_warm_request_reads_no_file(plain_images, monkeypatch):
+    library = plain_images.open()
     target = library.open("target")
     first = library.choose(target, "target", ["blob", "bar"], count=3)
     monkeypatch.setattr(library_module, "read_study", lambda *a, **k: pytest.fail("read a study"))
     again = library.choose(target, "target", ["blob", "bar"], count=3)
     assert used(again) == used(first)
-    fresh = pictures.open()  # another process
+    fresh = plain_images.open()  # another process
     assert used(fresh.choose(target, "target", ["blob", "bar"], count=3)) == used(first)

@@ -50,11 +50,11 @@ def story(samples, weights, tmp_path_factory):
     """One training and the publication of what came of it, with what the app said on the way."""
     studies = folder_of(samples, tmp_path_factory.mktemp("trained"), *(f"us_{n:02d}" for n in range(1, 7)))
     app = app_of(studies, weights)
-    told = SimpleNamespace(app=app, before=infer(app))
-    told.result = app.train(QUICK)
-    told.kept, told.kept_info = infer(app), app.info()
-    told.publication = app.train({"model": "proxyprompt", "publish": told.result["version"]})
-    return told
+    outcome = SimpleNamespace(app=app, before=infer(app))
+    outcome.result = app.train(QUICK)
+    outcome.kept, outcome.kept_info = infer(app), app.info()
+    outcome.publication = app.train({"model": "proxyprompt", "publish": outcome.result["version"]})
+    return outcome
 
 
 def test_a_version_that_could_not_be_proven_is_kept_but_not_served(story):

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from labelled_folders import write_pictures, write_volumes
+from labelled_folders import write_plain_images, write_volumes
 from monailabel.datastore.local import LocalDatastore
 from PIL import Image
 
@@ -24,7 +24,7 @@ def cases_of(folder):
 
 
 def test_folder_and_datastore_give_the_same_slices(tmp_path):
-    folder = write_pictures(tmp_path / "folder", groups=3)
+    folder = write_plain_images(tmp_path / "folder", groups=3)
     studies = tmp_path / "studies"
     shutil.copytree(folder / "images", studies)
     shutil.copytree(folder / "masks", studies / "labels" / "final")
@@ -45,7 +45,7 @@ def test_folder_and_datastore_give_the_same_slices(tmp_path):
 
 
 def test_content_tells_when_a_label_changed(tmp_path):
-    folder = write_pictures(tmp_path / "a", groups=2)
+    folder = write_plain_images(tmp_path / "a", groups=2)
     before = cases_of(folder).content
     assert cases_of(folder).content == before
     Image.fromarray(np.ones((48, 56), np.uint8)).save(folder / "masks" / "g1_0.png")
@@ -61,7 +61,7 @@ def test_slices_are_spread_and_some_show_nothing(tmp_path):
 
 
 def test_masks_images_and_what_is_declared(tmp_path):
-    folder = write_pictures(tmp_path / "a", groups=2)
+    folder = write_plain_images(tmp_path / "a", groups=2)
     case = next(iter(cases_of(folder)))
     (plain,) = read_slices(case, ["core", "liver", "ring"], most=1)
     labels = np.asarray(Image.open(folder / "masks" / "g0_0.png"))
@@ -74,7 +74,7 @@ def test_masks_images_and_what_is_declared(tmp_path):
 
 
 def test_a_label_of_another_size_is_refused(tmp_path):
-    folder = write_pictures(tmp_path / "a", groups=2)
+    folder = write_plain_images(tmp_path / "a", groups=2)
     Image.fromarray(np.ones((32, 64), np.uint8)).save(folder / "masks" / "g1_0.png")
     with pytest.raises(StudyError, match=r"g1_0\.png"):
         read_slices(list(cases_of(folder))[1], STRUCTURES, most=1)

@@ -6,7 +6,7 @@ from tiny_training import make_bench
 
 from proxyprompt.foundation.base import Features
 from proxyprompt.training.cases import read_slices
-from proxyprompt.training.episode_model import EpisodeModel
+from proxyprompt.training.episode_model import ProxyPromptEpisodeModel
 from proxyprompt.training.episodes import EpisodeSource
 
 
@@ -26,16 +26,16 @@ def episodes(bench):
 @torch.no_grad()
 def test_each_target_is_prompted_by_its_own_supports(bench, episodes):
     segmenter = bench.segmenter()
-    together = EpisodeModel(segmenter)(episodes)
-    for target, picture in enumerate(episodes.pictures):
-        chosen = [episodes.pictures[int(i)] for i in episodes.supports[target].nonzero()]
+    together = ProxyPromptEpisodeModel(segmenter)(episodes)
+    for target, sample in enumerate(episodes.samples):
+        chosen = [episodes.samples[int(i)] for i in episodes.supports[target].nonzero()]
         images, masks = torch.stack([p.image for p in chosen]), torch.stack([p.masks for p in chosen])
         memory = segmenter.encode_support(
             segmenter.encode(images),
             segmenter.encode_pair(images, masks),
             torch.ones(masks.shape[:2], dtype=torch.bool),
         )
-        alone = segmenter.segment(segmenter.encode(picture.image[None]), memory)
+        alone = segmenter.segment(segmenter.encode(sample.image[None]), memory)
         torch.testing.assert_close(together.mask_logits[target], alone.mask_logits[0], rtol=1e-3, atol=1e-3)
 
 
@@ -43,17 +43,17 @@ def test_saving_memory_changes_no_gradient(bench, episodes):
     gradients = []
     for save_memory in (False, True):
         segmenter = bench.segmenter().requires_grad_(True)
-        EpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
+        ProxyPromptEpisodeModel(segmenter, save_memory=save_memory)(episodes).mask_logits.square().mean().backward()
         gradients.append(segmenter.foundation.model.image_encoder.neck.lateral16.weight.grad)
     torch.testing.assert_close(*gradients, rtol=2e-2, atol=2e-3)
 
 
 def test_frozen_features_are_computed_once(bench, episodes):
     segmenter = bench.segmenter()
-    model, calls = EpisodeModel(segmenter, frozen_encoder=True), []
+    model, calls = ProxyPromptEpisodeModel(segmenter, frozen_encoder=True), []
     encode = segmenter.foundation.encode
     segmenter.foundation.encode = lambda images: calls.append(len(images)) or encode(images)
-    first = model.features(episodes.pictures)
-    again = model.features(episodes.pictures)
+    first = model.features(episodes.samples)
+    again = model.features(episodes.samples)
     assert isinstance(first, Features) and torch.equal(first.embedding, again.embedding)
-    assert calls == [1] * len(episodes.pictures)
+    assert calls == [1] * len(episodes.samples)

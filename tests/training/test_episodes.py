@@ -35,9 +35,9 @@ def source(slices, **options):
 
 
 def groups_of(source, slices, episodes):
-    """The groups of the pictures, by their content."""
+    """The groups of the samples, by their content."""
     known = {s.case.content: s.case.group for s in slices}
-    return [known[p.key[0]] for p in episodes.pictures]
+    return [known[p.key[0]] for p in episodes.samples]
 
 
 def test_supports_are_of_other_groups_and_one_of_them_shows_what_is_asked_for(foundation):
@@ -50,7 +50,7 @@ def test_supports_are_of_other_groups_and_one_of_them_shows_what_is_asked_for(fo
     for step in range(40):
         e = drawn.draw(step, foundation)
         groups = groups_of(drawn, slices, e)
-        held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in e.pictures])
+        held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in e.samples])
         for target, chosen in enumerate(e.supports):
             supports = chosen.nonzero().flatten().tolist()
             assert 1 <= len(supports) <= 3 and groups[target] not in {groups[s] for s in supports}
@@ -82,9 +82,9 @@ def test_the_step_decides_so_that_an_interrupted_training_draws_the_same(foundat
     for step in (7, 2):
         a, b = one.draw(step, foundation), other.draw(step, foundation)
         assert torch.equal(a.supports, b.supports)
-        for p, q in zip(a.pictures, b.pictures, strict=True):
+        for p, q in zip(a.samples, b.samples, strict=True):
             assert p.key == q.key and torch.equal(p.image, q.image) and torch.equal(p.masks, q.masks)
-    keys = {tuple(p.key for p in one.draw(step, foundation, rank=rank).pictures) for step in (0, 1) for rank in (0, 1)}
+    keys = {tuple(p.key for p in one.draw(step, foundation, rank=rank).samples) for step in (0, 1) for rank in (0, 1)}
     assert len(keys) == 4
 
 
@@ -92,7 +92,7 @@ def test_views_repeat_so_that_what_is_frozen_is_computed_once(foundation):
     drawn = source([slice_of(g, 0) for g in "abc"], members=3, objects=1, views=2)
     seen = {}
     for step in range(20):
-        for p in drawn.draw(step, foundation).pictures:
+        for p in drawn.draw(step, foundation).samples:
             assert torch.equal(seen.setdefault(p.key, p.image), p.image)
     assert len(seen) == 6
 
@@ -106,14 +106,14 @@ def test_one_study_supports_itself_in_another_variation_and_says_so(foundation):
     drawn = source([slice_of("a", 0)], members=3, augmented=False)
     assert "only one labelled study to train on (a)" in drawn.warnings[0]
     e = drawn.draw(0, foundation)
-    assert e.asked[:, 0].any() and not torch.equal(e.pictures[0].image, e.pictures[1].image)
+    assert e.asked[:, 0].any() and not torch.equal(e.samples[0].image, e.samples[1].image)
 
 
 def test_studies_of_one_group_support_each_other(foundation):
     slices = [slice_of("a", 0, study=f"s{n}") for n in range(3)]
     drawn = source(slices, members=3, augmented=False)
     e = drawn.draw(0, foundation)
-    assert len({p.key[0] for p in e.pictures}) == 3 and not drawn.warnings
+    assert len({p.key[0] for p in e.samples}) == 3 and not drawn.warnings
 
 
 def test_what_cannot_be_trained_is_said():
@@ -134,8 +134,8 @@ def test_padding_is_known(foundation):
     from proxyprompt.training.episodes import prepare
 
     sam = Sam(name="tiny", model=build_tiny_sam())
-    picture = prepare(torch.rand(3, 40, 80), torch.ones(1, 40, 80), sam, key=("a", 0, 0))
-    assert picture.image.shape == (3, 1024, 1024) and picture.padding.shape == (64, 64)
-    assert picture.inside[:512].all() and not picture.inside[512:].any()
-    assert np.isclose(picture.masks.mean(), 0.5)
+    sample = prepare(torch.rand(3, 40, 80), torch.ones(1, 40, 80), sam, key=("a", 0, 0))
+    assert sample.image.shape == (3, 1024, 1024) and sample.padding.shape == (64, 64)
+    assert sample.inside[:512].all() and not sample.inside[512:].any()
+    assert np.isclose(sample.masks.mean(), 0.5)
     assert prepare(torch.rand(3, 40, 80), torch.ones(1, 40, 80), foundation, key=("a", 0, 0)).padding is None

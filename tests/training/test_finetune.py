@@ -103,7 +103,7 @@ def test_wrong_labels_are_refused_and_the_reason_says_by_how_much(bench):
     for case in bench.cases():
         if split.hash_of(case.group) not in held:
             wrong = np.zeros((SIDE, SIDE))
-            wrong[:10], wrong[:4] = 1, 2  # always the upper edge, whatever the picture shows
+            wrong[:10], wrong[:4] = 1, 2  # always the upper edge, whatever the image shows
             bench.relabel(case.id, wrong)
     bad = train(bench, replace(QUICK, steps_per_epoch=10, max_epochs=1))
     assert bad.decision.status == "refused" and bad.decision.gain < -0.02

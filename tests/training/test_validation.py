@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from proxyprompt.foundation.base import Decoded, Features
 from proxyprompt.training.cases import read_slices
-from proxyprompt.training.episode_model import EpisodeModel
+from proxyprompt.training.episode_model import ProxyPromptEpisodeModel
 from proxyprompt.training.validation import Validation, choose_supports, mean_scores
 
 NAMES = list(STRUCTURES)
@@ -56,7 +56,7 @@ def validation(held, spare, supports=4, **more):
 
 
 def oracle(bench, **options):
-    return EpisodeModel(Oracle(bench.segmenter().foundation, **options))
+    return ProxyPromptEpisodeModel(Oracle(bench.segmenter().foundation, **options))
 
 
 def test_a_model_that_sees_it_all_scores_one_for_each_group(bench, slices):

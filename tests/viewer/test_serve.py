@@ -46,11 +46,11 @@ def proxied(method, status, stored):
     return asyncio.run(serve.listening(stock, stored)(request, "wado", "studies"))
 
 
-@pytest.mark.parametrize(("method", "status", "told"), [("POST", 200, 1), ("GET", 200, 0), ("POST", 409, 0)])
-def test_a_successful_store_is_told(method, status, told):
+@pytest.mark.parametrize(("method", "status", "calls_expected"), [("POST", 200, 1), ("GET", 200, 0), ("POST", 409, 0)])
+def test_a_successful_store_is_announced(method, status, calls_expected):
     calls = []
     answer = proxied(method, status, lambda: calls.append(1))
-    assert len(calls) == told and answer.body == b"wado studies" and answer.status_code == status
+    assert len(calls) == calls_expected and answer.body == b"wado studies" and answer.status_code == status
 
 
 def test_a_failure_to_take_it_in_does_not_fail_the_store():

@@ -7,6 +7,7 @@ Here an unknown key or value is an error that lists the valid ones. Nothing heav
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -215,6 +216,19 @@ class Settings:
             return usable_device(self.device)
         except ValueError as error:
             raise SettingsError(f"'--conf device {self.device}': {error}") from None
+
+
+class Renamed(argparse.Action):
+    """An option under its former name: still taken, with a warning that says the present one (its ``dest``)."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the value as the present option would, as argparse calls it."""
+        logger.warning(
+            "%s is called --%s now; the old name goes with the next version", option, self.dest.replace("_", "-")
+        )
+        setattr(namespace, self.dest, values)
 
 
 def usable_device(wanted: str) -> str:

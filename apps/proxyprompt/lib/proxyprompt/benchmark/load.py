@@ -25,9 +25,9 @@ from requests_toolbelt import MultipartDecoder
 MODEL = "proxyprompt"
 SHARES = {"info": 6, "infer": 6, "list": 2, "submit": 2, "next": 2}
 """How often each kind of request is drawn, against the others."""
-Told = tuple[Any, Sequence[float] | None]
+Answered = tuple[Any, Sequence[float] | None]
 """What must be equal, and when the computation ran."""
-Ask = Callable[[requests.Session], Told]
+Ask = Callable[[requests.Session], Answered]
 _TIMEOUT = 600.0
 _PASSING = ("latencies", "busy")  # of an inference's answer: when it ran, not what it found
 
@@ -139,7 +139,7 @@ def _checked(response: requests.Response) -> requests.Response:
 
 
 def _info(url: str) -> Ask:
-    def ask(session: requests.Session) -> Told:
+    def ask(session: requests.Session) -> Answered:
         info = _checked(session.get(f"{url}/info/", timeout=_TIMEOUT)).json()
         return (info["models"], info["datastore"]), None
 
@@ -147,7 +147,7 @@ def _info(url: str) -> Ask:
 
 
 def _list(url: str) -> Ask:
-    def ask(session: requests.Session) -> Told:
+    def ask(session: requests.Session) -> Answered:
         found = _checked(session.get(f"{url}/datastore/", params={"output": "all"}, timeout=_TIMEOUT)).json()
         return {name: sorted(study["labels"]) for name, study in found["objects"].items()}, None
 
@@ -155,7 +155,7 @@ def _list(url: str) -> Ask:
 
 
 def _next(url: str) -> Ask:
-    def ask(session: requests.Session) -> Told:
+    def ask(session: requests.Session) -> Answered:
         return _checked(session.post(f"{url}/activelearning/first", json={}, timeout=_TIMEOUT)).json()["id"], None
 
     return ask
@@ -167,7 +167,7 @@ def _submit(url: str, session: requests.Session, name: str, study: dict[str, Any
     info = study["labels"]["final"]["info"]
     file = name + study["labels"]["final"]["ext"]
 
-    def ask(session: requests.Session) -> Told:
+    def ask(session: requests.Session) -> Answered:
         files = {"label": (file, label)}
         data = {"params": json.dumps(info)}
         address, query = f"{url}/datastore/label", {"image": name, **where}
@@ -179,7 +179,7 @@ def _submit(url: str, session: requests.Session, name: str, study: dict[str, Any
 
 
 def _infer(url: str, image: str, options: dict[str, Any]) -> Ask:
-    def ask(session: requests.Session) -> Told:
+    def ask(session: requests.Session) -> Answered:
         response = _checked(
             session.post(
                 f"{url}/infer/{MODEL}",

@@ -25,14 +25,14 @@ from proxyprompt.io.groups import GROUPS, patient_of, read_groups
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.label_files import as_labels, names_itself, read_label_map
 from proxyprompt.io.labels import declared_structures, parse_labels
-from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES, has_dicom_magic, suffix_of
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PLAIN_IMAGES, has_dicom_magic, suffix_of
 from proxyprompt.io.readers import read_raster
 from proxyprompt.io.study import Study, read_study
 
 logger = logging.getLogger(__name__)
 
 LAYOUTS = "images/ and masks/; or imagesTr/ and labelsTr/; or a MONAI Label folder with labels/final/"
-_SUFFIXES = (*NIFTI, *ITK, *PICTURES, *DICOM)
+_SUFFIXES = (*NIFTI, *ITK, *PLAIN_IMAGES, *DICOM)
 
 Values = tuple[int, ...]
 

@@ -26,7 +26,7 @@ QUIET = 0.5
 """Seconds without news after which the folder is looked at again."""
 FOLDER_QUIET = 1.0
 """Seconds in which nothing comes to a folder that is whole."""
-UNTOLD = 3.0
+QUIET_WITHOUT_EVENTS = 3.0
 """The same for files and folders where the system does not tell of closing."""
 STALLED = 10.0
 """Seconds after which a file that was seen to grow, and does not any more, is taken as it is without being closed."""
@@ -90,7 +90,7 @@ class Arrivals(FileSystemEventHandler):
                 return age < self._quiet or any(self._is_open(name) for name in self._open if _below(name, whole))
             if self._tells_of_closing:
                 return self._is_open(str(whole))
-        return _age(whole) < UNTOLD
+        return _age(whole) < QUIET_WITHOUT_EVENTS
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """What the observer calls for everything that happens."""
@@ -116,7 +116,7 @@ class Arrivals(FileSystemEventHandler):
 
     @property
     def _quiet(self) -> float:
-        return FOLDER_QUIET if self._tells_of_closing else UNTOLD
+        return FOLDER_QUIET if self._tells_of_closing else QUIET_WITHOUT_EVENTS
 
     def _entry(self, path: str) -> str:
         """The first part of a path below the folder; "" where a part of it is hidden, and for the folder itself."""

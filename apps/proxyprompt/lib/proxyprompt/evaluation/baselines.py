@@ -41,7 +41,7 @@ def nearest_feature(
 ) -> Tensor:
     """Every target position takes the label of the support position that looks most like it: (B, N, h, w) bool.
 
-    Looks are the foundation's image embeddings, likeness is their cosine. targets: (B, 3, h, w) and images: K tensors
+    Looks are the foundation's image embeddings, similarity is their cosine. targets: (B, 3, h, w) and images: K tensors
     (3, h_k, w_k), float in [0, 1]; masks: K tensors (N, h_k, w_k), bool or in [0, 1]; valid: (K, N) bool, as for
     :func:`copy_support_mask`. The label of a support position is the share of it that the mask covers; with more
     ``neighbours`` the mean over that many positions. The shares are interpolated from H x W to the target's pixels and
@@ -52,14 +52,14 @@ def nearest_feature(
     keys, shares, usable = _embed_supports(foundation, images, masks, valid)
 
     def label(features: Tensor) -> Tensor:
-        likeness = features.T @ keys
+        similarity = features.T @ keys
         labels = []
         for share, allowed in zip(shares, usable, strict=True):
             count = min(neighbours, int(allowed.sum()))
             if count == 0:
-                labels.append(share.new_zeros(len(likeness)))
+                labels.append(share.new_zeros(len(similarity)))
                 continue
-            found = likeness[:, allowed].topk(count, dim=1).indices
+            found = similarity[:, allowed].topk(count, dim=1).indices
             labels.append(share[allowed][found].mean(1))
         return torch.stack(labels)
 

@@ -40,7 +40,7 @@ def draw_overlays(plan: EvalConfig, methods: Sequence[Method], units: Sequence[U
 
 def _figure(episodes: EvalEpisodes, structure: str, unit: Unit, methods: Sequence[Method]) -> plt.Figure:
     supports = episodes.supports(structure, unit.supports, unit.seed)
-    learned = [method.learn(supports, seed=unit.seed) for method in methods]
+    fitted = [method.fit(supports, seed=unit.seed) for method in methods]
     cases = {case.id: case for case in episodes.targets_of(structure)}
     chosen = _ranked(unit)
     size = (2.6 * (2 + len(methods)), 2.8 * len(chosen))
@@ -58,7 +58,7 @@ def _figure(episodes: EvalEpisodes, structure: str, unit: Unit, methods: Sequenc
         outline(row[1], truth[index], COLOURS[3])
         where = f", slice {slices.indices[index]}" if len(slices) > 1 else ""
         row[1].set_title(f"{rank}: {case_id}{where}", fontsize=8)
-        for axis, method, each in zip(row[2:], methods, learned, strict=True):
+        for axis, method, each in zip(row[2:], methods, fitted, strict=True):
             mask = each.segment(slices, truth)
             show(axis, image, aspect=aspect)
             outline(axis, mask[index], COLOURS[1])

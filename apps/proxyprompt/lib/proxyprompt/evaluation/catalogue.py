@@ -17,7 +17,7 @@ from proxyprompt.training.groups import GroupSplit
 from .baselines import nearest_feature, prototype
 from .episodes import EvalEpisodes
 from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
-from .prompting import TOLD, Memory, PerSam, Told
+from .prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
 from .removal import REMOVALS, WITHOUT_PROXY, Removal, WithoutProxy
 
@@ -26,13 +26,13 @@ PRETRAINED_FILTERS = (128, 96, 64, 32, 16)
 """Of the decoder of ``unet_pretrained``, coarse to fine."""
 UNETS = ("unet_pretrained", "dynunet", "dynunet_plateau")
 OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY)
-METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TOLD, *FINETUNED, *UNETS)
+METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TRUTH_PROMPTS, *FINETUNED, *UNETS)
 
 
 @dataclass(frozen=True)
 class MethodOptions:
     """weights: the folder of the foundation's weights, or one atto file. adapter: the file of a fine-tuned version;
-    peers: those of its rivals, which become methods of their own.
+    comparison_models: files of fine-tuned ones, which become methods of their own.
 
     image_size: None for what the weights are for. paper: proxyprompt without extensions. other: an atto file whose
     foundation the methods without a generator use, whose names then tell it, and finetuned_paper. mask_quality,
@@ -47,7 +47,7 @@ class MethodOptions:
     foundation: str = "atto"
     weights: Path = Path()
     adapter: Path | None = None
-    peers: tuple[Path, ...] = ()
+    comparison_models: tuple[Path, ...] = ()
     image_size: int | None = None
     paper: bool = False
     other: Path | None = None
@@ -71,8 +71,17 @@ _DISK_BYTES = 50 * 2**30
 
 
 def build_methods(options: MethodOptions) -> list[Method]:
-    """In the order of METHODS, then the peers. Raises what ``build_segmenter``, ``build_foundation`` and ``load_peer``
-    do; ValueError for an unknown name, and for a version of which nobody can tell what trained it.
+    """The methods, in the order of METHODS, then the comparison models.
+
+    Args:
+        options: which, and how.
+
+    Returns:
+        The methods.
+
+    Raises:
+        ValueError: for an unknown name, and for a version of which nobody can tell what trained it.
+        CheckpointError, AdapterError: when weights cannot be read or do not fit.
     """
     if unknown := sorted(set(options.names) - set(METHODS)):
         raise ValueError(f"unknown method {', '.join(unknown)}; valid: {', '.join(METHODS)}")
@@ -104,19 +113,19 @@ def build_methods(options: MethodOptions) -> list[Method]:
             method.name = f"{name}:{options.other.stem}"
         methods.append(method)
     methods += _unets(options)
-    return methods + [_peer(path, options, cache) for path in options.peers]
+    return methods + [_comparison_model(path, options, cache) for path in options.comparison_models]
 
 
-def _peer(path: Path, options: MethodOptions, cache: ContentCache) -> Method:
-    from .comparison_methods import PeerMethod
-    from .comparison_models import load_peer
+def _comparison_model(path: Path, options: MethodOptions, cache: ContentCache) -> Method:
+    from .comparison_methods import ComparisonMethod
+    from .comparison_models import load_comparison_model
 
     store = _store(path, options)
-    peer, header = load_peer(
+    model, header = load_comparison_model(
         path.stem, store, weights_dir=options.weights, image_size=options.image_size, device=options.device
     )
-    peer.foundation = EncodeOnce(peer.foundation, cache, weights=peer.weights_sha256)
-    return PeerMethod(peer, seen=_has_trained(path, header))
+    model.foundation = EncodeOnce(model.foundation, cache, weights=model.weights_sha256)
+    return ComparisonMethod(model, seen=_has_trained(path, header))
 
 
 def _store(path: Path, options: MethodOptions) -> AdapterStore:
@@ -209,8 +218,8 @@ def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> M
         return Copy()
     if name in FINETUNED:
         return _finetuned(name, options)
-    if name in TOLD:
-        return Told(name, TOLD[name], foundation)
+    if name in TRUTH_PROMPTS:
+        return TruthPrompted(name, TRUTH_PROMPTS[name], foundation)
     if name in _LABELS:
         return FeatureMethod(name, _LABELS[name], foundation)
     return {"memory": Memory, "persam": PerSam}[name](foundation)

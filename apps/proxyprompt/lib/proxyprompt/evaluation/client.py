@@ -101,16 +101,16 @@ class Client:
         reply = self._ask(
             "POST", f"/infer/{TASK}", params={"image": id, "output": "all"}, data={"params": json.dumps(options)}
         )
-        told, content, suffix = None, None, ""
+        parameters, content, suffix = None, None, ""
         for part in MultipartDecoder.from_response(reply).parts:
             header = part.headers[b"Content-Disposition"].decode()
             if 'name="params"' in header:
-                told = json.loads(part.text)
+                parameters = json.loads(part.text)
             elif found := re.search(r'filename="([^"]+)"', header):
                 content, suffix = part.content, ".nii.gz" if found[1].endswith(".nii.gz") else Path(found[1]).suffix
-        if told is None or content is None:
-            raise ServerError(f"{id}: the answer lacks {'its JSON part' if told is None else 'the label file'}")
-        return content, suffix, told
+        if parameters is None or content is None:
+            raise ServerError(f"{id}: the answer lacks {'its JSON part' if parameters is None else 'the label file'}")
+        return content, suffix, parameters
 
     def train(self, **options: Any) -> None:
         """Starts a training and returns at once."""

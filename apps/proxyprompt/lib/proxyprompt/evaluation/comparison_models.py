@@ -1,10 +1,10 @@
-"""Peers of the proxy prompt: the same foundation, adapters, episodes and gate, but prompted in another way.
+"""Comparison models of the proxy prompt: the same foundation, adapters, episodes and gate, but prompted in another way.
 
 - ``samed-like``: low-rank adapters and no prompt; what SAMed's default prompt embedding and output token of a class are
   to it, an embedding learned for each structure is here;
 - ``autosam-like``: the foundation as it is; a second encoder makes the dense prompt of each structure from the image;
 - ``medsa-like-box``, ``medsa-like-point``: low-rank adapters, and what a user would say of the target: the rectangle
-  around the structure, or a pixel inside it. They are told where the structure is, in training and in use.
+  around the structure, or a pixel inside it. They are given where the structure is, in training and in use.
 
 Configurations of this project's parts, not the published code: low-rank adapters for Med-SA's bottlenecks, Vision Mamba
 for AutoSAM's convolutions. None of them takes supports: they know the structures that they were trained on, by name.
@@ -26,27 +26,34 @@ from proxyprompt.foundation.adapted import adapt
 from proxyprompt.foundation.base import Decoded, Features, Foundation, Points, Prompts
 from proxyprompt.foundation.checkpoints import load_strictly
 from proxyprompt.predictor.adapters import AdapterError, AdapterHeader, AdapterStore
-from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.predictor.segmenter import PromptedFoundation
 from proxyprompt.pretraining.prompts import boxes_of, draw_clicks
+from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
 from proxyprompt.prompt_generator.vision_mamba import VisionMamba
 from proxyprompt.training.episode_model import EpisodeModel
-from proxyprompt.training.episodes import Episodes, Picture
+from proxyprompt.training.episodes import Episodes, Sample
 
 SAMED, AUTOSAM, BOX, POINT = "samed-like", "autosam-like", "medsa-like-box", "medsa-like-point"
-PEERS: Mapping[str, str] = {SAMED: "lora", AUTOSAM: "generator", BOX: "lora", POINT: "lora"}
+COMPARISON_MODELS: Mapping[str, str] = {SAMED: "lora", AUTOSAM: "generator", BOX: "lora", POINT: "lora"}
 """Name -> what of it trains, as in :class:`proxyprompt.training.finetune_config.FinetuneConfig`."""
-TOLD = (BOX, POINT)
-"""Those that must be told where the structure is."""
-_SEED = 20260102  # a peer starts from the same weights everywhere
+PROMPTED_BY_TRUTH = (BOX, POINT)
+"""Those that must be given where the structure is."""
+_SEED = 20260102  # a comparison model starts from the same weights everywhere
 
 
 @dataclass(frozen=True)
-class PeerConfig:
-    """peer: one of PEERS. structures: names, in the order of their embeddings. dim: the foundation's C. grid: side of
-    its embedding; width, depth: of the second encoder. ValueError for another peer.
+class ComparisonConfig:
+    """Attributes of a comparison model.
+
+    Attributes:
+        comparison_model: one of COMPARISON_MODELS.
+        structures: names, in the order of their embeddings.
+        dim: the foundation's C.
+        grid: side of its embedding.
+        width, depth: of the second encoder.
     """
 
-    peer: str
+    comparison_model: str
     structures: tuple[str, ...]
     dim: int
     grid: int
@@ -54,15 +61,16 @@ class PeerConfig:
     depth: int = 24
 
     def __post_init__(self) -> None:
-        if self.peer not in PEERS:
-            raise ValueError(f"unknown peer {self.peer!r}; expected one of {', '.join(PEERS)}")
+        if self.comparison_model not in COMPARISON_MODELS:
+            expected = ", ".join(COMPARISON_MODELS)
+            raise ValueError(f"unknown comparison model {self.comparison_model!r}; expected one of {expected}")
 
     @classmethod
-    def suited(cls, peer: str, structures: Sequence[str], foundation: Foundation) -> PeerConfig:
+    def suited(cls, name: str, structures: Sequence[str], foundation: Foundation) -> ComparisonConfig:
         """The second encoder as large as that of the foundation's generator: the paper's, or that of ``atto``."""
         generator = foundation_entry(foundation.name).generator
         size = {name: generator[name] for name in ("width", "depth") if name in generator}
-        return cls(peer, tuple(structures), foundation.dim, foundation.grid, **size)
+        return cls(name, tuple(structures), foundation.dim, foundation.grid, **size)
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -71,73 +79,65 @@ class PeerConfig:
 class Prompter(nn.Module):
     """In the place of the Proxy Prompt Generator. Until trained it adds nothing to the foundation's own prompt."""
 
-    def __init__(self, config: PeerConfig) -> None:
+    def __init__(self, config: ComparisonConfig) -> None:
         super().__init__()
         self.config, count = config, len(config.structures)
-        if config.peer not in TOLD:
+        if config.comparison_model not in PROMPTED_BY_TRUTH:
             self.embedding = nn.Parameter(torch.zeros(count, config.dim))
-        if config.peer == AUTOSAM:
+        if config.comparison_model == AUTOSAM:
             self.encoder = VisionMamba(width=config.width, depth=config.depth, grid=config.grid)
             self.project = nn.Conv2d(config.width, count * config.dim, 1)
             nn.init.zeros_(self.project.weight)
             nn.init.zeros_(self.project.bias)
 
-    def forward(self, pictures: Sequence[Picture], structures: Sequence[int], grid: int) -> Prompts:
-        """pictures: B of them, with the true masks of the N structures, indices into the config's."""
-        masks = torch.stack([picture.masks for picture in pictures])
-        if self.config.peer == BOX:
+    def forward(self, samples: Sequence[Sample], structures: Sequence[int], grid: int) -> Prompts:
+        """samples: B of them, with the true masks of the N structures, indices into the config's."""
+        masks = torch.stack([sample.masks for sample in samples])
+        if self.config.comparison_model == BOX:
             return Prompts(boxes=boxes_of(masks))
-        if self.config.peer == POINT:
-            return Prompts(points=_clicks(pictures, masks))
+        if self.config.comparison_model == POINT:
+            return Prompts(points=_clicks(samples, masks))
         chosen = list(structures)
-        dense = self.embedding[chosen][None, :, :, None, None].expand(len(pictures), -1, -1, grid, grid)
-        if self.config.peer == AUTOSAM:
-            images = torch.stack([picture.image for picture in pictures])
+        dense = self.embedding[chosen][None, :, :, None, None].expand(len(samples), -1, -1, grid, grid)
+        if self.config.comparison_model == AUTOSAM:
+            images = torch.stack([sample.image for sample in samples])
             made = self.project(self.encoder(images, torch.zeros_like(images[:, 0])))
             dense = dense + made.unflatten(1, (-1, self.config.dim))[:, chosen]
         return Prompts(dense=dense)
 
 
-class Peer(Segmenter):
+class ComparisonModel(PromptedFoundation):
     """A foundation that is prompted by the structure's name, by the image, or by the truth. Takes no supports."""
 
     generator: Prompter
 
-    def options(self) -> dict[str, object]:
-        return self.generator.config.to_dict()
-
-    def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Nothing: (K, N, 0)."""
-        return masks.new_zeros(*masks.shape[:2], 0)
-
-    def encode_support(self, features: Features, contexts: Tensor, valid: Tensor) -> None:
-        """Nothing is learnt from supports."""
-
-    def answer(self, features: Features, pictures: Sequence[Picture], structures: Sequence[int]) -> Decoded:
+    def answer(self, features: Features, samples: Sequence[Sample], structures: Sequence[int]) -> Decoded:
         """The N structures in B images, of which ``features`` are."""
-        return self.foundation.decode(features, self.generator(pictures, structures, features.embedding.shape[-1]))
+        return self.foundation.decode(features, self.generator(samples, structures, features.embedding.shape[-1]))
 
 
-class PeerModel(EpisodeModel):
-    """As EpisodeModel, for a :class:`Peer`: what supports an episode's targets is not looked at."""
+class ComparisonEpisodeModel(EpisodeModel):
+    """As EpisodeModel, for a :class:`ComparisonModel`: what supports an episode's targets is not looked at."""
 
-    segmenter: Peer
+    segmenter: ComparisonModel
 
     def forward(self, episodes: Episodes) -> Decoded:
-        return self.segment(self.features(episodes.pictures), None, episodes.pictures, episodes.structures)
+        """The structures asked for in each of the M images."""
+        return self.segment(self.features(episodes.samples), None, episodes.samples, episodes.structures)
 
     def segment(
-        self, features: Features, memory: None, pictures: Sequence[Picture], structures: Sequence[int]
+        self, features: Features, memory: SupportEncoding | None, samples: Sequence[Sample], structures: Sequence[int]
     ) -> Decoded:
-        return self.segmenter.answer(features, pictures, structures)
+        """By name, image or truth; there is no memory of supports."""
+        return self.segmenter.answer(features, samples, structures)
 
 
-def build_peer(peer: str, structures: Sequence[str], foundation: Foundation) -> Peer:
-    """An untrained peer on ``foundation``, in place, ready to be trained. structures: all names of the training."""
-    return _peer(foundation, PeerConfig.suited(peer, structures, foundation), version=foundation.name)
+def build_comparison_model(name: str, structures: Sequence[str], foundation: Foundation) -> ComparisonModel:
+    """An untrained one on ``foundation``, in place, ready to be trained. structures: all names of the training."""
+    return _build(foundation, ComparisonConfig.suited(name, structures, foundation), version=foundation.name)
 
 
-def load_peer(
+def load_comparison_model(
     name: str,
     store: AdapterStore,
     *,
@@ -145,31 +145,31 @@ def load_peer(
     image_size: int | None = None,
     device: torch.device | str = "cpu",
     verify: bool = True,
-) -> tuple[Peer, AdapterHeader]:
-    """A version that :func:`proxyprompt.training.finetune.finetune` made of a peer, in eval mode, nothing of it
-    trainable.
+) -> tuple[ComparisonModel, AdapterHeader]:
+    """A version that :func:`proxyprompt.training.finetune.finetune` made of one, in eval mode, nothing of it trainable.
 
     image_size: None for what it was trained at. AdapterError when it is none, damaged, or made for other weights.
     """
     header, tensors = store.load(name)
     options = header.config["generator"]
-    if "peer" not in options:
-        raise AdapterError(f"{store.path(name)} is a version of the proxy prompt, not of a peer; give it as --adapter")
+    options = {"comparison_model" if key == "peer" else key: value for key, value in options.items()}  # as once written
+    if "comparison_model" not in options:
+        raise AdapterError(f"{store.path(name)} is a version of the proxy prompt: give it as --adapter")
     size = image_size or header.config["image_size"]
     model = build_foundation(store.foundation, image_size=size, weights_dir=weights_dir, verify=verify)
     adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=name)
-    config = PeerConfig(**{**options, "structures": tuple(options["structures"])})
-    peer = _peer(model, config, version=name, sha256=header.sha256)
-    load_strictly(peer.generator, part_of(tensors, GENERATOR_PREFIX), source=name)
-    return peer.to(device).eval().requires_grad_(False), header
+    config = ComparisonConfig(**{**options, "structures": tuple(options["structures"])})
+    built = _build(model, config, version=name, sha256=header.sha256)
+    load_strictly(built.generator, part_of(tensors, GENERATOR_PREFIX), source=name)
+    return built.to(device).eval().requires_grad_(False), header
 
 
-def _peer(foundation: Foundation, config: PeerConfig, *, version: str, sha256: str = "") -> Peer:
+def _build(foundation: Foundation, config: ComparisonConfig, *, version: str, sha256: str = "") -> ComparisonModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         prompter = Prompter(config)
     decides = f"{foundation.weights_sha256}|{version}|{sha256}|{foundation.image_size}|{config}|{_SEED}"
-    return Peer(
+    return ComparisonModel(
         foundation=foundation,
         generator=prompter.to(next(foundation.parameters()).device),
         version=version,
@@ -178,12 +178,12 @@ def _peer(foundation: Foundation, config: PeerConfig, *, version: str, sha256: s
     )
 
 
-def _clicks(pictures: Sequence[Picture], masks: Tensor) -> Points:
+def _clicks(samples: Sequence[Sample], masks: Tensor) -> Points:
     """A pixel inside each structure, the same one for the same variation of a slice, so that a training that goes on
     after it was killed sees what it would have seen.
     """
     drawn = []
-    for picture, of_picture in zip(pictures, masks, strict=True):
-        generator = torch.Generator().manual_seed(zlib.crc32(repr(picture.key).encode()))
-        drawn.append(draw_clicks(of_picture[None], generator, most=1))
+    for sample, of_sample in zip(samples, masks, strict=True):
+        generator = torch.Generator().manual_seed(zlib.crc32(repr(sample.key).encode()))
+        drawn.append(draw_clicks(of_sample[None], generator, most=1))
     return Points(*(torch.cat(part) for part in zip(*drawn, strict=True)))

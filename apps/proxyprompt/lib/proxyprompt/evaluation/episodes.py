@@ -20,7 +20,7 @@ from proxyprompt.datasets.collections import Collection, CollectionCase
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.study import Study
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
-from proxyprompt.supports.slice_positions import Extent
+from proxyprompt.supports.slice_positions import SlicePresence
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class EvalEpisodes:
                 f"{self.collection.name}: the support pool shows {structure!r} on {len(order)} slices, {count} are "
                 "asked for; ask for fewer, or enlarge the pool"
             )
-        chosen, images, masks, extents = [], [], [], {}
+        chosen, images, masks, slice_presence = [], [], [], {}
         for case, index in order[:count]:
             study, labels = self.open(case)
             chosen.append(
@@ -126,10 +126,10 @@ class EvalEpisodes:
             )
             images.append(study.image(index))
             masks.append(self.collection.mask(case, labels[index], structure)[None])
-            if study.kind == "volume" and case.id not in extents:
+            if study.kind == "volume" and case.id not in slice_presence:
                 shown = self.collection.mask(case, labels, structure).any(axis=(1, 2))[:, None]
-                extents[case.id] = Extent(shown, np.ones(1, dtype=bool), study.length)
-        return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), extents)
+                slice_presence[case.id] = SlicePresence(shown, np.ones(1, dtype=bool), study.length)
+        return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), slice_presence)
 
     def target(self, case: CollectionCase, structure: str) -> tuple[Slices, np.ndarray]:
         """The slices to segment, and (Z, h, w) bool, where the structure is on them."""

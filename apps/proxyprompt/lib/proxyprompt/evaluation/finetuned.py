@@ -22,10 +22,10 @@ from proxyprompt.training.finetune import trained_model
 from proxyprompt.training.finetune_config import FinetuneConfig
 from proxyprompt.training.run import Run
 from proxyprompt.training.strategies import STRATEGIES
-from proxyprompt.training.training_data import Material
+from proxyprompt.training.training_data import TrainingData
 from proxyprompt.training.validation import Validation
 
-from .methods import Learned, Method, ProxyPromptMethod, weights_of
+from .methods import Fitted, Method, ProxyPromptMethod, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,23 +46,23 @@ class FineTuned(Method):
         self.name, self._start, self._config, self._classify = name, start, config, classify
         self.settings = {**weights_of(start()), "training": config.to_dict(), "pixel_classifier": classify}
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """Raises TrainingError where the supports give nothing to train on."""
         segmenter, config = self._start(), self._config.with_options(seed=seed)
-        material = _material(supports, config)
+        data = _training_data(supports, config)
         STRATEGIES[config.trainable].prepare(segmenter, config, None)
         model = trained_model(segmenter, config)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(model, material, config, Path(folder), fingerprint="")
+            run = Run(model, data, config, Path(folder), fingerprint="")
             dice: list[float] = []
             ended = run.train(lambda loss, value: dice.append(value) if value is not None else None, lambda: False)
         segmenter.eval().requires_grad_(False)
         notes = {"steps": run.state.step, "stopped": ended, "training_dice": _means(dice)}
         method = ProxyPromptMethod(segmenter, classify=self._classify)
-        return Learned(method.learn(supports, seed=seed).predict, notes=notes)
+        return Fitted(method.fit(supports, seed=seed).predict, notes=notes)
 
 
-def _material(supports: Selection, config: FinetuneConfig) -> Material:
+def _training_data(supports: Selection, config: FinetuneConfig) -> TrainingData:
     """The support slices, all of them to train on. Slices of one study are of one group."""
     slices = []
     for k, chosen in enumerate(supports.slices):
@@ -80,7 +80,7 @@ def _material(supports: Selection, config: FinetuneConfig) -> Material:
         )
     source = EpisodeSource.configured(slices, supports.structures, config)
     nothing_held_out = Validation([], slices, supports.structures, source.structures, supports=1, hash_of=str)
-    return Material(source, nothing_held_out, supports.structures, (), ())
+    return TrainingData(source, nothing_held_out, supports.structures, (), ())
 
 
 def _never_opened() -> Never:

@@ -99,7 +99,7 @@ class Simulation:
     def run(
         self, strategy: str, seed: int, *, progress: Callable[[int, float], None] = lambda n, dice: None
     ) -> LabellingRun:
-        """One reader; the first labels depend on the seed alone. progress: told (labels, mean Dice) after each."""
+        """One reader; the first labels depend on the seed alone. progress: gets (labels, mean Dice) after each."""
         with tempfile.TemporaryDirectory(prefix="labelling-") as folder:
             dice = []
             reader = _Reader(self, Path(folder), strategy, seed)

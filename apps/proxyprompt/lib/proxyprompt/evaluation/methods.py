@@ -29,7 +29,7 @@ from .episodes import Slices
 
 
 @dataclass(frozen=True)
-class Learned:
+class Fitted:
     """What a method makes of a support set. predict: slices -> (Z, h, w) bool; with ``sees_truth`` the target's truth,
     (Z, h, w) bool, is its second argument. notes: for the record, JSON.
     """
@@ -50,7 +50,7 @@ class Method(ABC):
     settings: Mapping[str, object]
 
     @abstractmethod
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """supports: K slices and their masks of one structure."""
 
     def has_seen(self, collection: str, group: str) -> bool:
@@ -86,12 +86,12 @@ class ProxyPromptMethod(Method):
     def has_seen(self, collection: str, group: str) -> bool:
         return self._seen(group)
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         def predict(slices: Slices) -> np.ndarray:
             masks = self._pipeline.run(slices.study, supports, indices=slices.indices, agreement=False)
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
-        return Learned(predict)
+        return Fitted(predict)
 
 
 def weights_of(segmenter: Segmenter) -> dict[str, object]:
@@ -115,14 +115,14 @@ class Copy(Method):
 
     name, settings = "copy", {}
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         masks = [torch.from_numpy(mask) for mask in supports.masks]
 
         def predict(slices: Slices) -> np.ndarray:
             laid = copy_support_mask(masks, slices.slice_shape)[0].numpy()
             return np.repeat(laid[None], len(slices), axis=0)
 
-        return Learned(predict)
+        return Fitted(predict)
 
 
 class FeatureMethod(Method):
@@ -138,7 +138,7 @@ class FeatureMethod(Method):
             "image_size": foundation.image_size,
         }
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         device = next(self._foundation.parameters()).device
         images = [torch.from_numpy(image).to(device) for image in supports.images]
         masks = [torch.from_numpy(mask).to(device) for mask in supports.masks]
@@ -147,7 +147,7 @@ class FeatureMethod(Method):
             targets = torch.from_numpy(slices.images(range(len(slices)))).to(device)
             return self._label(self._foundation, targets, images, masks)[:, 0].cpu().numpy()
 
-        return Learned(predict)
+        return Fitted(predict)
 
 
 class EncodeOnce(nn.Module):

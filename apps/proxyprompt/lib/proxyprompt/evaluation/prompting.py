@@ -2,8 +2,8 @@
 section 6).
 
 *point*, *clicks-5*, *box* and *everything* are told where the structure is on the target itself, and on which slices:
-they say what a user's prompt would give, and are no rivals of methods that see only supports. *persam* and *memory* see
-only those.
+they say what a user's prompt would give, and cannot be compared with methods that see only supports. *persam* and
+*memory* see only those.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxyprompt.supports.selection import Selection
 
 from .baselines import mean_looks
 from .episodes import Slices
-from .methods import Learned, Method
+from .methods import Fitted, Method
 
 EVERYTHING_SIDE = 16
 """Clicks along each side of the image for *everything*; SAM's own generator takes 32."""
@@ -67,14 +67,14 @@ class FoundationMethod(Method):
         return Points(coords[None], given.expand(coords.shape[:2])[None])
 
 
-class Told(FoundationMethod):
-    """The target's own truth as a prompt. ask: one of :data:`TOLD`."""
+class TruthPrompted(FoundationMethod):
+    """The target's own truth as a prompt. ask: one of :data:`TRUTH_PROMPTS`."""
 
     def __init__(self, name: str, ask: Callable[..., np.ndarray], foundation: Foundation) -> None:
         super().__init__(foundation)
         self.name, self._ask = name, ask
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         @torch.inference_mode()
         def predict(slices: Slices, truth: np.ndarray) -> np.ndarray:
             masks = np.zeros_like(truth)
@@ -84,7 +84,7 @@ class Told(FoundationMethod):
                 masks[row] = self._ask(self, features, geometry, truth[row], rng)
             return masks
 
-        return Learned(predict, sees_truth=True)
+        return Fitted(predict, sees_truth=True)
 
 
 def point(
@@ -157,7 +157,7 @@ class PerSam(FoundationMethod):
     name = "persam"
 
     @torch.inference_mode()
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         images = [torch.from_numpy(image).to(self.device) for image in supports.images]
         masks = [torch.from_numpy(mask).to(self.device) for mask in supports.masks]
         look = mean_looks(self.foundation, images, masks)[0][0]  # (C,)
@@ -166,13 +166,13 @@ class PerSam(FoundationMethod):
         def predict(slices: Slices) -> np.ndarray:
             return np.stack([self._segment(look, slices.images([row])[0]) for row in range(len(slices))])
 
-        return Learned(predict)
+        return Fitted(predict)
 
     def _segment(self, look: Tensor, image: np.ndarray) -> np.ndarray:
         features, geometry = self.encode(image)
-        likeness = torch.einsum("c,chw->hw", look, F.normalize(features.embedding[0].float(), dim=0))
+        similarity = torch.einsum("c,chw->hw", look, F.normalize(features.embedding[0].float(), dim=0))
         quarter = self.foundation.image_size // 4
-        fine = F.interpolate(likeness[None, None], (quarter, quarter), mode="bilinear", align_corners=False)
+        fine = F.interpolate(similarity[None, None], (quarter, quarter), mode="bilinear", align_corners=False)
         fine = self.foundation.postprocess(fine, geometry)[0, 0]
         flat = torch.stack([fine.argmax(), fine.argmin()]).cpu().numpy()
         places = np.stack([flat % fine.shape[1], flat // fine.shape[1]], axis=-1)
@@ -201,7 +201,7 @@ class Memory(FoundationMethod):
             raise ValueError(f"{foundation.name} keeps no memory of frames; ask for 'memory' with a SAM 2 or atto")
 
     @torch.inference_mode()
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         frames = [self._frame(image, mask) for image, mask in zip(supports.images, supports.masks, strict=True)]
         distances = tuple(range(len(frames), 0, -1))
         bank = MemoryBank(tuple(frames), distances, (True,) * len(frames))
@@ -210,7 +210,7 @@ class Memory(FoundationMethod):
         def predict(slices: Slices) -> np.ndarray:
             return np.stack([self._segment(bank, slices.images([row])[0]) for row in range(len(slices))])
 
-        return Learned(predict)
+        return Fitted(predict)
 
     def _frame(self, image: np.ndarray, mask: np.ndarray) -> FrameMemory:
         features, geometry = self.encode(image)
@@ -229,4 +229,4 @@ class Memory(FoundationMethod):
         return (mask & (decoded.presence_logit[0, 0] >= 0)).cpu().numpy()
 
 
-TOLD = {"point": point, "clicks-5": five_clicks, "box": box, "everything": everything}
+TRUTH_PROMPTS = {"point": point, "clicks-5": five_clicks, "box": box, "everything": everything}

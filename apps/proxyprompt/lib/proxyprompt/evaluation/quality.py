@@ -12,7 +12,7 @@ from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.supports.selection import Selection
 
 from .episodes import EvalEpisodes
-from .methods import Learned, Method
+from .methods import Fitted, Method
 
 _HALVINGS = 12
 _SMOOTH = 0.15  # of the structure's size: how far neighbouring pixels of an outline go astray together
@@ -32,10 +32,10 @@ class WithOther(Method):
     def has_seen(self, collection: str, group: str) -> bool:
         return self._method.has_seen(collection, group)
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         changed, notes = self._change(supports, seed)
-        learned = self._method.learn(changed, seed=seed)
-        return replace(learned, notes={**learned.notes, **notes})
+        fitted = self._method.fit(changed, seed=seed)
+        return replace(fitted, notes={**fitted.notes, **notes})
 
 
 def with_masks_of(method: Method, quality: float) -> Method:

@@ -15,7 +15,7 @@ from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, m
 from proxyprompt.supports.selection import Selection
 
 from .episodes import Slices
-from .methods import Learned, Method, weights_of
+from .methods import Fitted, Method, weights_of
 from .prompting import FoundationMethod
 
 
@@ -59,7 +59,7 @@ class Removal(Method):
         self.name, self._segmenter, self._prompts = name, segmenter, REMOVALS[name]
         self.settings = {**weights_of(segmenter), "removal": name}
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """Encode the supports once.
 
         Args:
@@ -83,7 +83,7 @@ class Removal(Method):
                 masks[row] = (drawn & (decoded.presence_logit[0, 0] > 0)).cpu().numpy()
             return masks
 
-        return Learned(predict)
+        return Fitted(predict)
 
     @torch.inference_mode()
     def _encode(self, supports: Selection) -> SupportEncoding:
@@ -114,7 +114,7 @@ class WithoutProxy(FoundationMethod):
         self.settings = {**weights_of(segmenter), "removal": self.name}
 
     @torch.inference_mode()
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """Fit the classifier.
 
         Args:
@@ -129,7 +129,7 @@ class WithoutProxy(FoundationMethod):
             features, geometry = self.encode(image)
             laid = self.foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self.device), geometry)
             if not can_classify(features):
-                return Learned(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
+                return Fitted(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
             described.append(moments(features, laid))
         classifier = fit(torch.stack(described).sum(0))
 
@@ -142,4 +142,4 @@ class WithoutProxy(FoundationMethod):
                 masks[row] = (score[0, 0] > 0).cpu().numpy()
             return masks
 
-        return Learned(predict)
+        return Fitted(predict)

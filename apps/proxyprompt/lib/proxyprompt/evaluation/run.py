@@ -79,8 +79,8 @@ class Work:
         ]
         images = [chosen.image_key for chosen in self.supports.slices]
         slices = self.episodes.config.target_slices
-        extents = [extent.shown for extent in self.supports.extents.values()]
-        return content_key(self.method.identity, targets, slices, images, *self.supports.masks, *extents)[:16]
+        slice_presence = [slice_presence.shown for slice_presence in self.supports.slice_presence.values()]
+        return content_key(self.method.identity, targets, slices, images, *self.supports.masks, *slice_presence)[:16]
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,14 @@ def measure(work: Work) -> Unit:
     episodes, start = work.episodes, time.perf_counter()
     cases = episodes.targets_of(work.structure)
     _keep_apart(work, {case.group for case in cases})
-    learned = work.method.learn(work.supports, seed=work.seed)
+    fitted = work.method.fit(work.supports, seed=work.seed)
     scores, differences = [], []
     for case in cases:
         slices, truth = episodes.target(case, work.structure)
         whole = len(slices) == len(slices.study) and slices.study.spacing_known
         spacing = (slices.study.slice_spacing, *slices.study.pixel_spacing) if whole else None
-        masks = learned.segment(slices, truth)
-        if not learned.sees_truth:
+        masks = fitted.segment(slices, truth)
+        if not fitted.sees_truth:
             masks = masks & searched(slices.study, work.supports, slices.indices)[:, :, None]
         scores.append(score(masks, truth, spacing))
         if work.count == 1:
@@ -166,7 +166,7 @@ def measure(work: Work) -> Unit:
         groups=[case.group for case in cases],
         scores=scores,
         seconds=round(time.perf_counter() - start, 3),
-        notes={**learned.notes, **({"support_mse": differences} if differences else {})},
+        notes={**fitted.notes, **({"support_mse": differences} if differences else {})},
     )
 
 

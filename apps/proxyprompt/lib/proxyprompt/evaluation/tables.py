@@ -50,11 +50,11 @@ def markdown(
     if skipped:
         parts.append("Not measured:\n\n" + "\n".join(f"- {reason}" for reason in dict.fromkeys(skipped.values())))
     for name, settings in (methods or {}).items():
-        parts.append(f"{name}: {told(settings)}.")
+        parts.append(f"{name}: {settings_text(settings)}.")
     return "\n\n".join(parts) + "\n"
 
 
-def told(settings: Mapping[str, object]) -> str:
+def settings_text(settings: Mapping[str, object]) -> str:
     """In a line; hashes shortened, the many options of a training left to the record."""
     short = {key: str(value)[:12] if key == "weights" else value for key, value in settings.items()}
     short |= {key: "as in the record" for key, value in settings.items() if isinstance(value, Mapping)}

@@ -19,7 +19,7 @@ import numpy as np
 
 from proxyprompt.datasets.collections import Collection, CollectionCase
 from proxyprompt.io.errors import StudyError
-from proxyprompt.io.label_files import WRITABLE_PICTURES
+from proxyprompt.io.label_files import WRITABLE_PLAIN_IMAGES
 from proxyprompt.io.raster import suffix_of
 from proxyprompt.metrics.segmentation import Interval, overlaps, paired_bootstrap
 
@@ -99,13 +99,13 @@ class Report:
     wrong_labels: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        told = {name: value for name, value in vars(self).items() if not isinstance(value, LoopResult | Interval)}
+        figures = {name: value for name, value in vars(self).items() if not isinstance(value, LoopResult | Interval)}
         for name in ("few", "many", "trained"):
             measured: LoopResult = getattr(self, name)
-            told[name] = {"version": measured.version, "mean": measured.by_structure(), "dice": measured.dice}
+            figures[name] = {"version": measured.version, "mean": measured.by_structure(), "dice": measured.dice}
         for name in ("gain_of_labels", "gain", "total_gain"):
-            told[name] = getattr(self, name)._asdict()
-        return told
+            figures[name] = getattr(self, name)._asdict()
+        return figures
 
 
 class TrainingLoop:
@@ -162,15 +162,15 @@ class TrainingLoop:
     def _measure(self, what: str, **options: Any) -> LoopResult:
         dice, results, versions = {}, {}, set()
         for case in self._plan.targets:
-            content, suffix, told = self._client.segment(case.id, agreement=False, **options)
+            content, suffix, answer = self._client.segment(case.id, agreement=False, **options)
             result = self._folder / f"{case.id}{suffix}"
             result.write_bytes(content)
             study, truth = self._collection.open(case)
-            names = {name: (id,) for name, id in told["label_names"].items()}
+            names = {name: (id,) for name, id in answer["label_names"].items()}
             found = overlaps(study.read_label(result), truth, names, truth_structures=case.structures)
             dice[case.id] = {name: overlap.dice for name, overlap in found.items()}
             results[case.id] = content
-            versions.add(told["adapter"])
+            versions.add(answer["adapter"])
         measured = LoopResult(", ".join(sorted(versions)), dice, results)
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in measured.by_structure().items())
         self._say(f"{what}: Dice {np.mean(measured.means()):.3f} ({means}) with {measured.version}")
@@ -204,8 +204,8 @@ class TrainingLoop:
             raise ServerError("the training ended before it could be killed; give it more epochs or minutes")
         self._client.kill_training()
         target = self._plan.targets[0].id
-        content, _, told = self._client.segment(target, agreement=False)
-        untouched = content == before.results[target] and told["adapter"] == before.version
+        content, _, answer = self._client.segment(target, agreement=False)
+        untouched = content == before.results[target] and answer["adapter"] == before.version
         served = "unchanged" if untouched else "CHANGED"
         self._say(f"killed at step {stats['step']} of epoch {stats['epoch'] + 1}; what is served is {served}")
         return {"killed_at": stats["step"], "untouched": untouched}
@@ -219,7 +219,7 @@ class TrainingLoop:
             study, labels = self._collection.open(case)
             wrong = np.roll(labels, tuple(rng.integers(labels.shape[n] // 4, labels.shape[n]) for n in (1, 2)), (1, 2))
             suffix = suffix_of(case.label_path)
-            suffix = suffix if suffix in WRITABLE_PICTURES else ".nii.gz"
+            suffix = suffix if suffix in WRITABLE_PLAIN_IMAGES else ".nii.gz"
             path = study.write_label(np.flip(wrong, axis=int(rng.integers(1, 3))), self._folder / f"wrong{suffix}")
             self._client.submit(case.id, path, case.structures)
         served = self._client.versions()

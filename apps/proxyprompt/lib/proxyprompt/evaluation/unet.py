@@ -37,7 +37,7 @@ from proxyprompt.io.cache import content_key
 from proxyprompt.supports.selection import Selection
 
 from .episodes import Slices
-from .methods import Learned, Method
+from .methods import Fitted, Method
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class DynUNetFromScratch(Method):
     def settings(self) -> Mapping[str, object]:
         return asdict(self.config)
 
-    def learn(self, supports: Selection, *, seed: int) -> Learned:
+    def fit(self, supports: Selection, *, seed: int) -> Fitted:
         training = self._begun(supports, seed)
         training.go_on(self.config)
         network = deepcopy(training.network).eval()
@@ -106,7 +106,7 @@ class DynUNetFromScratch(Method):
                 found.append((fine[0, 0] > 0).cpu().numpy())
             return np.stack(found)
 
-        return Learned(predict, training.notes)
+        return Fitted(predict, training.notes)
 
     def _begun(self, supports: Selection, seed: int) -> _Training:
         """A training of these supports, as far as it has come."""
@@ -120,10 +120,10 @@ class DynUNetFromScratch(Method):
         self._last = key, training
         return training
 
-    def _squared(self, picture: Tensor) -> Tensor:
+    def _squared(self, image: Tensor) -> Tensor:
         """(c, h, w) -> (c, S, S)."""
         size = (self.config.size, self.config.size)
-        return F.interpolate(picture[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        return F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 class _Training:

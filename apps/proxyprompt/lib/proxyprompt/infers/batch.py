@@ -53,8 +53,8 @@ class BatchInfer(BatchInferTask):
         done = super().__call__(request, datastore, attempt)
         if failed:
             named = "; ".join(f"{image}: {failed[image]}" for image in sorted(failed))
-            told = f"{len(failed)} of {len(done)} studies were not segmented, the others were: {named}"
-            logger.warning(told)
+            message = f"{len(failed)} of {len(done)} studies were not segmented, the others were: {named}"
+            logger.warning(message)
             if in_task_process():
-                raise SystemExit(told)
+                raise SystemExit(message)
         return done

@@ -162,7 +162,9 @@ class ProxyPromptInfer(InferTask):
 
     @staticmethod
     def _write(study: Study, labels: NDArray[np.uint8], options: Options) -> Path:
-        extension = options.extension or (".png" if study.kind == "image" and _is_picture(study.path) else ".nii.gz")
+        extension = options.extension or (
+            ".png" if study.kind == "image" and _is_plain_image(study.path) else ".nii.gz"
+        )
         handle, path = tempfile.mkstemp(suffix=extension, prefix="proxyprompt-")
         os.close(handle)
         try:
@@ -250,5 +252,5 @@ class ProxyPromptInfer(InferTask):
         return said
 
 
-def _is_picture(path: Path) -> bool:
+def _is_plain_image(path: Path) -> bool:
     return Path(path).suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm")

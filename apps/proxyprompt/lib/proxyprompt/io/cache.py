@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 _SUFFIX = ".safetensors"
 _LARGEST_HEADER = 1 << 20  # bytes; a damaged length must not make us read more
-_RESCAN_SECONDS = 5.0  # other processes write too: how old our picture of the folder may be
+_RESCAN_SECONDS = 5.0  # other processes write too: how old our view of the folder may be
 _ABANDONED_SECONDS = 3600.0  # a temporary file this old was left by a process that died
 
 

@@ -39,7 +39,7 @@ class ItkGeometry:
 
     @classmethod
     def identity(cls, *size: int) -> ItkGeometry:
-        """Spacing 1, origin 0, axes along the patient's: what ITK gives a picture without geometry.
+        """Spacing 1, origin 0, axes along the patient's: what ITK gives an image without geometry.
 
         Args:
             *size: of the grid.

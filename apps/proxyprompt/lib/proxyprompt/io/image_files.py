@@ -1,7 +1,7 @@
-"""The pages of a picture file, at their full depth: PNG, JPEG, TIFF, BMP, PPM and PGM.
+"""The pages of an image file, at their full depth: PNG, JPEG, TIFF, BMP, PPM and PGM.
 
 Pillow cuts 16-bit colour to 8 bits and turns some TIFFs wrongly, so TIFF is read by tifffile, PPM and PGM by
-netpbmfile, deep PNG by imagecodecs. For a picture white is bright, whatever the file calls zero; for a label the stored
+netpbmfile, deep PNG by imagecodecs. For an image white is bright, whatever the file calls zero; for a label the stored
 numbers count.
 """
 
@@ -23,7 +23,7 @@ from .errors import StudyError
 
 TIFF = (".tif", ".tiff")
 NETPBM = (".ppm", ".pgm")
-ORIENTATION = 0x0112  # the tag of EXIF and TIFF: how to turn a picture
+ORIENTATION = 0x0112  # the tag of EXIF and TIFF: how to turn an image
 UPRIGHT = 1
 SHOWN = {2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}
 """Orientation -> whether rows and columns run backwards, after rows and columns are exchanged for 5 to 8."""
@@ -32,7 +32,7 @@ SAME_ASPECT = 0.02
 
 @dataclass(frozen=True)
 class Pages:
-    """What a picture file holds.
+    """What an image file holds.
 
     Attributes:
         array: (pages, rows, columns) or (pages, rows, columns, channels).
@@ -46,7 +46,7 @@ class Pages:
 
 
 def read_pages(path: Path, *, indices: bool = False) -> Pages:
-    """All pages of a picture file but its thumbnails.
+    """All pages of an image file but its thumbnails.
 
     A TIFF is turned as its orientation says, as Pillow, ITK and viewers do; what other formats say (EXIF) is only
     reported, since those read their pixels as stored.
@@ -67,17 +67,17 @@ def read_pages(path: Path, *, indices: bool = False) -> Pages:
     if name.endswith(NETPBM):
         content = path.read_bytes()
         return Pages(_netpbm(gzip.decompress(content) if path.name.lower().endswith(".gz") else content, indices))
-    with Image.open(path) as picture:
-        many = len(picture.getbands()) > 1 and any(";16" in str(tile[3]) for tile in picture.tile)
-        orientation = int(picture.getexif().get(ORIENTATION, UPRIGHT))  # reads the picture, which forgets its tiles
+    with Image.open(path) as image:
+        many = len(image.getbands()) > 1 and any(";16" in str(tile[3]) for tile in image.tile)
+        orientation = int(image.getexif().get(ORIENTATION, UPRIGHT))  # reads the image, which forgets its tiles
         orientation = orientation if orientation in SHOWN else UPRIGHT
         if many:
             deep = imagecodecs.png_decode(path.read_bytes())
             pages = [deep[..., 0] if deep.shape[-1] == 2 else deep]
-        elif picture.format == "MPO":  # a camera's photograph, and its previews
-            pages = [_by_pillow(picture, indices)]
+        elif image.format == "MPO":  # a camera's photograph, and its previews
+            pages = [_by_pillow(image, indices)]
         else:
-            pages = [_by_pillow(frame, indices) for frame in ImageSequence.Iterator(picture)]
+            pages = [_by_pillow(frame, indices) for frame in ImageSequence.Iterator(image)]
     notes = [] if orientation == UPRIGHT else [_TURNED.format(orientation=orientation)]
     return Pages(_stacked(path, pages, notes), orientation, tuple(notes))
 
@@ -118,17 +118,17 @@ def _stacked(path: Path, pages: list[np.ndarray], notes: list[str]) -> np.ndarra
     return np.stack(pages)
 
 
-def _by_pillow(picture: Image.Image, indices: bool) -> np.ndarray:
-    """(rows, columns) or (rows, columns, 3 or 4) of one picture."""
-    if picture.mode == "P":
-        return np.asarray(picture if indices else picture.convert("RGB"))
-    if picture.mode == "1":
-        return np.asarray(picture, dtype=np.uint8)
-    if picture.mode in ("LA", "La"):
-        return np.asarray(picture.convert("L"))
-    if picture.mode in ("L", "RGB", "F", "I") or picture.mode.startswith("I;16"):
-        return np.asarray(picture)
-    return np.asarray(picture.convert("RGB"))
+def _by_pillow(image: Image.Image, indices: bool) -> np.ndarray:
+    """(rows, columns) or (rows, columns, 3 or 4) of one image."""
+    if image.mode == "P":
+        return np.asarray(image if indices else image.convert("RGB"))
+    if image.mode == "1":
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode in ("LA", "La"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("L", "RGB", "F", "I") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _netpbm(content: bytes, indices: bool) -> np.ndarray:
@@ -165,7 +165,7 @@ def _tiff_page(path: Path, page: tifffile.TiffPage, indices: bool) -> np.ndarray
         array = np.moveaxis(array, page.axes.index("S"), -1)
     array = array.reshape(*array.shape[-3:]) if "S" in page.axes else array.reshape(array.shape[-2:])
     if array.shape[:2] != (page.imagelength, page.imagewidth):
-        raise StudyError(f"{path}: a page has shape {array.shape}; expected one picture a page: save it so")
+        raise StudyError(f"{path}: a page has shape {array.shape}; expected one image a page: save it so")
     if kind == PHOTOMETRIC.MINISWHITE and not (indices and page.bitspersample > 1):
         array = _inverted(array, page.bitspersample)
     if kind in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):

@@ -1,7 +1,7 @@
 """From a scanner's values to [0, 1]: CT by a window, colour as it is, everything else by percentiles.
 
-The bounds are found once over the whole study, so that a tissue looks the same on every slice. 8-bit gray pictures go
-by percentiles too: ultrasound and photographed film rarely use their range, and a gray picture must look the same
+The bounds are found once over the whole study, so that a tissue looks the same on every slice. 8-bit gray images go
+by percentiles too: ultrasound and photographed film rarely use their range, and a gray image must look the same
 whether it was saved with 8 or 16 bits. Percentiles are 0.5 and 99.5; where they coincide (a few bright pixels on
 black) the smallest and the largest value take their place.
 """

@@ -15,15 +15,15 @@ from PIL import Image
 from .errors import StudyError
 from .grid import ItkGeometry
 from .label_map import LabelMap
-from .raster import NIFTI, PICTURES, Raster, has_dicom_magic, is_dicom_path, suffix_of
+from .raster import NIFTI, PLAIN_IMAGES, Raster, has_dicom_magic, is_dicom_path, suffix_of
 from .readers import read_raster
 from .segmentation_nrrd import is_segmentation_nrrd, read_segmentation_nrrd_on
 
 logger = logging.getLogger(__name__)
 
 ROUNDING = 5e-3  # labels that were stored with a scale factor, or as float, are whole numbers but for this
-WRITABLE_PICTURES = (".png", ".tif", ".tiff", ".bmp")
-WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PICTURES)
+WRITABLE_PLAIN_IMAGES = (".png", ".tif", ".tiff", ".bmp")
+WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PLAIN_IMAGES)
 
 
 def read_label_on(image: Raster, path: Path) -> np.ndarray:
@@ -86,10 +86,10 @@ def _values_on(image: Raster, path: Path) -> np.ndarray:
         raise StudyError(f"{path}: JPEG changes label values; save the label as PNG, NIfTI or NRRD")
     label = read_raster(path, indices=True)
     if label.colour:
-        raise StudyError(f"{path}: is a colour picture; expected one number per pixel: save it gray, or with a palette")
+        raise StudyError(f"{path}: is a colour image; expected one number per pixel: save it gray, or with a palette")
     values = as_labels(path, label.voxels)
-    if suffix_of(path) in PICTURES:
-        return _picture_on(image, label, values)
+    if suffix_of(path) in PLAIN_IMAGES:
+        return _plain_image_on(image, label, values)
     pairs = [(own, other) for own in image.grids for other in label.grids]
     for own, other in pairs:
         alignment = own.alignment(other)
@@ -162,8 +162,8 @@ def as_labels(path: Path, voxels: np.ndarray) -> np.ndarray:
     return whole.astype(np.uint8)
 
 
-def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
-    """A picture has no geometry: its columns and rows are the image's two axes of several voxels, in file order."""
+def _plain_image_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
+    """An image has no geometry: its columns and rows are the image's two axes of several voxels, in file order."""
     columns_rows = [n for n in image.grid.size if n > 1]
     if len(columns_rows) == 2 and values.shape == (*columns_rows, 1):
         return values.reshape(image.grid.size)
@@ -171,7 +171,7 @@ def _picture_on(image: Raster, label: Raster, values: np.ndarray) -> np.ndarray:
         turned = image.orientation >= 5 and values.shape[1::-1] == image.grid.size[:2]
         hint = "draw it on the pixels as they are stored, or save the image upright" if turned else ""
         raise StudyError(
-            f"{label.path}: the label picture has {_by(values.shape)} pixels (columns x rows x pages), "
+            f"{label.path}: the label image has {_by(values.shape)} pixels (columns x rows x pages), "
             f"the image {image.path} {_by(image.grid.size)}; {hint or 'pair it with the image it was drawn on'}"
         )
     return values
@@ -196,11 +196,11 @@ def write_label_on(image: Raster, labels: np.ndarray, path: Path, *, compress: b
     if suffix not in WRITABLE:
         hint = " (JPEG changes label values)" if suffix in (".jpg", ".jpeg") else ""
         raise StudyError(f"{path}: labels cannot be written as {suffix!r}{hint}; expected one of {', '.join(WRITABLE)}")
-    if suffix in WRITABLE_PICTURES:
+    if suffix in WRITABLE_PLAIN_IMAGES:
         flat = [n for n in labels.shape if n > 1]
         if len(flat) != 2:
             raise StudyError(
-                f"{path}: a picture holds one slice, these labels have size {_by(labels.shape)}; write .nii.gz or .nrrd"
+                f"{path}: an image holds one slice, these labels have size {_by(labels.shape)}; write .nii.gz or .nrrd"
             )
         write = Image.fromarray(np.ascontiguousarray(labels.reshape(flat).T)).save
     elif suffix in NIFTI and image.header is not None:

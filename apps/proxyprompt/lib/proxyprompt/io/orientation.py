@@ -97,7 +97,7 @@ def upright(cut: Cut, orientation: int) -> Cut:
 
     Args:
         cut: as the file lies.
-        orientation: a picture's orientation tag (1 to 8, as in EXIF).
+        orientation: an image's orientation tag (1 to 8, as in EXIF).
 
     Returns:
         The turned one.

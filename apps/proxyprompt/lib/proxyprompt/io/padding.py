@@ -2,7 +2,7 @@
 
 Scanners and converters fill what was not measured with one number (-9999, -32768, -1e30, 65535, ...), which the file
 rarely names. It is found by its distance: nothing else in the study lies anywhere near. The natural ends of a scale (0
-in magnitudes, -1024 in Hounsfield units, 255 in a picture) are never that far off, and stay.
+in magnitudes, -1024 in Hounsfield units, 255 in an image) are never that far off, and stay.
 """
 
 from __future__ import annotations

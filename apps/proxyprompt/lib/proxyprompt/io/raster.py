@@ -1,6 +1,6 @@
 """The voxels of one file, whatever kind it is, and what its name and first bytes say of its kind.
 
-Voxels are held as the file indexes them, (i, j, k) with the first axis fastest: columns, rows, slices of a picture
+Voxels are held as the file indexes them, (i, j, k) with the first axis fastest: columns, rows, slices of an image
 or a DICOM series; nibabel's own order for NIfTI. Nothing is turned or resampled here.
 """
 
@@ -23,7 +23,7 @@ from .grid import Grid, ItkGeometry
 
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+PLAIN_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
 DICOM = (".dcm", ".dicom", ".ima")
 # what libraries raise on damaged files: pydicom an AttributeError for a missing tag, Pillow even SyntaxError
 DAMAGE = (
@@ -55,7 +55,7 @@ class Raster:
         instances: of DICOM, the SOPInstanceUID and the frame, from 1, behind each index of the third axis.
         origins: of DICOM, (nk, 3) LPS mm, where its first pixel really lies, which ITK's even grid says only of an even
             stack; None where nobody knows.
-        orientation: how a viewer turns the picture before it shows it (1 to 8, as in EXIF).
+        orientation: how a viewer turns the image before it shows it (1 to 8, as in EXIF).
     """
 
     path: Path
@@ -95,7 +95,7 @@ def suffix_of(path: Path) -> str:
         In lower case, with both parts of ``.nii.gz``.
     """
     name = path.name.lower()
-    for suffix in sorted((*NIFTI, *ITK, *PICTURES, *DICOM), key=len, reverse=True):
+    for suffix in sorted((*NIFTI, *ITK, *PLAIN_IMAGES, *DICOM), key=len, reverse=True):
         if name.endswith(suffix):
             return suffix
     return path.suffix.lower()

@@ -18,7 +18,7 @@ from .raster import (
     DAMAGE,
     ITK,
     NIFTI,
-    PICTURES,
+    PLAIN_IMAGES,
     Raster,
     damaged,
     from_itk,
@@ -52,11 +52,11 @@ def read_raster(path: str | Path, *, indices: bool = False) -> Raster:
         return guarded(read_nifti, path)
     if suffix in ITK:
         return guarded(read_itk, path)
-    if suffix in PICTURES:
-        return guarded(read_picture, path, indices)
+    if suffix in PLAIN_IMAGES:
+        return guarded(read_plain_image, path, indices)
     raise StudyError(
         f"{path}: unknown kind of file; expected NIfTI ({', '.join(NIFTI)}), {', '.join(ITK)}, a DICOM file or a "
-        f"folder with one DICOM series, or a picture ({', '.join(PICTURES)})"
+        f"folder with one DICOM series, or an image ({', '.join(PLAIN_IMAGES)})"
     )
 
 
@@ -141,7 +141,7 @@ def read_itk(path: Path) -> Raster:
     return from_itk(path, sitk.ReadImage(str(path)))
 
 
-def read_picture(path: Path, indices: bool = False) -> Raster:
+def read_plain_image(path: Path, indices: bool = False) -> Raster:
     """Read PNG, JPEG, TIFF (several pages of one size are frames), BMP or PPM; see :mod:`proxyprompt.io.image_files`.
 
     Args:
@@ -176,7 +176,7 @@ def read_picture(path: Path, indices: bool = False) -> Raster:
 def itk_geometry(path: Path, size: tuple[int, ...]) -> ItkGeometry | None:
     """The geometry that ITK reads in a file's header.
 
-    Viewers go by ITK, and its choices differ from nibabel's (no form code, two forms, dots per inch of a picture).
+    Viewers go by ITK, and its choices differ from nibabel's (no form code, two forms, dots per inch of an image).
 
     Args:
         path: of the file.

@@ -112,11 +112,13 @@ def _segments(path: Path, header: Mapping[str, object], layers: int) -> list[Seg
     """Old files say neither layer nor value: one layer for each segment, or one for all, numbered."""
     found = []
     for place, number in enumerate(_numbers(header)):
-        told = {key: header.get(f"Segment{number}_{key}") for key in ("Name", "ID", "Layer", "LabelValue")}
-        name = str(told["Name"] or told["ID"] or f"Segment_{number + 1}").strip()
+        fields = {key: header.get(f"Segment{number}_{key}") for key in ("Name", "ID", "Layer", "LabelValue")}
+        name = str(fields["Name"] or fields["ID"] or f"Segment_{number + 1}").strip()
         try:
-            layer = int(told["Layer"]) if told["Layer"] is not None else (place if layers > 1 else 0)
-            value = int(told["LabelValue"]) if told["LabelValue"] is not None else (None if layers > 1 else place + 1)
+            layer = int(fields["Layer"]) if fields["Layer"] is not None else (place if layers > 1 else 0)
+            value = (
+                int(fields["LabelValue"]) if fields["LabelValue"] is not None else (None if layers > 1 else place + 1)
+            )
         except ValueError as error:
             raise damaged(path, error) from error
         if not 0 <= layer < layers:

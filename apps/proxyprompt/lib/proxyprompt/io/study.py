@@ -26,7 +26,7 @@ __all__ = ["Study", "StudyError", "read_study", "study_of"]
 logger = logging.getLogger(__name__)
 
 UNKNOWN = ("", "UNK", "NONE")  # what MONAI Label writes where a DICOM tag is missing
-# modalities whose pictures have no orientation in the patient, unless the file says otherwise
+# modalities whose images have no orientation in the patient, unless the file says otherwise
 FLAT_MODALITIES = frozenset({"US", "ES", "OP", "XC", "GM", "SM", "CR", "DX", "MG", "XA", "RF", "RGB"})
 
 
@@ -232,7 +232,7 @@ class Study:
         """A label file's values on this study's slices.
 
         The label must cover the same voxels (size, spacing, origin, axes; it may hold them in another order); a 2-D
-        picture is compared by size only. A DICOM SEG and a NRRD may leave slices out.
+        image is compared by size only. A DICOM SEG and a NRRD may leave slices out.
 
         Args:
             path: of the label.
@@ -264,7 +264,7 @@ class Study:
         """Find a voxel among the slices: the inverse of :meth:`to_grid`.
 
         Args:
-            voxel: (x, y, z) of the file; x runs along the file's fastest axis (a picture's columns), as in ITK,
+            voxel: (x, y, z) of the file; x runs along the file's fastest axis (an image's columns), as in ITK,
                 nibabel, 3D Slicer and OHIF; z may be left out where there is one slice. Fractions are rounded.
 
         Returns:
@@ -291,7 +291,7 @@ class Study:
         Returns:
             uint8: nibabel's (i, j, k) for NIfTI; (slices, rows, columns), SimpleITK's order, for NRRD, MetaImage and
                 DICOM;
-            (rows, columns) for a picture.
+            (rows, columns) for an image.
 
         Raises:
             StudyError: for another shape or other values.

@@ -493,8 +493,8 @@ def placed(study: Study, selection: Selection, indices: Sequence[int]) -> NDArra
     Returns:
         (len(indices), N), from 0 to 1; 1 for anything but a volume.
     """
-    extents = selection.extents.values() if study.kind == "volume" else ()
-    return likely(extents, len(selection.structures), len(study), indices, study.length)
+    slice_presence = selection.slice_presence.values() if study.kind == "volume" else ()
+    return likely(slice_presence, len(selection.structures), len(study), indices, study.length)
 
 
 def searched(study: Study, selection: Selection, indices: Sequence[int]) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study, StudyError, read_study, study_of
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
-from proxyprompt.supports.slice_positions import Extent
+from proxyprompt.supports.slice_positions import SlicePresence
 
 from .adapters import AdapterStore
 from .latency import Latencies
@@ -40,7 +40,7 @@ class Prediction:
     """What was found in an image or a volume.
 
     Arrays are laid out as the image that was given: an array's own axes; of a file nibabel's (i, j, k) for NIfTI,
-    (slices, rows, columns) for NRRD, MetaImage and DICOM, (rows, columns) for a picture.
+    (slices, rows, columns) for NRRD, MetaImage and DICOM, (rows, columns) for an image.
 
     Attributes:
         names: of N structures.
@@ -196,20 +196,20 @@ class ProxyPromptPredictor:
             raise ValueError(f"{len(images)} images and {len(masks)} masks are given; expected one mask for each image")
         if not names or len(set(names)) != len(names):
             raise ValueError(f"names are {names}; expected one name for each structure, each once")
-        slices, arrays, laid, extents = [], [], [], {}
+        slices, arrays, laid, slice_presence = [], [], [], {}
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             study = _study(image)
             shown = _masks_on(study, mask, len(names), number)
             name = f"support {number}"
             if study.kind == "volume":
-                extents[name] = Extent(shown.any((2, 3)), np.ones(len(names), bool), study.length)
+                slice_presence[name] = SlicePresence(shown.any((2, 3)), np.ones(len(names), bool), study.length)
             for index in _chosen(shown, slices_per_volume):
                 key = study.slice_hash(index)
                 slices.append(SupportSlice(name, index, 0.0, False, key, frozenset({study.content_hash})))
                 arrays.append(study.image(index))
                 laid.append(shown[index])
         valid = np.ones((len(slices), len(names)), bool)
-        self._selection = Selection(tuple(slices), names, arrays, laid, valid, extents)
+        self._selection = Selection(tuple(slices), names, arrays, laid, valid, slice_presence)
 
     def predict(
         self, image: Image, *, points: Mapping[str, Sequence[Sequence[float]]] | None = None, agreement: bool = False

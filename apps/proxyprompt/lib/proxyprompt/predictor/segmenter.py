@@ -40,12 +40,12 @@ UNTRAINED = "untrained"
 _SEED = 20260101  # an untrained generator is the same one everywhere
 
 
-class Segmenter(nn.Module):
-    """A foundation that is prompted by a labelled study. Never changed once it serves: any number of threads share it.
+class PromptedFoundation(nn.Module):
+    """A foundation and what makes its prompts: what trains as one, and is kept as a version.
 
     Args:
         foundation: encodes images and decodes prompts.
-        generator: makes the prompts.
+        generator: makes the prompts. Its ``config`` has a ``to_dict``: what it must be built with again.
         version: what the weights are called.
         weights_sha256: hash over everything that decides the result; cached features, contexts and support encodings
             are bound to it.
@@ -56,7 +56,7 @@ class Segmenter(nn.Module):
         self,
         *,
         foundation: Foundation,
-        generator: ProxyPromptGenerator,
+        generator: nn.Module,
         version: str = UNTRAINED,
         weights_sha256: str = "",
         trained: bool = False,
@@ -67,7 +67,7 @@ class Segmenter(nn.Module):
 
     def options(self) -> Mapping[str, object]:
         """What the generator must be built with again."""
-        return self.generator.config.to_dict()
+        return self.generator.config.to_dict()  # type: ignore[operator, union-attr]  # nn.Module knows no attributes
 
     def encode(self, images: Tensor) -> Features:
         """Encode images.
@@ -79,6 +79,15 @@ class Segmenter(nn.Module):
             Their features, without padding.
         """
         return self.foundation.encode(images)
+
+
+class Segmenter(PromptedFoundation):
+    """A foundation that is prompted by labelled studies. Never changed once it serves: any number of threads share it.
+
+    Its generator is the Proxy Prompt Generator.
+    """
+
+    generator: ProxyPromptGenerator
 
     def encode_pair(self, images: Tensor, masks: Tensor) -> Tensor:
         """The context of support images with each of their masks (eq. 3).
@@ -204,8 +213,10 @@ def build_segmenter(
         header, tensors = store.load(version)
         adapt(model, header.config["foundation"], part_of(tensors, FOUNDATION_PREFIX), source=version, merge=merge)
         options, state, sha256 = header.config["generator"], part_of(tensors, GENERATOR_PREFIX), header.sha256
-        if "peer" in options:
-            raise ValueError(f"{version} is a {options['peer']} peer, which takes no supports; evaluate.py measures it")
+        if named := options.get("comparison_model", options.get("peer")):
+            raise ValueError(
+                f"{version} is a {named} comparison model, which takes no supports; evaluate.py measures it"
+            )
     if generator is not None:
         if store is not None:
             raise ValueError(

@@ -10,9 +10,9 @@ import os
 
 from monailabel.config import settings
 
-from proxyprompt.io.raster import DICOM, ITK, NIFTI, PICTURES
+from proxyprompt.io.raster import DICOM, ITK, NIFTI, PLAIN_IMAGES
 
-IMAGE_PATTERNS = [f"*{suffix}" for suffix in (*NIFTI, *ITK, *DICOM, *PICTURES)]
+IMAGE_PATTERNS = [f"*{suffix}" for suffix in (*NIFTI, *ITK, *DICOM, *PLAIN_IMAGES)]
 """Of what is read; of two files that differ in the suffix only, the first one has the shorter id."""
 
 DEFAULTS = {

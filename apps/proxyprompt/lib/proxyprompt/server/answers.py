@@ -99,8 +99,8 @@ def install_answers(server: FastAPI) -> None:
 
     def failure(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        told = f"the server failed: {type(error).__name__}: {error}; its log (logs/app.log) has the trace"
-        return _answer(request, 500, told, MONAILabelError.SERVER_ERROR)
+        message = f"the server failed: {type(error).__name__}: {error}; its log (logs/app.log) has the trace"
+        return _answer(request, 500, message, MONAILabelError.SERVER_ERROR)
 
     handlers: dict[type[Exception], Any] = {
         MONAILabelException: refusal,

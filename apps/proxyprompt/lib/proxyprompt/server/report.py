@@ -42,8 +42,8 @@ def report_router(journal: Journal) -> APIRouter:
         rows = session_rows(journal)
         if format is Format.csv:
             return Response(write_csv(rows), media_type="text/csv")
-        picture = io.BytesIO()
-        draw(rows, picture, format=format.value)
-        return Response(picture.getvalue(), media_type="image/png")
+        plot = io.BytesIO()
+        draw(rows, plot, format=format.value)
+        return Response(plot.getvalue(), media_type="image/png")
 
     return router

@@ -1,4 +1,4 @@
-"""The session report as a picture: does labelling get cheaper from study to study?"""
+"""The session report as an image: does labelling get cheaper from study to study?"""
 
 from __future__ import annotations
 

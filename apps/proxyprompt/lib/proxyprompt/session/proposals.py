@@ -71,11 +71,15 @@ class Proposals:
 
     def keep(self, image_id: str, proposal: Proposal) -> None:
         """Replaces what was kept for this image. A disk that takes no more is logged, no error: the result stands."""
-        told = {"names": dict(proposal.names), "made_by": dict(proposal.made_by), "content_hash": proposal.content_hash}
+        about = {
+            "names": dict(proposal.names),
+            "made_by": dict(proposal.made_by),
+            "content_hash": proposal.content_hash,
+        }
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with replacing(self._path(image_id)) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, labels=proposal.labels, told=np.array(json.dumps(told)))
+                np.savez_compressed(file, labels=proposal.labels, about=np.array(json.dumps(about)))
         except OSError as error:
             logger.warning("the proposal for %s could not be kept: %s", image_id, error)
 
@@ -84,7 +88,7 @@ class Proposals:
         path = self._path(image_id)
         try:
             with np.load(path, allow_pickle=False) as kept:
-                return Proposal(kept["labels"], **json.loads(str(kept["told"])))
+                return Proposal(kept["labels"], **json.loads(str(kept["about" if "about" in kept else "told"])))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

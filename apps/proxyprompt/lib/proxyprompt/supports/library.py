@@ -32,7 +32,7 @@ from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, declared_structures, find_dataset_json
 from proxyprompt.io.study import UNKNOWN, Study, read_study
 
-from .slice_positions import Extent
+from .slice_positions import SlicePresence
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class LabelledStudy:
         """The structures with at least one pixel."""
         return [name for name in self.structures if self.area(name).any()]
 
-    def extent(self, structures: Sequence[str]) -> Extent:
+    def slice_presence(self, structures: Sequence[str]) -> SlicePresence:
         """Where along the study structures lie.
 
         Args:
@@ -117,7 +117,7 @@ class LabelledStudy:
             The extent of these N.
         """
         shown = np.stack([self.area(name) > 0 for name in structures], axis=1)
-        return Extent(shown, np.array([name in self.structures for name in structures]), self.length)
+        return SlicePresence(shown, np.array([name in self.structures for name in structures]), self.length)
 
     def mask(self, labels: NDArray[np.integer[Any]], structure: str) -> NDArray[np.bool_]:
         """Where a label holds a structure.
@@ -247,8 +247,8 @@ class Catalogue:
             Patient, modality, series and date as the datastore knows them; "" where it does not.
         """
         info = self.datastore.get_image_info(image_id)
-        told = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
-        return " · ".join(text for text in told if text not in UNKNOWN)
+        known = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
+        return " · ".join(text for text in known if text not in UNKNOWN)
 
     def open(self, image_id: str) -> Study:
         """Read any image of the datastore as the library reads its own, so that content hashes are comparable.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from proxyprompt.io.errors import StudyError
 
-from .slice_positions import Extent
+from .slice_positions import SlicePresence
 
 
 class SupportError(StudyError):
@@ -54,7 +54,7 @@ class Selection:
         masks: K arrays (N, h, w), bool.
         valid: (K, N) bool, whether the slice's study declares the structure: declared but not on that slice is an empty
             mask that counts.
-        extents: by study, where along each support that is a volume the structures lie.
+        slice_presence: by study, where along each support that is a volume the structures lie.
         skipped: labelled studies that could not be used, and why.
         indexing: how many studies were left out because the background index had not reached them yet.
     """
@@ -64,7 +64,7 @@ class Selection:
     images: list[NDArray[np.float32]]
     masks: list[NDArray[np.bool_]]
     valid: NDArray[np.bool_]
-    extents: Mapping[str, Extent] = field(default_factory=dict)
+    slice_presence: Mapping[str, SlicePresence] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     indexing: int = 0
 

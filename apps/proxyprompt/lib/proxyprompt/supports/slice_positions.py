@@ -19,7 +19,7 @@ ALIKE = 1.5
 
 
 @dataclass(frozen=True)
-class Extent:
+class SlicePresence:
     """Where along one labelled volume structures lie.
 
     Attributes:
@@ -34,7 +34,11 @@ class Extent:
 
 
 def likely(
-    extents: Iterable[Extent], structures: int, depth: int, indices: Sequence[int], length: float | None = None
+    slice_presence: Iterable[SlicePresence],
+    structures: int,
+    depth: int,
+    indices: Sequence[int],
+    length: float | None = None,
 ) -> NDArray[np.float64]:
     """How well slices of a volume are placed to show each structure.
 
@@ -42,7 +46,7 @@ def likely(
     blurred, and compared with the best place: where labels contradict each other, all that any of them says counts.
 
     Args:
-        extents: of labelled volumes.
+        slice_presence: of labelled volumes.
         structures: N.
         depth: the volume's number of slices.
         indices: of the slices.
@@ -52,7 +56,7 @@ def likely(
         (len(indices), N), from 0 to 1; 1 where no label of a volume of like length tells.
     """
     found = np.ones((len(indices), structures))
-    volumes = [e for e in extents if len(e.shown) > 1 and _alike(e.length, length)]
+    volumes = [e for e in slice_presence if len(e.shown) > 1 and _alike(e.length, length)]
     if depth < 2 or not volumes:
         return found
     whole = np.linspace(0, 1, depth)

@@ -386,7 +386,7 @@ class SupportLibrary:
             images,
             masks,
             valid,
-            extents={study.id: study.extent(names) for study, _ in picked if study.kind == "volume"},
+            slice_presence={study.id: study.slice_presence(names) for study, _ in picked if study.kind == "volume"},
             skipped=self.catalogue.problems(),
             indexing=waiting,
         )

@@ -188,7 +188,7 @@ class ProxyPromptTrain(TrainTask):
         """The statistics of the end, and what the caller gets."""
         before, after = _means(outcome.parent), _means(outcome.child)
         serving = after if header.status == PUBLISHED else before
-        told = {
+        statistics = {
             "version": header.name,
             "parent": header.parent,
             "gain": outcome.decision.gain,
@@ -201,10 +201,10 @@ class ProxyPromptTrain(TrainTask):
             "warnings": list(warnings),
         }
         best = round(float(np.mean(list(serving.values()))), 4) if serving else 0.0
-        stats = self._state.finish(header.status, header.reason, best_metric=best, **told)
+        stats = self._state.finish(header.status, header.reason, best_metric=best, **statistics)
         self._state.put_away(header.name)
         logger.info("%s is %s: %s", header.name, header.status, header.reason)
-        return {**told, "status": header.status, "reason": header.reason, "total_time": stats["total_time"]}
+        return {**statistics, "status": header.status, "reason": header.reason, "total_time": stats["total_time"]}
 
     def _held_out(self, cases: Cases) -> list[str]:
         """The studies that never train, for those who own them; the version itself names none."""

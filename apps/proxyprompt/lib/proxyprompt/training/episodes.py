@@ -23,7 +23,7 @@ from .finetune_config import FinetuneConfig
 
 
 @dataclass(frozen=True)
-class Picture:
+class Sample:
     """A slice as the network takes it.
 
     Attributes:
@@ -51,13 +51,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Episodes:
-    """M targets. pictures: their M images, masks of the structures asked for only: ``structures``, their N indices.
+    """M targets. samples: their M images, masks of the structures asked for only: ``structures``, their N indices.
 
     declared: (M, N) bool, by the images' studies. supports: (M, M) bool, row: target; never on the diagonal. asked:
     (M, N) bool, whether the target's study declares the structure and one of its supports shows it.
     """
 
-    pictures: tuple[Picture, ...]
+    samples: tuple[Sample, ...]
     structures: tuple[int, ...]
     declared: Tensor
     supports: Tensor
@@ -152,14 +152,14 @@ class EpisodeSource:
         rng = np.random.default_rng([self._seed, step, rank])
         slices, keys, structures = self._choose(rng)
         views = rng.integers(self._views or 2**31, size=len(slices)) if self._augmented else [0] * len(slices)
-        pictures = tuple(
-            self._picture(one, int(view), structures, foundation) for one, view in zip(slices, views, strict=True)
+        samples = tuple(
+            self._sample(one, int(view), structures, foundation) for one, view in zip(slices, views, strict=True)
         )
         declared = torch.stack([one.declared[structures] for one in slices])
-        held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in pictures]).cpu() & declared
+        held = torch.stack([p.masks.flatten(1).amax(1) > 0.5 for p in samples]).cpu() & declared
         supports = self._choose_supports(rng, keys, held[:, 0].numpy())
         asked = declared & (supports.float() @ held.float() > 0)
-        return Episodes(pictures, tuple(structures), declared, supports, asked)
+        return Episodes(samples, tuple(structures), declared, supports, asked)
 
     def _choose(self, rng: np.random.Generator) -> tuple[list[LabelledSlice], list[str], list[int]]:
         """Slices, their keys, and structures.
@@ -207,7 +207,7 @@ class EpisodeSource:
             supports[target, [int(n) for n in (*first, *rest)][:count]] = True
         return supports
 
-    def _picture(self, labelled: LabelledSlice, view: int, structures: list[int], foundation: Foundation) -> Picture:
+    def _sample(self, labelled: LabelledSlice, view: int, structures: list[int], foundation: Foundation) -> Sample:
         image, masks = labelled.image.float(), labelled.masks[structures].float() / 255
         if self._augmented:
             seed = np.random.SeedSequence([self._seed, view, labelled.index, int(labelled.case.content[:8], 16)])
@@ -215,12 +215,12 @@ class EpisodeSource:
         return prepare(image, masks, foundation, key=(labelled.case.content, labelled.index, view))
 
 
-def prepare(image: Tensor, masks: Tensor, foundation: Foundation, *, key: tuple[str, int, int]) -> Picture:
+def prepare(image: Tensor, masks: Tensor, foundation: Foundation, *, key: tuple[str, int, int]) -> Sample:
     """image: (3, h, w) in [0, 1]; masks: (N, h, w) in [0, 1]; laid out as the foundation takes them, on its device."""
     device = next(foundation.parameters()).device
     prepared, geometry = foundation.preprocess(image[None].to(device))
     padding = foundation.padding(geometry, 1, device)
-    return Picture(
+    return Sample(
         image=prepared[0],
         masks=foundation.preprocess_masks(masks[None].to(device), geometry)[0],
         geometry=geometry,

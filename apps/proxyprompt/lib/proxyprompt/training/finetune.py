@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from proxyprompt import __version__
 from proxyprompt.io.cache import content_key
 from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
-from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.predictor.segmenter import PromptedFoundation
 
 from .cases import Cases
 from .distributed import everywhere, rank, shared
-from .episode_model import EpisodeModel
+from .episode_model import EpisodeModel, ProxyPromptEpisodeModel
 from .errors import TrainingError, TrainingStopped
 from .finetune_config import FinetuneConfig
 from .gate import Decision, judge
@@ -27,7 +27,7 @@ from .groups import GroupSplit
 from .run import Run
 from .strategies import STRATEGIES
 from .trainable import kept_state
-from .training_data import Material, prepare
+from .training_data import TrainingData, prepare
 from .validation import mean_scores
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def finetune(
     dataset: Cases,
     config: FinetuneConfig,
     *,
-    segmenter: Segmenter,
+    segmenter: PromptedFoundation,
     store: AdapterStore,
     run_folder: str | Path,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -106,8 +106,8 @@ def finetune(
             f"({store.foundation}); give a store of its own"
         )
     with _only_training(store) if rank() == 0 else nullcontext():
-        material = prepare(dataset, config, GroupSplit(store.folder), size=segmenter.foundation.image_size)
-        for warning in material.warnings:
+        data = prepare(dataset, config, GroupSplit(store.folder), size=segmenter.foundation.image_size)
+        for warning in data.warnings:
             logger.warning("%s", warning)
         parent = store.header(segmenter.version) if store.path(segmenter.version).is_file() else None
         untrained = not segmenter.trained
@@ -116,7 +116,7 @@ def finetune(
         fingerprint = content_key(config.deciding(), segmenter.weights_sha256, dataset.content)
         if everywhere(fingerprint != shared(fingerprint)):
             raise TrainingError("labels or versions changed while this training began; start it once more")
-        run = Run(episode_model, material, config, run_folder, fingerprint=fingerprint)
+        run = Run(episode_model, data, config, run_folder, fingerprint=fingerprint)
         with _log(run_folder) as log:
             ended = run.train(lambda loss, dice: _tell(run, loss, dice, report, log), stop)
         decision = judge(run.state.parent, run.state.scores)
@@ -125,7 +125,7 @@ def finetune(
             store,
             segmenter,
             parent,
-            material,
+            data,
             run,
             decision,
             {**options, "training": config.to_dict(), "untrained": untrained},
@@ -142,15 +142,15 @@ def finetune(
         parent=run.state.parent,
         child=run.state.scores,
         ended=ended,
-        warnings=material.warnings,
+        warnings=data.warnings,
     )
 
 
 def trained_model(
-    segmenter: Segmenter, config: FinetuneConfig, model: type[EpisodeModel] | None = None
+    segmenter: PromptedFoundation, config: FinetuneConfig, model: type[EpisodeModel] | None = None
 ) -> EpisodeModel:
     """What a :class:`Run` trains of a segmenter that was made trainable. model: None for the proxy prompt's own."""
-    model = model or EpisodeModel
+    model = model or ProxyPromptEpisodeModel
     frozen = STRATEGIES[config.trainable].encoder_is_frozen(segmenter)
     return model(segmenter, frozen_encoder=frozen, save_memory=config.save_memory)
 
@@ -214,9 +214,9 @@ def _tell(
 
 def _header(
     store: AdapterStore,
-    segmenter: Segmenter,
+    segmenter: PromptedFoundation,
     parent: AdapterHeader | None,
-    material: Material,
+    data: TrainingData,
     run: Run,
     decision: Decision,
     config: Mapping[str, object],
@@ -228,8 +228,8 @@ def _header(
         foundation_sha256=store.foundation_sha256,
         parent=segmenter.version,
         config=config,
-        structures=material.structures,
-        training_groups=tuple(sorted({*material.groups, *trained_before})),
+        structures=data.structures,
+        training_groups=tuple(sorted({*data.groups, *trained_before})),
         validation=run.state.scores,
         status=decision.status,
         reason=decision.reason,

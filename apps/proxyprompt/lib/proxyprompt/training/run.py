@@ -20,7 +20,7 @@ from .errors import TrainingError, TrainingStopped
 from .finetune_config import FinetuneConfig
 from .losses import SegmentationLoss
 from .trainable import load_trainable, trainable_state
-from .training_data import Material
+from .training_data import TrainingData
 from .validation import mean_scores
 
 logger = logging.getLogger(__name__)
@@ -51,15 +51,15 @@ class Run:
     """``fingerprint``: a checkpoint with another one is of another training, and is not gone on from."""
 
     def __init__(
-        self, model: EpisodeModel, material: Material, config: FinetuneConfig, folder: Path, *, fingerprint: str
+        self, model: EpisodeModel, data: TrainingData, config: FinetuneConfig, folder: Path, *, fingerprint: str
     ) -> None:
         self.config, self.state = config, State()
-        self._model, self._material, self._fingerprint = model, material, fingerprint
+        self._model, self._training_data, self._fingerprint = model, data, fingerprint
         self._path = folder / CHECKPOINT
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimiser = _optimiser(self._parameters, config)
         self._best: dict[str, Tensor] | None = None
-        self._source = model.source(material.source, config)
+        self._source = model.source(data.source, config)
         self._loss = wrapped(model.criterion(config))
 
     @property
@@ -156,7 +156,7 @@ class Run:
         return loss.total.item(), dice.mean().item() if len(dice) else None
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        return shared(self._material.validation.scores(self._model) if rank() == 0 else {})
+        return shared(self._training_data.validation.scores(self._model) if rank() == 0 else {})
 
     def _validate(self) -> None:
         """Keeps the weights when they are the best so far; the latest ones where nothing can tell."""

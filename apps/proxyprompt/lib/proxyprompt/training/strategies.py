@@ -19,7 +19,7 @@ from .errors import TrainingError
 
 if TYPE_CHECKING:
     from proxyprompt.predictor.adapters import AdapterHeader
-    from proxyprompt.predictor.segmenter import Segmenter
+    from proxyprompt.predictor.segmenter import PromptedFoundation
 
 
 class AdapterOptions(Protocol):
@@ -65,7 +65,7 @@ class TrainingStrategy(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
 
-    def prepare(self, segmenter: Segmenter, config: AdapterOptions, parent: AdapterHeader | None) -> str:
+    def prepare(self, segmenter: PromptedFoundation, config: AdapterOptions, parent: AdapterHeader | None) -> str:
         """Freeze and unfreeze, in place.
 
         Args:
@@ -90,11 +90,11 @@ class TrainingStrategy(ABC):
         return self._prepare_foundation(segmenter, config, before)
 
     @abstractmethod
-    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
+    def _prepare_foundation(self, segmenter: PromptedFoundation, config: AdapterOptions, before: str) -> str:
         """Unfreeze what trains of the foundation. before: what the parent keeps of it. Returns what is kept."""
 
     @abstractmethod
-    def encoder_is_frozen(self, segmenter: Segmenter) -> bool:
+    def encoder_is_frozen(self, segmenter: PromptedFoundation) -> bool:
         """Whether image features stay what they are while this trains, so that they are computed once."""
 
 
@@ -105,7 +105,7 @@ class Adapters(TrainingStrategy):
     name = "lora"
     summary = "the paper's way: adapters on the frozen foundation, and the generator"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
+    def _prepare_foundation(self, segmenter: PromptedFoundation, config: AdapterOptions, before: str) -> str:
         foundation = segmenter.foundation
         if not has_lora(foundation):
             with torch.random.fork_rng(devices=[]):  # the same training starts from the same adapters
@@ -114,7 +114,7 @@ class Adapters(TrainingStrategy):
         train_only_lora(foundation)
         return WHOLE if before == WHOLE else LORA
 
-    def encoder_is_frozen(self, segmenter: Segmenter) -> bool:
+    def encoder_is_frozen(self, segmenter: PromptedFoundation) -> bool:
         """Unless adapters sit on the encoder."""
         return not lora_options(segmenter.foundation)["encoder"]
 
@@ -126,13 +126,13 @@ class GeneratorOnly(TrainingStrategy):
     name = "generator"
     summary = "the generator alone; the foundation stays as it is"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
+    def _prepare_foundation(self, segmenter: PromptedFoundation, config: AdapterOptions, before: str) -> str:
         train_only_lora(segmenter.foundation)
         for name, parameter in segmenter.foundation.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and "lora_" not in name)
         return before
 
-    def encoder_is_frozen(self, segmenter: Segmenter) -> bool:
+    def encoder_is_frozen(self, segmenter: PromptedFoundation) -> bool:
         """Always."""
         return True
 
@@ -144,10 +144,10 @@ class Everything(TrainingStrategy):
     name = "all"
     summary = "every weight of foundation and generator; the version is as large as both"
 
-    def _prepare_foundation(self, segmenter: Segmenter, config: AdapterOptions, before: str) -> str:
+    def _prepare_foundation(self, segmenter: PromptedFoundation, config: AdapterOptions, before: str) -> str:
         merge_lora(segmenter.foundation).requires_grad_(True)
         return WHOLE
 
-    def encoder_is_frozen(self, segmenter: Segmenter) -> bool:
+    def encoder_is_frozen(self, segmenter: PromptedFoundation) -> bool:
         """Never."""
         return False

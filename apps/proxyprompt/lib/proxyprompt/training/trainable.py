@@ -10,23 +10,23 @@ from torch import Tensor
 from proxyprompt.foundation import FOUNDATION_PREFIX, GENERATOR_PREFIX
 from proxyprompt.foundation.adapted import WHOLE, adapted_state
 from proxyprompt.foundation.lora import merge_lora
-from proxyprompt.predictor.segmenter import Segmenter
+from proxyprompt.predictor.segmenter import PromptedFoundation
 
 
-def trainable_state(segmenter: Segmenter) -> dict[str, Tensor]:
+def trainable_state(segmenter: PromptedFoundation) -> dict[str, Tensor]:
     """A copy of all that trains, by name."""
     return {name: p.detach().clone() for name, p in segmenter.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
-def load_trainable(segmenter: Segmenter, state: dict[str, Tensor]) -> None:
+def load_trainable(segmenter: PromptedFoundation, state: dict[str, Tensor]) -> None:
     """The reverse of :func:`trainable_state`. KeyError when something else trains now."""
     for name, parameter in segmenter.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(state[name])
 
 
-def kept_state(segmenter: Segmenter, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def kept_state(segmenter: PromptedFoundation, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(config, tensors) of a version; adapters on a foundation that is kept as a whole are merged, in place."""
     if kind == WHOLE:
         merge_lora(segmenter.foundation)

@@ -16,7 +16,7 @@ SLICES = 64
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """structures: names of those that train. groups: salted hashes of those that do. warnings: for the user."""
 
     source: EpisodeSource
@@ -26,7 +26,7 @@ class Material:
     warnings: tuple[str, ...]
 
 
-def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: int) -> Material:
+def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: int) -> TrainingData:
     """Reads the studies and decides which groups are held out. size: pixels of the network's input.
 
     Raises TrainingError when there is nothing to train on, StudyError for a study that cannot be read.
@@ -60,7 +60,7 @@ def prepare(cases: Cases, config: FinetuneConfig, split: GroupSplit, *, size: in
         supports=config.validation_supports,
         hash_of=split.hash_of,
     )
-    return Material(
+    return TrainingData(
         source=source,
         validation=validation,
         structures=tuple(names[n] for n in source.structures),

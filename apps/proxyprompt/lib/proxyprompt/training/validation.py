@@ -24,7 +24,7 @@ from .cases import LabelledSlice
 from .episode_model import EpisodeModel
 from .episodes import prepare
 
-UNVARIED = -1  # in the place of the variation in a picture's key: as large as it is, not varied
+UNVARIED = -1  # in the place of the variation in an image's key: as large as it is, not varied
 
 
 class Validation:
@@ -65,7 +65,7 @@ class Validation:
 
         Left out is what a study does not declare, and what no other group shows. Empty without held-out groups.
         """
-        pictures = [
+        samples = [
             prepare(
                 s.image.float(),
                 s.masks[self._structures].float() / 255,
@@ -74,8 +74,8 @@ class Validation:
             )
             for s in self._pool
         ]
-        features = [model.features([picture]) for picture in pictures]
-        context = cache(lambda i: model.segmenter.encode_pair(pictures[i].image[None], pictures[i].masks[None])[0])
+        features = [model.features([sample]) for sample in samples]
+        context = cache(lambda i: model.context(samples[i]))
         found: dict[str, dict[str, list[float]]] = {}
         for case in dict.fromkeys(s.case for s in self._held):
             targets = [i for i, s in enumerate(self._pool) if s.case is case]
@@ -93,16 +93,16 @@ class Validation:
                 continue
             device = features[0].embedding.device
             memory = model.serve(
-                [replace(pictures[i], masks=pictures[i].masks[asked]) for i in supports],
+                [replace(samples[i], masks=samples[i].masks[asked]) for i in supports],
                 Features.join([features[i] for i in supports]),
-                torch.stack([context(i) for i in supports])[:, asked],
+                [None if (whole := context(i)) is None else whole[asked] for i in supports],
                 declared[:, asked].to(device),
             )
             masks, truth = [], []
             for i in targets:
-                picture = replace(pictures[i], masks=pictures[i].masks[asked])
-                decoded = model.segment(features[i], memory, [picture], [self._structures[n] for n in asked])
-                logits = model.segmenter.foundation.postprocess(decoded.mask_logits, pictures[i].geometry)[0]
+                sample = replace(samples[i], masks=samples[i].masks[asked])
+                decoded = model.segment(features[i], memory, [sample], [self._structures[n] for n in asked])
+                logits = model.segmenter.foundation.postprocess(decoded.mask_logits, samples[i].geometry)[0]
                 masks.append(((logits > 0) & (decoded.presence_logit[0] > 0)[:, None, None]).cpu().numpy())
                 truth.append((self._pool[i].masks[self._structures][asked] > 127).numpy())
             group = self._hash_of(case.group)

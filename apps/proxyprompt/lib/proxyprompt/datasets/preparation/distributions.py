@@ -38,7 +38,7 @@ class Distribution:
         structures: name -> label values.
         counts: how many images a whole set has (any of them).
         groups: how many groups it has (any of them).
-        volumes: MetaImage with millimetres; else pictures.
+        volumes: MetaImage with millimetres; else images.
         keep: the image file is taken as it is.
         indices: a mask with a palette means its indices, not its colours.
     """

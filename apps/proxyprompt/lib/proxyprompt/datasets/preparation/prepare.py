@@ -93,20 +93,22 @@ def _prepare_item(item: Item, distribution: Distribution, out: Path) -> None:
     raster = read_raster(item.image)
     planes = raster.voxels[:, :, 0] if raster.colour else raster.voxels  # (columns, rows, colours), or a volume
     if not distribution.volumes and (planes.shape[2] not in (1, 3) or planes.min() < 0 or planes.max() > 255):
-        raise StudyError(f"{item.image}: is {planes.dtype} of {_by(planes.shape)}; expected a picture of 8 bits")
+        raise StudyError(f"{item.image}: is {planes.dtype} of {_by(planes.shape)}; expected an image of 8 bits")
     size = planes.shape if distribution.volumes else (*planes.shape[:2], 1)
     for folder, file in item.masks.items():
         labels = _labels(file, distribution)
         if labels.shape != size:
             raise StudyError(f"{file}: has {_by(labels.shape)} pixels, the image {item.image} {_by(size)}")
-        write = partial(_write_volume, labels, like=file) if distribution.volumes else partial(_write_picture, labels)
+        write = (
+            partial(_write_volume, labels, like=file) if distribution.volumes else partial(_write_plain_image, labels)
+        )
         _write(out / folder / f"{item.id}{suffix}", write)
     if distribution.keep:
         write = partial(shutil.copyfile, item.image)
     elif distribution.volumes:
         write = partial(_write_volume, planes, like=item.image)
     else:
-        write = partial(_write_picture, planes)
+        write = partial(_write_plain_image, planes)
     _write(image, write)
 
 
@@ -130,7 +132,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
     beside.replace(path)
 
 
-def _write_picture(planes: np.ndarray, path: Path) -> None:
+def _write_plain_image(planes: np.ndarray, path: Path) -> None:
     """planes: (columns, rows, 1 or 3), 0 to 255; three that are equal become gray."""
     gray = bool((planes == planes[..., :1]).all())
     pixels = planes.astype(np.uint8).swapaxes(0, 1)

@@ -130,7 +130,7 @@ def draw_layout(
     place = random.normal(groups, SLOTS, 1, 2) * number("offset")[..., None, None]
     roam = (number("roam")[..., None] * spread_of_members)[..., None]
     place = place + random.normal(groups, SLOTS, members, 2) * roam
-    place = torch.where((parent < 0)[..., None, None], (place / 0.8).tanh() * 0.8, place)  # mostly in the picture
+    place = torch.where((parent < 0)[..., None, None], (place / 0.8).tanh() * 0.8, place)  # mostly in the image
     size = ranged("size")[..., None] * (random.normal(groups, SLOTS, members, std=0.15) * spread_of_members).exp()
     centres, sizes = [], []
     for slot in range(SLOTS):

@@ -18,7 +18,7 @@ GRAY = 0.55  # share of gray groups
 ABSENT = 0.08  # share of structures missing from a member
 NESTED = 0.35  # share of the children that also count for their parent's mask
 LEAST_AREA = 0.0008  # of the image; what shows less of itself is absent
-LEAST_CONTRAST = 0.04  # a structure that changes the picture by less is not asked for
+LEAST_CONTRAST = 0.04  # a structure that changes the image by less is not asked for
 CHUNK_PIXELS = {"cpu": 2**17, "cuda": 2**24}  # per plane: what stays in a core's cache, what fills a GPU
 ATTEMPTS = 6
 
@@ -119,7 +119,7 @@ def _draw(
     _remove_some(random, layout, fields)
     seen = field_of_view(random, layout, members, size)
     owned = _visible(random, layout, fields, seen > 0)
-    picture, contrast = paint(random, layout, fields, channels)
+    canvas, contrast = paint(random, layout, fields, channels)
 
     area = owned.sum((-2, -1), dtype=torch.float32) / size**2  # (G, S, M)
     shows = (area > LEAST_AREA) & (contrast > LEAST_CONTRAST)
@@ -133,7 +133,7 @@ def _draw(
     mask = owned[rows, pick] & shows[rows, pick][..., None, None]
 
     faintest = torch.where(shows[rows, pick], contrast[rows, pick], 1.0).amin((1, 2))
-    image = expose(random, layout, picture, seen, faintest)
+    image = expose(random, layout, canvas, seen, faintest)
     return image.movedim(0, 2), mask.transpose(1, 2), enough.any(-1)
 
 

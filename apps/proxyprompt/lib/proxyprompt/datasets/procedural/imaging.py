@@ -1,4 +1,4 @@
-"""Light, detector and display: what one scanner or camera makes of a picture.
+"""Light, detector and display: what one scanner or camera makes of an image.
 
 G groups, M members, C channels. A group has one imaging style; its members differ as scans of several patients do.
 """
@@ -62,17 +62,17 @@ def _frame(random: Random, groups: int, members: int, x: Tensor, y: Tensor) -> T
     return torch.minimum(torch.minimum(right - x, left + x), torch.minimum(below - y, above + y))
 
 
-def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contrast: Tensor) -> Tensor:
-    """Pictures (C, G, M, h, w) of any range to images in [0, 1], in place.
+def expose(random: Random, layout: Layout, canvas: Tensor, view: Tensor, contrast: Tensor) -> Tensor:
+    """Images (C, G, M, h, w) of any range to images in [0, 1], in place.
 
     view: signed function of what the device sees. contrast: (G,) of the faintest structure that is asked for; noise
     and speckle are kept in proportion to it, so that what is asked for can be seen.
     """
-    channels, groups, members, size = picture.shape[:4]
+    channels, groups, members, size = canvas.shape[:4]
     one, each = (groups, 1), (groups, members)
-    picture.clamp_(0, 1.3)
+    canvas.clamp_(0, 1.3)
     inverted = random.chance(0.25 if channels == 1 else 0.12, *one)
-    picture = picture.sub_(spread(inverted)).abs_()
+    canvas = canvas.sub_(spread(inverted)).abs_()
 
     line = axis(size, random.device)
     uneven = (random.uniform(*one) < habit(layout, "uneven")).float()
@@ -89,43 +89,43 @@ def expose(random: Random, layout: Layout, picture: Tensor, view: Tensor, contra
         strength = torch.minimum(random.uniform(*one, low=0.08, high=0.4), contrast[:, None] * 1.8)
         grains = textures.draw_speckle(random, groups, members, size)
         light *= grains.mul_(spread(speckled * strength)).add_(1).clamp_min_(0)
-    picture *= light
+    canvas *= light
     glints = random.chance(0.2, *one) * (channels > 1)
     if bool(glints.any()):
-        picture += random.noise(*each, size=size, cells=26).sub_(2.2).clamp_min_(0).mul_(spread(glints * 3))
-    picture *= view.mul_(size / 2).clamp_(0, 1)
+        canvas += random.noise(*each, size=size, cells=26).sub_(2.2).clamp_min_(0).mul_(spread(glints * 3))
+    canvas *= view.mul_(size / 2).clamp_(0, 1)
 
     level = torch.minimum(random.log_uniform(*one, low=0.004, high=0.1), contrast[:, None] * 0.7)
     level = level * random.uniform(*each, low=0.7, high=1.3)
-    picture += random.normal(*picture.shape).mul_(spread(level))
-    _soften(picture, random.uniform(*each) * random.chance(0.6, *one))
-    _enlarge(random, picture)
-    return _display(random, picture)
+    canvas += random.normal(*canvas.shape).mul_(spread(level))
+    _soften(canvas, random.uniform(*each) * random.chance(0.6, *one))
+    _enlarge(random, canvas)
+    return _display(random, canvas)
 
 
-def _enlarge(random: Random, picture: Tensor) -> None:
+def _enlarge(random: Random, canvas: Tensor) -> None:
     """Some groups, in place, as if their images had been small: fewer pixels, interpolated."""
-    size = picture.shape[-1]
-    factor = random.log_uniform(picture.shape[1], low=1.5, high=4.0)
-    for group in (random.chance(ENLARGED, picture.shape[1]) > 0).nonzero()[:, 0].tolist():
+    size = canvas.shape[-1]
+    factor = random.log_uniform(canvas.shape[1], low=1.5, high=4.0)
+    for group in (random.chance(ENLARGED, canvas.shape[1]) > 0).nonzero()[:, 0].tolist():
         side = round(size / float(factor[group]))
-        small = F.interpolate(picture[:, group], (side, side), mode="area")
-        picture[:, group] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
+        small = F.interpolate(canvas[:, group], (side, side), mode="area")
+        canvas[:, group] = F.interpolate(small, (size, size), mode="bilinear", align_corners=False)
 
 
-def _display(random: Random, picture: Tensor) -> Tensor:
+def _display(random: Random, canvas: Tensor) -> Tensor:
     """Window and gamma-like curve, in place: most groups well exposed, some dark, some with burnt-out lights."""
-    groups, members = picture.shape[1:3]
+    groups, members = canvas.shape[1:3]
     one, each = (groups, 1), (groups, members)
-    some = picture[..., ::2, ::2].movedim(0, 2).flatten(2)
+    some = canvas[..., ::2, ::2].movedim(0, 2).flatten(2)
     mean, deviation = some.mean(-1), some.std(-1)
     top = random.uniform(*one, low=0.6, high=1.2) * random.normal(*each, std=0.07).exp()
     gain = (top / (mean + 2.2 * deviation).clamp_min(0.02)).clamp(0.4, 10.0)
     gain = torch.where(random.chance(0.85, *one) > 0, gain, random.normal(*each, std=0.1).exp())
     black = (mean - 2 * deviation).clamp_min(0) * random.uniform(*one) * random.chance(0.4, *one)
     bend = (random.normal(*one, std=0.3) + random.normal(*each, std=0.1)).clamp(-0.8, 0.8)
-    picture.sub_(spread(black)).mul_(spread(gain)).clamp_(0, 1)
-    return picture.addcmul_(picture - picture.square(), spread(bend))
+    canvas.sub_(spread(black)).mul_(spread(gain)).clamp_(0, 1)
+    return canvas.addcmul_(canvas - canvas.square(), spread(bend))
 
 
 def _shadows(random: Random, groups: int, members: int, size: int) -> Tensor:
@@ -143,10 +143,10 @@ def _shadows(random: Random, groups: int, members: int, size: int) -> Tensor:
     return shade
 
 
-def _soften(picture: Tensor, amount: Tensor) -> None:
-    """A 3 x 3 binomial blur of the given share, in place. picture: (C, G, M, h, w); amount: (G, M) in [0, 1]."""
+def _soften(canvas: Tensor, amount: Tensor) -> None:
+    """A 3 x 3 binomial blur of the given share, in place. image: (C, G, M, h, w); amount: (G, M) in [0, 1]."""
     for dim in (-1, -2):
-        length = picture.shape[dim] - 2
-        before, here, after = (picture.narrow(dim, start, length) for start in range(3))
+        length = canvas.shape[dim] - 2
+        before, here, after = (canvas.narrow(dim, start, length) for start in range(3))
         change = (before + after).mul_(0.5).sub_(here).mul_(spread(amount * 0.5))
         here.add_(change)

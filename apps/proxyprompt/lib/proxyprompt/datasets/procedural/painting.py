@@ -1,7 +1,7 @@
-"""From structures to a painted picture: their levels, surfaces, borders. Light and detector come later (imaging.py).
+"""From structures to a painted image: their levels, surfaces, borders. Light and detector come later (imaging.py).
 
 G groups, M members, S slots, C channels: 1 for gray groups, so that all that is done to them is done once, else 3.
-Pictures are (C, G, M, h, w) while they are worked on.
+Images are (C, G, M, h, w) while they are worked on.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _relief(field: Tensor, direction: Tensor, depth: Tensor) -> Tensor:
 
 
 def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Structures over a background: pictures (C, G, M, h, w) of any range, contrasts (G, S, M).
+    """Structures over a background: images (C, G, M, h, w) of any range, contrasts (G, S, M).
 
     fields: (G, S, M, h, w), -1 where a structure is absent. The contrast says how much a structure changes what was
     there before it: mostly the change of the mean, a little the change pixel by pixel (of two textures).
@@ -97,8 +97,8 @@ def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tupl
     lamp = torch.nn.functional.normalize(random.normal(groups, 2), dim=-1)
     patchy = random.noise(groups, members, size=size, cells=3) if bool((rim * partial != 0).any()) else None
 
-    picture = torch.stack([surfaces[0] * spread(chroma[:, 0, c], dims=3) for c in range(channels)])
-    picture += spread(levels[:, 0].movedim(-1, 0))
+    canvas = torch.stack([surfaces[0] * spread(chroma[:, 0, c], dims=3) for c in range(channels)])
+    canvas += spread(levels[:, 0].movedim(-1, 0))
     contrasts = fields.new_zeros(groups, SLOTS, members)
     for slot in range(SLOTS):
         if not bool(layout.used[:, slot].any()):
@@ -114,9 +114,9 @@ def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tupl
         alpha = (field * spread(2 / layout.soft[:, slot], dims=3)).sigmoid_()
         step, difference = torch.zeros(2, groups, members, device=random.device)
         for c in range(channels):
-            change = (own * spread(chroma[:, slot + 1, c], dims=3) if channels > 1 else own) - picture[c]
+            change = (own * spread(chroma[:, slot + 1, c], dims=3) if channels > 1 else own) - canvas[c]
             change.add_(spread(levels[:, slot + 1, :, c])).mul_(alpha)
-            picture[c] += change
+            canvas[c] += change
             step += change.sum((-2, -1)).abs_()
             difference += change.abs_().sum((-2, -1))
         weight = alpha.sum((-2, -1)).clamp_min_(1e-3) * channels
@@ -128,5 +128,5 @@ def paint(random: Random, layout: Layout, fields: Tensor, channels: int) -> tupl
             if patchy is not None:
                 fade = (patchy[edged] * 3).sigmoid_()
                 ring.mul_(1 - spread(partial[edged, slot], dims=3) * fade)
-            picture[:, edged] += ring
-    return picture, contrasts
+            canvas[:, edged] += ring
+    return canvas, contrasts

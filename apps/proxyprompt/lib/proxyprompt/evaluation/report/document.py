@@ -10,12 +10,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from proxyprompt.evaluation.summary import means, rows
-from proxyprompt.evaluation.tables import grid, told
+from proxyprompt.evaluation.tables import grid, settings_text
 from proxyprompt.io.files import write_text
 from proxyprompt.metrics.segmentation import Interval
 
 from . import reported
-from .drawings import draw_likeness, draw_quality, draw_supports, likeness
+from .drawings import draw_quality, draw_similarity, draw_supports, similarity
 from .findings import QUALITY, alike, findings, qualities, shots_of
 from .sheets import OURS, Sheet, merged
 
@@ -39,17 +39,17 @@ def write_results(sheets: Sequence[Sheet], path: Path, *, command: str) -> Path:
     drawn = {
         "supports": draw_supports(main, folder / "supports.png"),
         **{f"quality of {s.label}": draw_quality(s, folder / f"quality-{s.label}.png") for s in sheets},
-        **{f"likeness of {s.label}": draw_likeness(s, folder / f"likeness-{s.label}.png") for s in main},
+        **{f"similarity of {s.label}": draw_similarity(s, folder / f"similarity-{s.label}.png") for s in main},
     }
-    picture = {name: f"![{name}]({folder.name}/{file.name})" for name, file in drawn.items() if file}
+    shown = {name: f"![{name}]({folder.name}/{file.name})" for name, file in drawn.items() if file}
     parts = [
         _ABOUT.format(command=command),
         *_findings(sheets),
         *_tasks(sheets),
         *_collections(sheets),
-        *_supports(main, picture.get("supports")),
-        *_quality(sheets, picture),
-        *_likeness(main, picture),
+        *_supports(main, shown.get("supports")),
+        *_quality(sheets, shown),
+        *_similarity(main, shown),
         *_variants(sheets),
         *_strategies(sheets),
         *_shots(sheets),
@@ -136,8 +136,8 @@ def _collections(sheets: Sequence[Sheet]) -> list[str]:
     ]
 
 
-def _supports(sheets: Sequence[Sheet], picture: str | None) -> list[str]:
-    if picture is None:
+def _supports(sheets: Sequence[Sheet], shown: str | None) -> list[str]:
+    if shown is None:
         return []
     lines = []
     for sheet in (sheet for sheet in sheets if len(sheet.counts()) > 1):
@@ -150,16 +150,16 @@ def _supports(sheets: Sequence[Sheet], picture: str | None) -> list[str]:
         "## The number of supports (Fig. 6 and 13)\n\nThe paper: Dice rises with K up to M - 1, its spread shrinks; "
         "100 draws each, M training images. Draws of as many supports as there are images are all the same.",
         grid(["record", "K", "draws", "Dice", "spread over draws", "from to"], lines),
-        picture,
+        shown,
     ]
 
 
-def _quality(sheets: Sequence[Sheet], pictures: dict[str, str]) -> list[str]:
+def _quality(sheets: Sequence[Sheet], shown: dict[str, str]) -> list[str]:
     lines, figures = [], []
     for sheet in sheets:
         if not qualities(sheet):
             continue
-        figures.append(pictures[f"quality of {sheet.label}"])
+        figures.append(shown[f"quality of {sheet.label}"])
         for count in sheet.counts():
             named = [(quality, f"{QUALITY}{quality:g}") for quality in qualities(sheet)]
             dice = [(quality, draws) for quality, name in named if (draws := sheet.draws(name, count))]
@@ -179,11 +179,11 @@ def _quality(sheets: Sequence[Sheet], pictures: dict[str, str]) -> list[str]:
     ]
 
 
-def _likeness(sheets: Sequence[Sheet], pictures: dict[str, str]) -> list[str]:
+def _similarity(sheets: Sequence[Sheet], shown: dict[str, str]) -> list[str]:
     lines, figures = [], []
     for sheet in sheets:
-        if found := likeness(sheet):
-            figures.append(pictures[f"likeness of {sheet.label}"])
+        if found := similarity(sheet):
+            figures.append(shown[f"similarity of {sheet.label}"])
         for key, pairs in found.items():
             mse, dice = np.array(pairs).T
             if len(pairs) > 2 and np.ptp(mse) and np.ptp(dice):
@@ -192,7 +192,7 @@ def _likeness(sheets: Sequence[Sheet], pictures: dict[str, str]) -> list[str]:
     if not lines:
         return []
     return [
-        "## The likeness of support and target (section 11.2)\n\nThe paper: Dice hardly depends on the mean square "
+        "## The similarity of support and target (section 11.2)\n\nThe paper: Dice hardly depends on the mean square "
         f"error of the images, as long as they show the same thing (an unrelated one gives {reported.UNRELATED}). "
         "Spearman's correlation of that error and Dice, with one support:",
         grid(["record", "collection", "structure", "pairs", "median error", "correlation"], lines),
@@ -264,7 +264,7 @@ def _records(sheets: Sequence[Sheet]) -> list[str]:
     parts = ["## The records"]
     for sheet in sheets:
         plan = ", ".join(f"{key} {value}" for key, value in sheet.plan.items() if value not in (None, False))
-        methods = [f"  - {name}: {told(settings)}" for name, settings in sheet.methods.items()]
+        methods = [f"  - {name}: {settings_text(settings)}" for name, settings in sheet.methods.items()]
         parts.append("\n".join([f"- **{sheet.label}**: {plan}", *methods]))
     return parts
 

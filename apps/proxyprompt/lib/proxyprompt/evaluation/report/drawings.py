@@ -1,4 +1,4 @@
-"""The paper's figures of numbers, drawn from records: over K and M, over the quality and the likeness of supports."""
+"""The paper's figures of numbers, drawn from records: over K and M, over the quality and the similarity of supports."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def draw_quality(sheet: Sheet, path: Path) -> Path | None:
     return save(figure, path, dpi=_DPI)
 
 
-def likeness(sheet: Sheet) -> dict[tuple[str, str], list[tuple[float, float]]]:
+def similarity(sheet: Sheet) -> dict[tuple[str, str], list[tuple[float, float]]]:
     """(collection, structure) -> (mean square error of support and target, Dice), of each case and draw with K = 1."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for unit in sheet.of(OURS, 1):
@@ -85,9 +85,9 @@ def likeness(sheet: Sheet) -> dict[tuple[str, str], list[tuple[float, float]]]:
     return {key: pairs for key, pairs in found.items() if pairs}
 
 
-def draw_likeness(sheet: Sheet, path: Path) -> Path | None:
+def draw_similarity(sheet: Sheet, path: Path) -> Path | None:
     """Dice over the mean square error between support and target. None where it was not measured (K = 1)."""
-    pairs = likeness(sheet)
+    pairs = similarity(sheet)
     if not pairs:
         return None
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")

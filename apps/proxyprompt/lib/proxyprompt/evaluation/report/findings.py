@@ -49,10 +49,10 @@ def _over_supports(sheet: Sheet) -> Iterator[Finding]:
     if len(counts) < 2 or is_variant(sheet.label):
         return
     few, many = counts[0], counts[-1]
-    told = f"{sheet.label}: K = {many} against K = {few}"
+    setting = f"{sheet.label}: K = {many} against K = {few}"
     gain = difference(sheet.of(OURS, many), sheet.of(OURS, few))
     if gain:
-        yield Finding("Dice rises with the number of supports", gain, told)
+        yield Finding("Dice rises with the number of supports", gain, setting)
     kept = sheet.plan.get("shots")  # with all of the images that are kept as supports, every draw is the same
     count = max((count for count in counts[1:] if not kept or count < kept), default=None)
     if count is None:
@@ -61,26 +61,26 @@ def _over_supports(sheet: Sheet) -> Iterator[Finding]:
     both = [key for key in spreads[0] if key in spreads[1]]
     if both:
         less = bootstrap_mean([spreads[0][key] - spreads[1][key] for key in both])
-        told = f"{sheet.label}: K = {count} against K = {few}"
-        yield Finding("its spread over support draws shrinks", less, told)
+        setting = f"{sheet.label}: K = {count} against K = {few}"
+        yield Finding("its spread over support draws shrinks", less, setting)
 
 
 def _of_supports(sheet: Sheet) -> Iterator[Finding]:
     """What wrong images and wrong masks cost."""
     count = max(sheet.counts(), default=0)
-    ours, told = sheet.of(OURS, count), f"{sheet.label}: K = {count}"
+    ours, setting = sheet.of(OURS, count), f"{sheet.label}: K = {count}"
     for method in dict.fromkeys(unit.method for unit in sheet.units if unit.method.startswith(UNRELATED)):
         if loss := difference(ours, sheet.of(method, count)):
-            yield Finding(f"an unrelated support hurts ({method.removeprefix(UNRELATED)})", loss, told)
+            yield Finding(f"an unrelated support hurts ({method.removeprefix(UNRELATED)})", loss, setting)
     tried = qualities(sheet)
     good = [quality for quality in tried if GOOD_MASK <= quality < 1]
     if 0.0 in tried and (loss := difference(ours, sheet.of(f"{QUALITY}0", count))):
-        yield Finding("empty support masks hurt", loss, told)
+        yield Finding("empty support masks hurt", loss, setting)
         for quality in good[:1]:
             if kept := difference(sheet.of(f"{QUALITY}{quality:g}", count), sheet.of(f"{QUALITY}0", count)):
                 half = Interval(*(value - 0.5 * loss.mean for value in kept))
                 claim = f"masks at Dice {quality:g} cost less than half of what empty ones do"
-                yield Finding(claim, half, told)
+                yield Finding(claim, half, setting)
 
 
 def alike(one: Sheet, other: Sheet) -> bool:

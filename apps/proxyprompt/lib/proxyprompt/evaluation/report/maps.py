@@ -17,7 +17,7 @@ from proxyprompt.evaluation.scoring import image_difference
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import selective_map
-from proxyprompt.training.episodes import Picture, prepare
+from proxyprompt.training.episodes import Sample, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +46,21 @@ class Looked:
 def look(segmenter: Segmenter, target: Shown, support: Shown) -> Looked:
     """The target segmented from this support alone."""
     foundation = segmenter.foundation
-    pictures = [_picture(segmenter, shown) for shown in (support, target)]
-    features = [segmenter.encode(picture.image[None]) for picture in pictures]
-    masks = pictures[0].masks[None]
+    samples = [_sample(segmenter, shown) for shown in (support, target)]
+    features = [segmenter.encode(sample.image[None]) for sample in samples]
+    masks = samples[0].masks[None]
     memory = segmenter.encode_support(
         features[0],
-        segmenter.encode_pair(pictures[0].image[None], masks),
+        segmenter.encode_pair(samples[0].image[None], masks),
         torch.ones(1, 1, dtype=torch.bool, device=masks.device),
     )
     decoded = segmenter.segment(features[1], memory)
-    logits = foundation.postprocess(decoded.mask_logits, pictures[1].geometry)[0, 0]
+    logits = foundation.postprocess(decoded.mask_logits, samples[1].geometry)[0, 0]
     drawn = (logits > 0).cpu().numpy()
     grid = features[1].embedding.shape[-2:]
-    inside = F.adaptive_max_pool2d(pictures[1].masks[None], grid).flatten() > 0.5
+    inside = F.adaptive_max_pool2d(samples[1].masks[None], grid).flatten() > 0.5
     taken = selective_map(features[1].embedding.flatten(2), memory.keys, memory.valid[:, 0])[0, :, inside].mean(1)
-    heat = _on_image(taken.unflatten(0, grid), segmenter, pictures[0])
+    heat = _on_image(taken.unflatten(0, grid), segmenter, samples[0])
     return Looked(support, heat, drawn, overlap(drawn, target.mask).dice, image_difference(support.image, target.image))
 
 
@@ -89,14 +89,14 @@ def draw_maps(segmenter: Segmenter, target: Shown, supports: Sequence[Shown], pa
     return looked
 
 
-def _picture(segmenter: Segmenter, shown: Shown) -> Picture:
+def _sample(segmenter: Segmenter, shown: Shown) -> Sample:
     image, mask = torch.from_numpy(shown.image), torch.from_numpy(shown.mask)[None].float()
     return prepare(image, mask, segmenter.foundation, key=(shown.name, 0, 0))
 
 
-def _on_image(grid: Tensor, segmenter: Segmenter, picture: Picture) -> np.ndarray:
-    """(H, W) -> (h, w) of the picture's image, scaled to 1."""
+def _on_image(grid: Tensor, segmenter: Segmenter, sample: Sample) -> np.ndarray:
+    """(H, W) -> (h, w) of the sample's image, scaled to 1."""
     quarter = segmenter.foundation.image_size // 4
     fine = F.interpolate(grid[None, None].float(), (quarter, quarter), mode="bilinear", align_corners=False)
-    fine = segmenter.foundation.postprocess(fine, picture.geometry)[0, 0].cpu().numpy()
+    fine = segmenter.foundation.postprocess(fine, sample.geometry)[0, 0].cpu().numpy()
     return fine / max(1e-12, float(fine.max()))
