@@ -44,6 +44,8 @@ from proxyprompt.predictor.segmenter import Segmenter, available_versions, build
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
+from proxyprompt.server.studies import downloaded
+from proxyprompt.server.worklist import reason
 from proxyprompt.session.journal import Journal
 from proxyprompt.session.proposals import Proposals
 from proxyprompt.session.recorder import Recorder
@@ -250,7 +252,11 @@ class ProxyPromptApp(MONAILabelApp):
         strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
         if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
-        return exported(super().next_sample(request), self.datastore())
+        sample = super().next_sample(request)
+        if not sample:
+            return sample
+        store = self.datastore()
+        return {**sample, **downloaded(store, sample["id"]), "reason": reason(store.get_image_info(sample["id"]))}
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""

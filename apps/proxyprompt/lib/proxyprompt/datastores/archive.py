@@ -139,7 +139,10 @@ class Archive:
 
     def newest_listing(self) -> Listing:
         """What the archive holds now, asked for anew."""
-        return self._listings.newer()
+        try:
+            return self._listings.newer()
+        except TimeoutError as error:
+            raise self._error(MONAILabelError.SERVER_ERROR, "does not answer in time") from error
 
     def fetch_series(self, study: str, series: str, folder: Path) -> None:
         """Write every instance of a series into a new folder, which appears when it is whole.

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
 TIMEOUT = (5, 60)  # seconds to be reached, and of silence: an archive that hangs must not take the server with it
+STORE_PATIENCE = 15.0
+"""Seconds after which a label that the archive has not taken waits here for it."""
 _NIFTI, _OUTBOX, _EXPORTED = ".nifti", ".outbox", ".nii.gz"
 
 
@@ -140,6 +143,10 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         folder = self._folder / image_id
         return folder if folder.is_dir() else None
 
+    def exported_path(self, image_id: str) -> Path:
+        """Where the file of :meth:`exported_image` lies, or will."""
+        return self._folder / _NIFTI / f"{image_id}{_EXPORTED}"
+
     def exported_image(self, image_id: str) -> Path | None:
         """A NIfTI copy of a series on its own grid, for viewers that open nothing else; made when first asked for.
 
@@ -155,7 +162,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         folder = self._series(image_id)
         if folder is None:
             return None
-        path = self._folder / _NIFTI / f"{image_id}{_EXPORTED}"
+        path = self.exported_path(image_id)
         with self._fetching.of(f"nifti {image_id}"), as_monailabel("converting the image", StudyError):
             if not path.is_file():
                 path.parent.mkdir(exist_ok=True)
@@ -228,13 +235,16 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     def _store(self, image_id: str, seg: Dataset, info: Mapping[str, Any]) -> None:
         """Into the archive, or into the outbox; here it is the label either way."""
         self._own.add(str(seg.SOPInstanceUID))
+        sent = _in_thread(self.archive.store, seg)
         try:
-            self.archive.store(seg)
-        except MONAILabelException as error:
-            if error.error is MONAILabelError.INVALID_INPUT:
+            sent.result(STORE_PATIENCE)
+        except (MONAILabelException, TimeoutError) as error:
+            if isinstance(error, MONAILabelException) and error.error is MONAILabelError.INVALID_INPUT:
                 raise
-            logger.warning("the label of %s is kept for later: %s", image_id, error.msg)
-            self._outbox.keep(image_id, seg)
+            logger.warning(
+                "the label of %s is kept for later: %s", image_id, getattr(error, "msg", "no answer in time")
+            )
+            self._outbox.keep(image_id, seg)  # sent twice, it is stored once
         self._put(seg_of(seg), lambda path: seg.save_as(path, write_like_original=False), info)
 
     def write_seg(self, image_id: str, label: Path, info: Mapping[str, Any] | None, path: Path) -> Path:
@@ -282,6 +292,18 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
             _version(seg, current=seg is segs[-1], handed_over=waiting is None or seg.instance != waiting.instance)
             for seg in reversed(segs)
         ]
+
+    def current_label(self, image_id: str) -> LabelVersion | None:
+        """The label that counts, as this machine knows it; the archive is not asked."""
+        label = self._datastore.label(image_id, FINAL)
+        if label is None or "SOPInstanceUID" not in label.info:
+            return None
+        path = Path(super().get_label_uri(image_id, FINAL))
+        return _version(
+            seg_of(dcmread(path, stop_before_pixels=True)),
+            current=True,
+            handed_over=image_id not in self._outbox.waiting(),
+        )
 
     def last_labels(self) -> dict[str, LabelVersion]:
         """The label that counts of each series that has one, as far as the archive told lately."""
@@ -378,7 +400,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     def _newest(self) -> Listing:
         try:
             return self.archive.newest_listing()
-        except MONAILabelException:  # away: what is known of it counts
+        except (MONAILabelException, TimeoutError):  # away: what is known of it counts
             return self.archive.listing()
 
     def _sync_quietly(self) -> None:
@@ -435,6 +457,20 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
     def _is_here(self, seg: Seg) -> bool:
         label = self._datastore.label(seg.image, FINAL)
         return label is not None and label.info.get("SOPInstanceUID") == seg.instance
+
+
+def _in_thread(function: Callable[..., object], *arguments: Any) -> Future[object]:
+    """Calls a function in a thread of its own, which nobody waits for at the end of the process."""
+    future: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, name="store", daemon=True).start()
+    return future
 
 
 def _version(seg: Seg, *, current: bool, handed_over: bool = True) -> LabelVersion:

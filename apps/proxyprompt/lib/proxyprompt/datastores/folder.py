@@ -108,10 +108,23 @@ class StudyFolder(SharedDatastore):
         Returns:
             The one that counts, and those that it took the place of.
         """
+        current = self.current_label(image_id)
         with self._turn:
-            current = self._current_label(image_id, FINAL)
             earlier = [earlier_version(path) for path in self._earlier_labels(image_id, FINAL)]
-        return [*([current_version(*current)] if current else []), *earlier]
+        return [*([current] if current else []), *earlier]
+
+    def current_label(self, image_id: str) -> LabelVersion | None:
+        """The label that counts, as this machine knows it; None where there is none.
+
+        Args:
+            image_id: of the study.
+
+        Returns:
+            What is known of it.
+        """
+        with self._turn:
+            found = self._current_label(image_id, FINAL)
+        return current_version(*found) if found else None
 
     def last_labels(self) -> dict[str, LabelVersion]:
         """The label that counts of each study that has one, without its version: no file is read."""

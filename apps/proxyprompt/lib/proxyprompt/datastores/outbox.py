@@ -32,7 +32,10 @@ class Outbox:
     """
 
     def __init__(
-        self, folder: Path, store: Callable[[Dataset], object], handed_over: Callable[[str], object] = lambda image: None
+        self,
+        folder: Path,
+        store: Callable[[Dataset], object],
+        handed_over: Callable[[str], object] = lambda image: None,
     ) -> None:
         self._folder, self._store, self._handed_over = folder, store, handed_over
         self._lock = threading.Lock()

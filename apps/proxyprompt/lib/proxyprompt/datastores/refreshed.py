@@ -1,6 +1,4 @@
-"""A value that another machine knows, for many who ask: none of them waits behind the others, nor for a machine that
-hangs.
-"""
+"""A value that another machine knows, for many who ask, of whom none waits behind the others or for what hangs."""
 
 from __future__ import annotations
 
@@ -68,23 +66,24 @@ class Refreshed(Generic[T]):
             return self._known()
 
     def newer(self) -> T:
-        """The value as it is now, however long that takes.
+        """The value as it is now.
 
         Returns:
             A value that was asked for after this call.
 
         Raises:
-            Exception: of the attempt.
+            Exception: of the attempt; TimeoutError where it takes longer than the patience for a first value.
         """
         now = time.monotonic()
+        end = now + self._first_patience
         with self._changed:
-            while self._begun is not None and self._begun < now and self._asked_at < now:
-                self._changed.wait()
-            if self._asked_at < now:
-                self._begin()
-                self._changed.wait_for(lambda: self._begun is None or self._asked_at >= now)
-            if self._asked_at < now and self._failure is not None:
-                raise self._failure
+            while self._asked_at < now:
+                if self._begun is None:
+                    if self._failed_at >= now and self._failure is not None:
+                        raise self._failure
+                    self._begin()
+                if not self._changed.wait(timeout=max(0.0, end - time.monotonic())):
+                    raise TimeoutError("no newer value in time")
             return self._values[0]
 
     def forget(self) -> None:

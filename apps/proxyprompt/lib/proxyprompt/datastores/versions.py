@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from proxyprompt.io.errors import StudyExists
 
@@ -38,23 +38,6 @@ class LabelVersion:
     current: bool = False
     series: str = ""
     handed_over: bool = True
-
-
-@runtime_checkable
-class KeepsVersions(Protocol):
-    """A datastore that keeps the labels before the last one."""
-
-    def label_versions(self, image_id: str) -> list[LabelVersion]:
-        """All labels of a study, the newest first."""
-        ...
-
-    def version_file(self, image_id: str, version: str) -> str:
-        """The file of one of them."""
-        ...
-
-    def restore_label(self, image_id: str, version: str, by: str) -> str:
-        """Make one of them the label that counts."""
-        ...
 
 
 def writer_of(info: Mapping[str, Any] | None) -> str:
@@ -116,7 +99,9 @@ def check_base(image_id: str, versions: list[LabelVersion], base: str | None) ->
     if base is None or base == (current.version if current else ""):
         return
     if current is None:
-        raise LabelChanged(f"the label of {image_id} that this one was made from is gone: send replace=true to store it")
+        raise LabelChanged(
+            f"the label of {image_id} that this one was made from is gone: send replace=true to store it"
+        )
     whose = f" by {current.by}" if current.by else ""
     when = f" at {current.time}" if current.time else ""
     raise LabelChanged(

@@ -71,7 +71,7 @@ def submit(
             check_base(image, store.label_versions(image), base)
         saved = store.save_label(image, str(label), tag, info)
         told = {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved}
-        return {**told, **_stored(store.label_versions(image))} if tag == FINAL else told
+        return {**told, **_stored(store.current_label(image))} if tag == FINAL else told
 
 
 def author(user: User, info: Mapping[str, Any] | None = None) -> str:
@@ -129,7 +129,7 @@ def label_router(app: MONAILabelApp) -> APIRouter:
             check_base(image, _versions(app, image), base)
             saved = app.datastore().restore_label(image, version, author(user, {"client_id": client_id}))
             app.on_save_label(image, saved)
-            return {"image": image, "label": saved, **_stored(_versions(app, image))}
+            return {"image": image, "label": saved, **_stored(app.datastore().current_label(image))}
 
     return router
 
@@ -146,14 +146,13 @@ def _known(app: MONAILabelApp, image: str, version: str) -> None:
         raise refuse(f"{image} has no label of version {version!r}; it has: {', '.join(known) or 'none'}")
 
 
-def _stored(versions: list[LabelVersion]) -> dict[str, Any]:
-    current = next((each for each in versions if each.current), None)
+def _stored(current: LabelVersion | None) -> dict[str, Any]:
     if current is None:
         return {}
     told: dict[str, Any] = {"version": current.version, "handed_over": current.handed_over}
     if not current.handed_over:
         told["detail"] = (
-            "the archive does not answer: the label is kept on this server, counts here from now on, and is handed over "
-            "as soon as the archive is back"
+            "the archive does not answer: the label is kept on this server, counts here from now on, and is handed "
+            "over as soon as the archive is back"
         )
     return told

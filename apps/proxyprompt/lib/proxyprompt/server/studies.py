@@ -158,6 +158,26 @@ def exported_image(store: Datastore, image: str) -> Path | None:
     return store.exported_image(image) if isinstance(store, DicomWebStudies) else None
 
 
+def downloaded(store: Datastore, image: str) -> dict[str, str]:
+    """What the answer for the next sample says of the image's file, for viewers that download it.
+
+    3D Slicer opens ``path`` where that is on its machine, else it downloads the image. Converting takes a while, and so
+    waits for the download unless MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI is set.
+
+    Args:
+        store: of the image.
+        image: its id.
+
+    Returns:
+        The path of the file of a series of a DICOMweb server; empty for all others.
+    """
+    if not isinstance(store, DicomWebStudies):
+        return {}
+    if settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI:
+        store.exported_image(image)
+    return {"path": str(store.exported_path(image))}
+
+
 def _path_of(app: MONAILabelApp, image: str) -> Path:
     path = app.datastore().get_image_uri(image)
     if not path or not os.path.exists(path):

@@ -1,4 +1,4 @@
-"""``GET /proxyprompt/studies``: the work list. Which studies are labelled, by whom and when, which are proposed, and why.
+"""``GET /proxyprompt/studies``, the work list: which studies are labelled, by whom and when, which proposed, and why.
 
 ``POST /proxyprompt/flags``: what a person decides about a label that leave-one-out has flagged.
 """
@@ -114,7 +114,9 @@ def work_list(store: Datastore, library: SupportLibrary) -> list[dict[str, Any]]
     """
     labelled = set(store.get_labeled_images())
     last: Mapping[str, LabelVersion] = store.last_labels()
-    return [_row(store, library, image_id, image_id in labelled, last.get(image_id)) for image_id in store.list_images()]
+    return [
+        _row(store, library, image_id, image_id in labelled, last.get(image_id)) for image_id in store.list_images()
+    ]
 
 
 def _row(
