@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +115,8 @@ class Archive:
         self._segs: dict[tuple[str, str], list[Seg]] = {}
         self._images: dict[str, bool] = {}
         self._numbered = 0
+        self._stored: dict[str, tuple[Seg, float]] = {}  # SEGs that no listing can have seen yet, and since when
+        self._turn = threading.Lock()
         self._listings = Refreshed(self._list, expiry=expiry)
 
     @property
@@ -133,14 +137,14 @@ class Archive:
         Of an archive that is away or slow it is the last one known.
         """
         try:
-            return self._listings.get()
+            return self._with_stored(self._listings.get())
         except TimeoutError as error:
             raise self._error(MONAILabelError.SERVER_ERROR, "does not answer in time") from error
 
     def newest_listing(self) -> Listing:
         """What the archive holds now, asked for anew."""
         try:
-            return self._listings.newer()
+            return self._with_stored(self._listings.newer())
         except TimeoutError as error:
             raise self._error(MONAILabelError.SERVER_ERROR, "does not answer in time") from error
 
@@ -178,13 +182,29 @@ class Archive:
         """
         with self._asked():
             answer = self.client.store_instances([instance])
-        self.forget()
         refused = answer.get("FailedSOPSequence") if answer is not None else None
         if refused:
             code = refused[0].get("FailureReason", "unknown")
             raise self._error(MONAILabelError.INVALID_INPUT, f"did not store the object (reason {code})")
+        if instance.get("ReferencedSeriesSequence"):
+            with self._turn:
+                seg = seg_of(instance, self._numbered + 1)
+                self._stored[seg.instance] = seg, time.monotonic()
+        self.forget()
 
     # inside
+
+    def _with_stored(self, listing: Listing) -> Listing:
+        """A listing that was asked for before something was stored does not deny it."""
+        with self._turn:
+            stored = [seg for seg, _ in self._stored.values() if seg.image in listing.images]
+        if not stored:
+            return listing
+        drawn = dict(listing.drawn)
+        for seg in stored:
+            others = tuple(each for each in drawn.get(seg.image, ()) if each.instance != seg.instance)
+            drawn[seg.image] = (*others, seg)
+        return Listing(listing.images, drawn)
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
@@ -204,6 +224,7 @@ class Archive:
         )
 
     def _list(self) -> Listing:
+        begun = time.monotonic()
         with self._asked():
             self._numbered += 1
             found = [
@@ -222,6 +243,8 @@ class Archive:
         for seg in sorted((seg for several in self._segs.values() for seg in several), key=lambda seg: seg.order):
             if seg.image in images:
                 drawn[seg.image].append(seg)
+        with self._turn:
+            self._stored = {i: (seg, since) for i, (seg, since) in self._stored.items() if since >= begun}
         return Listing(images, {image: tuple(segs) for image, segs in drawn.items()})
 
     def _look_at(self, series: list[Dataset]) -> None:

@@ -177,7 +177,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def sync(self) -> None:
         """Fetches every label that is not here in its newest version, with its image; drops those that were deleted."""
-        self._take_in(self._archived())
+        self._take_in(self.archive.newest_listing())
 
     def _take_in(self, listing: Listing) -> None:
         current = listing.labels
@@ -191,7 +191,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def stored_elsewhere(self) -> None:
         """Something was stored in the archive, not by this datastore: takes it in now."""
-        self._take_in(self.archive.newest_listing())
+        self.sync()
 
     def _download_labeled_data(self) -> None:
         """What ``datalist()`` of the base class calls."""
@@ -390,7 +390,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         waiting = self._outbox.waiting() if self._outbox_made else {}
         missing = (seg for image, seg in listing.labels.items() if image not in waiting and not self._is_here(seg))
         if not self.archive.problem and not self._syncing.locked() and next(missing, None) is not None:
-            threading.Thread(target=self._sync_quietly, name="labels", daemon=True).start()
+            threading.Thread(target=self._take_in_quietly, args=(listing,), name="labels", daemon=True).start()
         return listing
 
     @property
@@ -403,11 +403,11 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         except (MONAILabelException, TimeoutError):  # away: what is known of it counts
             return self.archive.listing()
 
-    def _sync_quietly(self) -> None:
+    def _take_in_quietly(self, listing: Listing) -> None:
         if not self._syncing.acquire(blocking=False):
             return
         try:
-            self.sync()
+            self._take_in(listing)
         except Exception as error:  # the next listing tries again
             logger.warning("labels could not be fetched from %s: %s", self.name(), getattr(error, "msg", error))
         finally:
