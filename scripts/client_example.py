@@ -15,8 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import requests
+import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelUtils
 
@@ -34,7 +37,7 @@ def label_next(client: MONAILabelClient) -> str | None:
     print(f"{image}: {', '.join(answer['label_names'])} as in {used}")
 
     structure = next(iter(answer["label_names"]))
-    edited = {"structure": list(answer["label_names"]), structure: [middle(sample["path"])]}
+    edited = {"structure": list(answer["label_names"]), structure: [middle(client, sample)]}
     mask, answer = client.infer(EDIT, image, edited)
     print(f"  one click on {structure}: {answer['latencies']['click']:.2f} s of {answer['latencies']['total']:.2f} s")
 
@@ -43,14 +46,20 @@ def label_next(client: MONAILabelClient) -> str | None:
     return image
 
 
-def middle(path: str) -> list[int]:
-    """The voxel (x, y, z) in the middle of an image that lies on this machine."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(path)
-    reader.ReadImageInformation()
-    return [n // 2 for n in (*reader.GetSize(), 1)[:3]]
+def middle(client: MONAILabelClient, sample: Mapping[str, str]) -> list[int]:
+    """The voxel (x, y, z) in the middle of an image; one that is not on this machine is downloaded, as Slicer does."""
+    with tempfile.TemporaryDirectory(prefix="image-") as folder:
+        path = Path(sample["path"])
+        if not path.is_file():
+            address = f"{client.get_server_url()}/datastore/image"
+            answer = requests.get(address, params={"image": sample["id"]}, timeout=600)
+            answer.raise_for_status()
+            path = Path(folder) / sample["name"]
+            path.write_bytes(answer.content)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        return [n // 2 for n in (*reader.GetSize(), 1)[:3]]
 
 
 def segment_the_rest(client: MONAILabelClient) -> dict[str, object]:

@@ -48,9 +48,10 @@ def missing() -> str | None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
+def running(folder: Path, port: int | None = None) -> Iterator[Orthanc]:
+    """port: of one that was stopped, whose database is still in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = get_free_port()
+    port = port or get_free_port()
     settings = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),

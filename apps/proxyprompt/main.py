@@ -45,8 +45,13 @@ from proxyprompt.predictor.segmenter import Segmenter, available_versions, build
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
+<<<<<<< HEAD
 from proxyprompt.server.panel import panel_router
 from proxyprompt.server.progress import progress_router
+=======
+from proxyprompt.server.studies import downloaded
+from proxyprompt.server.worklist import reason
+>>>>>>> archive
 from proxyprompt.session.journal import Journal
 from proxyprompt.session.proposals import Proposals
 from proxyprompt.session.recorder import Recorder
@@ -180,6 +185,7 @@ class ProxyPromptApp(MONAILabelApp):
             self,
             journal=self.recorder.journal,
             adapters=lambda: self.adapters,
+            library=self.library,
             model_upload=self.options.model_upload,
         )
         if served:
@@ -187,7 +193,7 @@ class ProxyPromptApp(MONAILabelApp):
             for router in (panel_router(self.library), progress_router(self._requests)):
                 server.include_router(router)
             if isinstance(self.datastore(), DicomWebStudies):
-                install_viewer(server, self._state / "viewer", self.datastore().stored_elsewhere)
+                install_viewer(server, self._state / "viewer")
             install_pages(server)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
@@ -258,7 +264,11 @@ class ProxyPromptApp(MONAILabelApp):
         strategy = "random" if request.get("strategy") in (None, "") else request["strategy"]
         if not isinstance(strategy, str) or strategy not in self._strategies:
             raise refuse(f"there is no strategy {strategy!r}; valid: {', '.join(self._strategies)}")
-        return super().next_sample(request)
+        sample = super().next_sample(request)
+        if not sample:
+            return sample
+        store = self.datastore()
+        return {**sample, **downloaded(store, sample["id"]), "reason": reason(store.get_image_info(sample["id"]))}
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Whole-slide requests name regions of files by path; this app has nothing for them."""

@@ -129,21 +129,30 @@ def test_who_falls_out_of_the_row(dice, found):
     assert flagged({str(n): {"head": value} for n, value in enumerate(dice)}) == found
 
 
-def test_a_flagged_support_is_the_last_choice_and_named_in_the_answer(app):
+def test_a_flag_is_said_and_changes_nothing_until_a_person_decides(app):
     study = app.library.studies()["us_02"]
-    write_note(app.datastore(), "us_02", QUALITY, {"label": study.label_hash, "flagged": ["head"]})
+    note = {"label": study.label_hash, "flagged": ["head"]}
 
     def infer(**options):
         answer = app.infer({"model": "proxyprompt", "image": "us_07", "structure": "head", **options})["params"]
         warned = [warning for warning in answer["warnings"] if "us_02" in warning and "flagged" in warning]
-        return {used["id"] for used in answer["supports"]}, warned
+        return {used["id"] for used in answer["supports"]}, warned, answer["left_out"]
 
-    assert infer() == ({"us_01", "us_03", "us_04"}, [])
-    used, warned = infer(support="us_02")
-    assert used == {"us_02"} and len(warned) == 1
+    before = infer()[0]
+    assert "us_02" in before
+    write_note(app.datastore(), "us_02", QUALITY, note)
+    used, warned, left_out = infer()
+    assert used == before and len(warned) == 1 and "check it" in warned[0] and not left_out
+    decision = {"leave_out": True, "by": "anna", "time": "2025-01-01T00:00:00+00:00"}
+    write_note(app.datastore(), "us_02", QUALITY, {**note, "decision": decision})
+    used, warned, left_out = infer()
+    assert used == before - {"us_02"} and len(warned) == 1 and "was not used" in warned[0]
+    assert "head" in left_out["us_02"] and "anna" in left_out["us_02"]
+    used, warned, left_out = infer(support="us_02")  # a support that was named stays
+    assert used == {"us_02"} and len(warned) == 1 and not left_out
     for name in ("us_01", "us_03", "us_04"):
         app.datastore().remove_label(name, "final")
-    assert infer()[0] == {"us_02"}
+    assert infer()[0] == {"us_02"}  # there is nothing else
     write_note(app.datastore(), "us_02", QUALITY, {"label": "of an older label", "flagged": ["head"]})
     assert infer()[1] == []
 

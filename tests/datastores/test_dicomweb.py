@@ -92,12 +92,14 @@ def test_a_seg_is_never_an_image(archive, ct, tmp_path):
 
 
 def test_a_new_series_shows_within_the_expiry(archive, tmp_path):
-    store = opened(archive, tmp_path, expiry=0.5)
+    store = opened(archive, tmp_path, expiry=3)
     before = set(store.list_images())
     late = save_series(tmp_path / "late", RNG.integers(0, 9, (2, 8, 9)).astype(np.uint16), series=generate_uid())
     archive.push(late)
     assert set(store.list_images()) == before
-    time.sleep(0.6)
+    end = time.monotonic() + 60
+    while set(store.list_images()) == before and time.monotonic() < end:
+        time.sleep(0.5)
     (new,) = set(store.list_images()) - before
     archive.delete_series(new)
 
@@ -310,11 +312,116 @@ def test_an_archive_that_does_not_answer(tmp_path):
     with pytest.raises(MONAILabelException) as caught:
         store.list_images()
     assert nobody.dicomweb in caught.value.msg and status_of(caught.value) == 503
+    assert "is not running" in caught.value.msg and "Error" not in caught.value.msg
 
 
-def test_nifti_for_viewers_that_download(archive, ct, tmp_path):
+def test_what_viewers_download_lies_on_the_grid_of_the_series(archive, ct, tmp_path):
     uid, folder = ct
-    store = opened(archive, tmp_path, convert_to_nifti=True)
-    path = store.get_image_uri(uid)
-    assert path.endswith(f"{uid}.nii.gz")
+    store = opened(archive, tmp_path)
+    assert store.get_image_uri(uid).endswith(uid)
+    path = store.exported_image(uid)
+    assert path.name == store.get_image_info(uid)["name"] == f"{uid}.nii.gz" and path == store.exported_path(uid)
     assert read_study(path, modality="CT").content_hash == read_study(folder).content_hash
+    labels = RNG.integers(0, 2, (4, 8, 9)).astype(np.uint8)
+    read_study(path, modality="CT").write_label(labels, tmp_path / "label.nii.gz")
+    store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "body", "idx": 1}]})
+    assert np.array_equal(label_of(store, uid), labels)
+    assert store.exported_image("1.2.3.99") is None
+    assert uid in opened(archive, tmp_path).list_images()  # the copy beside is no image of its own
+
+
+SECONDARY, RAW = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.66"
+
+
+def test_what_has_pixels_is_an_image_whatever_it_is_called(archive, tmp_path):
+    image = dicom(RNG.integers(0, 255, (20, 24)).astype(np.uint8), sop=SECONDARY, modality="OT")
+    other = dicom(RNG.integers(0, 255, (20, 24)).astype(np.uint8), sop=SECONDARY, modality="HC")
+    raw = dicom(RNG.integers(0, 255, (20, 24)).astype(np.uint8), sop=RAW, modality="MR")
+    for name in ("PixelData", "Rows", "Columns"):
+        delattr(raw, name)
+    for number, ds in enumerate((image, other, raw)):
+        ds.SeriesInstanceUID, ds.StudyInstanceUID = generate_uid(), generate_uid()
+        ds.save_as(tmp_path / f"{number}.dcm", write_like_original=False)
+        archive.push(tmp_path / f"{number}.dcm")
+    store = opened(archive, tmp_path, search_filter={})
+    assert {image.SeriesInstanceUID, other.SeriesInstanceUID} <= set(store.list_images())
+    assert raw.SeriesInstanceUID not in store.list_images()
+    study = read_study(store.get_image_uri(image.SeriesInstanceUID))
+    labels = np.zeros((1, 20, 24), np.uint8)
+    labels[0, 3:9, 4:17] = 1
+    study.write_label(labels, tmp_path / "label.nii.gz")
+    info = {"label_info": [{"name": "head", "idx": 1}]}
+    store.save_label(image.SeriesInstanceUID, str(tmp_path / "label.nii.gz"), "final", info)
+    assert np.array_equal(label_of(store, image.SeriesInstanceUID), labels)
+    for ds in (image, other, raw):
+        archive.delete_series(ds.SeriesInstanceUID)
+
+
+def test_labels_before_the_last_one_are_known_and_come_back(archive, ct, tmp_path):
+    uid, folder = ct
+    store, image = opened(archive, tmp_path), read_study(folder)
+    assert store.label_versions(uid) == [] and store.current_label(uid) is None
+    drawn_by = {}
+    for who, value in (("anna", 1), ("bert", 2)):
+        labels = np.zeros((4, 8, 9), np.uint8)
+        labels[value] = 1
+        image.write_label(labels, tmp_path / "label.nii.gz")
+        names = [{"name": f"organ {value}", "idx": 1}]
+        store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", {"label_info": names, "user": who})
+        drawn_by[who] = labels
+    now, before = store.label_versions(uid)
+    assert (now.by, now.structures, now.current) == ("bert", ("organ 2",), True)
+    assert (before.by, before.structures, before.current) == ("anna", ("organ 1",), False)
+    assert now == store.current_label(uid) and now.version == store.last_labels()[uid].version
+    assert now.time.endswith("+00:00") and now.series != before.series
+    assert np.array_equal(image.read_label(store.version_file(uid, before.version)), drawn_by["anna"])
+    store.restore_label(uid, before.version, "carl")
+    assert np.array_equal(label_of(store, uid), drawn_by["anna"])
+    assert [(v.by, v.current) for v in store.label_versions(uid)] == [("carl", True), ("bert", False), ("anna", False)]
+    elsewhere = opened(archive, tmp_path, "other")  # another server on the archive knows it all too
+    assert [v.by for v in elsewhere.label_versions(uid)] == ["carl", "bert", "anna"]
+    with pytest.raises(ImageNotFoundException):
+        store.version_file(uid, "1.2.3")
+
+
+def test_a_label_waits_here_for_an_archive_that_is_away(tmp_path):
+    if orthanc.missing():
+        pytest.skip(orthanc.missing())
+    folder = save_series(tmp_path / "ct", RNG.integers(0, 3000, (4, 8, 9)).astype(np.uint16), series=generate_uid())
+    uid = str(pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID)
+    labels = RNG.integers(0, 2, (4, 8, 9)).astype(np.uint8)
+    read_study(folder).write_label(labels, tmp_path / "label.nii.gz")
+    info = {"label_info": [{"name": "body", "idx": 1}], "user": "anna"}
+    with orthanc.running(tmp_path / "orthanc") as server:
+        server.push(folder)
+        port = int(server.url.rpartition(":")[2])
+        store = opened(server, tmp_path, expiry=0)
+        store.get_image_uri(uid)
+    begun = time.monotonic()
+    assert store.list_images() == [uid] and store.status()["archive"]["problem"]
+    assert Path(store.get_image_uri(uid)).is_dir()  # what is here can be worked on
+    store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", info)
+    assert time.monotonic() - begun < 5
+    assert store.get_labeled_images() == [uid] and store.status()["archive"]["waiting"] == [uid]
+    assert np.array_equal(label_of(store, uid), labels)
+    assert not store.current_label(uid).handed_over and store.label_versions(uid)[0].by == "anna"
+    store = opened(server, tmp_path, expiry=0)  # a server that was stopped meanwhile still has it
+    with orthanc.running(tmp_path / "orthanc", port) as server:
+        end = time.monotonic() + 60
+        while store.status().get("archive") and time.monotonic() < end:
+            time.sleep(0.5)
+        (stored,) = [pydicom.dcmread(io.BytesIO(f)) for f in server.instances(Modality="SEG")]
+        assert stored.ContentCreatorName == "anna"
+        assert store.current_label(uid).handed_over and store.get_labeled_images() == [uid]
+        store.sync()
+        assert np.array_equal(label_of(store, uid), labels)
+
+
+def test_a_label_that_was_elsewhere_deleted_after_it_had_waited_goes(archive, ct, tmp_path):
+    uid, folder = ct
+    store = opened(archive, tmp_path, expiry=0)
+    read_study(folder).write_label(np.ones((4, 8, 9), np.uint8), tmp_path / "label.nii.gz")
+    store.save_label(uid, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "body", "idx": 1}]})
+    archive.delete_series(store.current_label(uid).series)
+    store.sync()
+    assert store.current_label(uid) is None and uid in store.get_unlabeled_images()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from dicom_files import MR, US, US_FRAMES, dicom, place
+from dicom_files import CT, MR, US, US_FRAMES, dicom, place
 from pydicom.uid import generate_uid
 
 from proxyprompt.datasets.samples.store import FAMILIES
@@ -55,6 +55,24 @@ def make_archive_studies(folder: Path) -> dict[str, ArchiveStudy]:
     return studies
 
 
+def labelled_and_not(folder: Path, kinds: tuple[str, ...]) -> dict[str, ArchiveStudy]:
+    """Four studies of each kind into ``folder``, two with a SEG; one of the two others is returned by kind."""
+    (folder / "seg").mkdir(parents=True)
+    waiting = {}
+    for kind in kinds:
+        for number in range(1, 5):
+            name = f"{kind}_{number:02d}"
+            if kind == "cine":
+                study = _cine(name, tuple(f"us_{number * 3 + n + 20:02d}" for n in range(3)), folder / name)
+            else:
+                study = _drawn(name, folder / name)
+            if number <= 2:
+                masks = {s: study.truth.transpose(2, 1, 0) == value for s, value in study.structures.items()}
+                write_seg(study.folder, masks, folder / "seg" / f"{name}.dcm")
+            waiting[kind] = study
+    return waiting
+
+
 def files_of(studies: dict[str, ArchiveStudy], folder: Path) -> list[Path]:
     """What to push: the series, their SEGs, and the real SEG of the liver."""
     real = [REAL / "dicom_ct_liver_seg" / "seg"] if "ct" in studies else []
@@ -62,9 +80,17 @@ def files_of(studies: dict[str, ArchiveStudy], folder: Path) -> list[Path]:
 
 
 def _drawn(name: str, folder: Path) -> ArchiveStudy:
-    family = DRAWN[name.split("_")[0]]
-    image, label, *_ = family.drawn(name, 0)
-    if family.prefix == "mr":  # (i, j, k) -> slices of rows and columns
+    kind = name.split("_")[0]
+    family = DRAWN["mr" if kind == "ct" else kind]
+    image, label, *_ = family.drawn(name.replace("ct", "mr"), 0)
+    if kind == "ct":  # from -100 to 300 Hounsfield units
+        volume, truth = image.transpose(2, 1, 0), label.transpose(2, 1, 0)
+        units = (volume / volume.max() * 400 - 100).astype(np.int16)
+        files = [
+            place(dicom(plane, sop=CT, modality="CT", number=n + 1), n, spacing=(1.5, 1.5))
+            for n, plane in enumerate(units)
+        ]
+    elif family.prefix == "mr":  # (i, j, k) -> slices of rows and columns
         volume, truth = image.transpose(2, 1, 0), label.transpose(2, 1, 0)
         files = [
             place(dicom(plane.astype(np.uint16), sop=MR, modality="MR", number=n + 1), n, spacing=(1.5, 1.5))
@@ -72,8 +98,8 @@ def _drawn(name: str, folder: Path) -> ArchiveStudy:
         ]
     else:
         truth = label[None]
-        kind = {"sop": FUNDUS, "modality": "OP"} if family.prefix == "rgb" else {"sop": US, "modality": "US"}
-        files = [dicom(np.ascontiguousarray(image), **kind)]
+        tags = {"sop": FUNDUS, "modality": "OP"} if family.prefix == "rgb" else {"sop": US, "modality": "US"}
+        files = [dicom(np.ascontiguousarray(image), **tags)]
     return _saved(name, files, folder, truth, family.structures)
 
 

@@ -1,5 +1,6 @@
 """A real server that many use at once, some of them with bad intentions. Started as its manual says: without --host."""
 
+import hashlib
 import http.client
 import json
 import socket
@@ -178,3 +179,55 @@ def test_many_clients_get_right_answers_without_waiting_for_each_other(server):
     assert not load.wrong
     assert load.most_at_once == 2
     assert load.percentile("info", 50) < load.percentile("infer", 50)
+
+
+def work_list(server, **filters):
+    return requests.get(f"{server.url}/proxyprompt/studies", params=filters, timeout=60).json()
+
+
+def test_the_work_list_says_what_is_labelled_by_whom_and_what_is_proposed_why(server):
+    everything = work_list(server)
+    images = requests.get(f"{server.url}/datastore/?output=all", timeout=60).json()["objects"]
+    assert {row["id"] for row in everything["studies"]} == set(images) and everything["total"] == len(images)
+    labelled = work_list(server, state="labelled")
+    assert {row["id"] for row in labelled["studies"]} >= {"s0", "s1", "s2"}
+    assert labelled["total"] == everything["counts"]["labelled"] == len(images) - everything["counts"]["unlabelled"]
+    sample = requests.post(f"{server.url}/activelearning/random", json={"client_id": "anna"}, timeout=120).json()
+    assert sample["reason"]
+    (row,) = work_list(server, state="proposed")["studies"]
+    assert row["id"] == sample["id"] and row["proposed"]["to"] == "anna" and row["proposed"]["reason"]
+    assert row["id"] in {each["id"] for each in work_list(server, state="unlabelled")["studies"]}
+    fields = {"params": json.dumps({"label_info": [{"name": "head", "idx": 1}], "client_id": "bert"})}
+    file = {"label": ("x.png", (server.studies / "labels" / "final" / "s0.png").read_bytes())}
+    where = {"image": sample["id"], "tag": "final", "base": ""}
+    answer = requests.put(f"{server.url}/datastore/label", params=where, files=file, data=fields, timeout=60)
+    assert answer.status_code == 200, answer.text
+    (row,) = work_list(server, by="Bert")["studies"]
+    assert (row["id"], row["state"], row["label"]["structures"]) == (sample["id"], "labelled", ["head"])
+    assert work_list(server, text=sample["id"].upper())["studies"] == [row]
+    assert work_list(server, structure="HEAD", by="bert")["studies"] == [row]
+    pages = [work_list(server, limit=3, offset=offset)["studies"] for offset in range(0, len(images), 3)]
+    assert [row["id"] for page in pages for row in page] == [row["id"] for row in everything["studies"]]
+    assert requests.get(f"{server.url}/proxyprompt/studies?state=lost", timeout=60).status_code == 400
+
+
+def test_a_flag_is_shown_and_a_person_decides(server):
+    label = hashlib.sha256((server.studies / "labels" / "final" / "s1.png").read_bytes()).hexdigest()
+    note = {"support_quality": {"dice": {"head": 0.2}, "flagged": ["head"], "label": label}}
+    decide, where = f"{server.url}/proxyprompt/flags", {"image": "s1", "leave_out": "true", "client_id": "anna"}
+    assert requests.post(decide, params={**where, "image": "s0"}, timeout=60).status_code == 400
+    assert requests.post(decide, params={**where, "image": "nobody"}, timeout=60).status_code == 404
+    about = {"info": json.dumps(note)}
+    requests.put(f"{server.url}/datastore/image/info", params={"image": "s1"}, data=about, timeout=60)
+    (row,) = work_list(server, flagged="true")["studies"]
+    assert (row["id"], row["flagged"], row["dice"], row["decision"]) == ("s1", ["head"], {"head": 0.2}, None)
+    assert requests.post(decide, params=where, timeout=60).status_code == 200
+    (row,) = work_list(server, flagged="true")["studies"]
+    assert row["decision"]["leave_out"] is True and row["decision"]["by"] == "anna"
+    fields = {"params": (None, json.dumps({"structure": "head"}))}
+    asked = {"image": "s7", "output": "json"}
+    answer = requests.post(f"{server.url}/infer/proxyprompt", params=asked, files=fields, timeout=300).json()
+    assert "anna" in answer["left_out"]["s1"] and "s1" not in {used["id"] for used in answer["supports"]}
+    requests.post(decide, params={**where, "leave_out": "false"}, timeout=60)
+    answer = requests.post(f"{server.url}/infer/proxyprompt", params=asked, files=fields, timeout=300).json()
+    assert answer["left_out"] == {}

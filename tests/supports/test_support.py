@@ -19,6 +19,7 @@ from proxyprompt.io.labels import StructureRegistry
 from proxyprompt.io.study import read_study
 from proxyprompt.supports.candidates import choose_slices
 from proxyprompt.supports.descriptors import DescriptorIndex, describe
+from proxyprompt.supports.fit import calibrated
 from proxyprompt.supports.support import Candidates, SupportError, SupportLibrary
 
 EXTENSIONS = ("*.png", "*.nii.gz")
@@ -173,13 +174,14 @@ def test_auto_is_the_brute_force_ranking(plain_images):
     have = [f"p{i}" for i in range(8) if i % 2]
     rows = describe(plain_images.atto, np.concatenate([library.open(n).images([0]) for n in have])).double().numpy()
     query = describe(plain_images.atto, library.open("target").images([0])).double().numpy()
+    alike = [calibrated(cosine) for cosine in rows @ query[0]]
     centre = (rows.sum(0) + query[0]) / (len(have) + 1 + 8)
     rows, query = rows - centre, query[0] - centre
     cosine = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
     order = np.argsort(-cosine)[:3]
 
     assert used(chosen) == [(have[i], 0) for i in order]
-    assert np.allclose([s.similarity for s in chosen.slices], cosine[order], atol=1e-4)
+    assert np.allclose([s.similarity for s in chosen.slices], [alike[i] for i in order], atol=1e-4)
     for k, i in enumerate(order):
         assert np.array_equal(chosen.images[k], library.open(have[i]).image(0))
         truth = np.asarray(Image.open(plain_images.studies / "labels" / "final" / f"{have[i]}.png")) == BAR

@@ -1,12 +1,9 @@
-"""Where the viewer's files come from, and what the proxy tells."""
-
-import asyncio
-from types import SimpleNamespace
+"""Where the viewer's files come from, and our pages."""
 
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from monailabel.endpoints import ohif, proxy
+from monailabel.endpoints import ohif
 
 from proxyprompt.viewer import serve
 from proxyprompt.viewer.bundle import ViewerError
@@ -39,32 +36,9 @@ def test_patched_files_come_first_and_nothing_from_outside(folders, tmp_path, ad
     assert answer.headers["cache-control"] == "no-cache"
 
 
-def proxied(method, status, stored):
-    async def stock(request, op, path):
-        return Response(f"{op} {path}", status_code=status)
-
-    request = SimpleNamespace(method=method)
-    return asyncio.run(serve.listening(stock, stored)(request, "wado", "studies"))
-
-
-@pytest.mark.parametrize(("method", "status", "calls_expected"), [("POST", 200, 1), ("GET", 200, 0), ("POST", 409, 0)])
-def test_a_successful_store_is_announced(method, status, calls_expected):
-    calls = []
-    answer = proxied(method, status, lambda: calls.append(1))
-    assert len(calls) == calls_expected and answer.body == b"wado studies" and answer.status_code == status
-
-
-def test_a_failure_to_take_it_in_does_not_fail_the_store():
-    def fails():
-        raise RuntimeError("archive gone")
-
-    assert proxied("POST", 200, fails).status_code == 200
-
-
 @pytest.fixture
 def restored(monkeypatch):
-    for module, name in ((ohif, "get_ohif"), (proxy, "proxy_dicom")):
-        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(ohif, "get_ohif", ohif.get_ohif)
 
 
 @pytest.fixture
@@ -80,7 +54,7 @@ def test_the_current_viewer_is_served_where_its_package_is(restored, server, mon
     monkeypatch.setenv("PROXYPROMPT_OHIF", str(tmp_path))
     (tmp_path / "index.html").write_text("<html><head></head></html>")
     (tmp_path / "a.js").write_text("a")
-    serve.install_viewer(server, tmp_path / "copies", lambda: None)
+    serve.install_viewer(server, tmp_path / "copies")
     serve.install_pages(server)
     client = TestClient(server)
     for address in ("/ohif", "/ohif/", "/ohif/proxyprompt?StudyInstanceUIDs=1.2"):
@@ -106,7 +80,7 @@ def test_without_the_package_the_older_viewer_is_served_and_the_log_says_what_is
     restored, server, monkeypatch, tmp_path, caplog
 ):
     monkeypatch.setenv("PROXYPROMPT_OHIF", str(tmp_path / "none"))
-    serve.install_viewer(server, tmp_path / "copies", lambda: None)
+    serve.install_viewer(server, tmp_path / "copies")
     assert "without our panel" in caplog.text and "python -m proxyprompt.viewer.package" in caplog.text
     page = TestClient(server).get("/ohif/")
     assert page.status_code == 200 and "googleapis" not in page.text
@@ -119,5 +93,5 @@ def test_another_older_viewer_is_served_as_it_is(restored, server, monkeypatch, 
     monkeypatch.setenv("PROXYPROMPT_OHIF", str(tmp_path / "none"))
     monkeypatch.setattr(serve, "prepare_viewer", refuse)
     stock = ohif.get_ohif
-    serve.install_viewer(server, tmp_path, lambda: None)
+    serve.install_viewer(server, tmp_path)
     assert ohif.get_ohif is stock and "a.js: is another version" in caplog.text

@@ -78,6 +78,4 @@ def as_monailabel(
         raise Refusal(failure, f"{doing}: out of memory; ask for fewer supports or a smaller image_size") from error
     except Exception as error:
         logger.exception("%s failed", doing)
-        raise Refusal(
-            failure, f"{doing} failed: {type(error).__name__}: {error}; the server's log (logs/app.log) has the trace"
-        ) from error
+        raise Refusal(failure, f"{doing} failed: {error}; the server's log (logs/app.log) says where") from error

@@ -1,7 +1,8 @@
 """The scoring method ``support_quality``: how well does each labelled study segment the other labelled ones?
 
 Leave-one-out: a label that is shifted, swapped or belongs to another image leads astray whatever it prompts. It is
-flagged before it spreads: the answer warns where it was used, and ``auto`` takes it only where there is nothing else.
+flagged before it spreads: the work list shows it, and the answer warns where it was used. What results are made of
+changes only when a person has seen the flag and leaves the label out.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class SupportQuality(ScoringMethod):
             self._pause()
             dice = self._try(study, others, segmenter)
             notes[study.id] = {"state": state, "label": study.label_hash, "dice": dice, "ts": int(time.time())}
+            if old.get("label") == study.label_hash and "decision" in old:  # it is about this label
+                notes[study.id]["decision"] = old["decision"]
             tried += 1
         flags = flagged({study_id: note.get("dice", {}) for study_id, note in notes.items()})
         for study_id, note in notes.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
@@ -19,19 +20,23 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import LabelNotFoundException
 
 from proxyprompt.io.names import why_unusable
 
 from .arrivals import Arrivals
+from .label_versions import current_version, earlier_name, earlier_version, kept_info, kept_suffix
 from .listing import Found, StudyListing, is_dicom_folder
 from .noted import fitting
 from .shared import SharedDatastore, dated
+from .versions import LabelVersion, moment, names_in, writer_of
 
 __all__ = ["StudyFolder", "is_dicom_folder"]
 
 logger = logging.getLogger(__name__)
 
+FINAL = DefaultLabelTag.FINAL.value
 SAID = 20
 """Files that are left out are named in the log, and in the status, up to this number; the rest is counted."""
 _ON_THE_WAY = "is still being written; it is listed as soon as it is whole"
@@ -91,6 +96,89 @@ class StudyFolder(SharedDatastore):
             with self._turn:
                 archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
         return path
+
+    # versions of labels
+
+    def label_versions(self, image_id: str) -> list[LabelVersion]:
+        """All labels of a study, the newest first.
+
+        Args:
+            image_id: of the study.
+
+        Returns:
+            The one that counts, and those that it took the place of.
+        """
+        current = self.current_label(image_id)
+        with self._turn:
+            earlier = [earlier_version(path) for path in self._earlier_labels(image_id, FINAL)]
+        return [*([current] if current else []), *earlier]
+
+    def current_label(self, image_id: str) -> LabelVersion | None:
+        """The label that counts, as this machine knows it; None where there is none.
+
+        Args:
+            image_id: of the study.
+
+        Returns:
+            What is known of it.
+        """
+        with self._turn:
+            found = self._current_label(image_id, FINAL)
+        return current_version(*found) if found else None
+
+    def last_labels(self) -> dict[str, LabelVersion]:
+        """The label that counts of each study that has one, without its version: no file is read."""
+        with self._turn:
+            noted = {i: s.labels[FINAL].info for i, s in self._datastore.objects.items() if FINAL in s.labels}
+        return {
+            image_id: LabelVersion("", writer_of(info), _moment(info.get("ts")), names_in(info), current=True)
+            for image_id, info in noted.items()
+        }
+
+    def version_file(self, image_id: str, version: str) -> str:
+        """The file of a label, which may be an earlier one.
+
+        Args:
+            image_id: of the study.
+            version: of the label, see :meth:`label_versions`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            LabelNotFoundException: where there is none of this version.
+        """
+        with self._turn:
+            current = self._current_label(image_id, FINAL)
+            if current is not None and current_version(*current).version == version:
+                return str(current[0])
+            for path in self._earlier_labels(image_id, FINAL):
+                if earlier_name(path) == version:
+                    return str(path)
+        raise LabelNotFoundException(f"{image_id} has no label of version {version!r}")
+
+    def restore_label(self, image_id: str, version: str, by: str) -> str:
+        """Make an earlier label the one that counts, which goes to the history itself.
+
+        Args:
+            image_id: of the study.
+            version: of the label, see :meth:`label_versions`.
+            by: who asks for it.
+
+        Returns:
+            The label's id.
+
+        Raises:
+            LabelNotFoundException: where there is none of this version.
+        """
+        kept = Path(self.version_file(image_id, version))
+        info = {**kept_info(kept), "restored": version}
+        if by:
+            info["user"] = by
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{image_id}{kept_suffix(kept, image_id)}"
+            shutil.copy2(kept, file)
+            return self.save_label(image_id, str(file), FINAL, info)
 
     # inside
 
@@ -216,3 +304,7 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
+
+
+def _moment(seconds: Any) -> str:
+    return moment(float(seconds)) if isinstance(seconds, int | float) else ""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from proxyprompt.io.files import stamp
+from proxyprompt.io.files import stamp, write_json
+
+from .versions import LabelVersion, moment, names_in, writer_of
 
 HISTORY = ".history"
 """The folder beside those of the tags; hidden ones are no tags."""
+_STAMP = re.compile(r"\.(\d{8}T\d{6})\d*Z")
+_INFO = ".json"  # what was noted with a label before it went to the history, in a hidden file beside it
 _SEG = ".seg"  # of 3D Slicer's segmentations, between name and suffix
 
 
@@ -45,14 +54,109 @@ class LabelVersions(LocalDatastore):
             kept.hardlink_to(path)
         except OSError:  # not every file system has them
             shutil.copy2(path, kept)
+        known = self._datastore.label(image_id, tag)
+        if known is not None and path.name == self._filename(image_id, known.ext):
+            write_json(_info_of(kept), known.info, default=str)
+
+    def _earlier_labels(self, image_id: str, tag: str) -> list[Path]:
+        """What the history holds of a study's label, the newest first."""
+        of_this = re.compile(re.escape(image_id) + _STAMP.pattern + r".*")
+        folder = Path(self._datastore.label_path(None)) / HISTORY / tag
+        found = [path for path in files_of(folder) if of_this.fullmatch(path.name)]
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def _current_label(self, image_id: str, tag: str) -> tuple[Path, Mapping[str, Any]] | None:
+        known = self._datastore.label(image_id, tag)
+        path = None if known is None else Path(self._datastore.label_path(tag)) / self._filename(image_id, known.ext)
+        return None if known is None or path is None or not path.is_file() else (path, known.info)
 
     def _delete_label(self, image_id: str, tag: str) -> None:
         for path in self._label_files(image_id, tag):
             delete(path)
-        of_this = re.compile(re.escape(image_id) + r"\.\d{8}T\d+Z\..*")
-        for path in files_of(Path(self._datastore.label_path(None)) / HISTORY / tag):
-            if of_this.fullmatch(path.name):
-                delete(path)
+        for path in self._earlier_labels(image_id, tag):
+            delete(_info_of(path))
+            delete(path)
+
+
+def current_version(path: Path, info: Mapping[str, Any]) -> LabelVersion:
+    """The label that counts.
+
+    Args:
+        path: its file.
+        info: what is noted with it.
+
+    Returns:
+        What is known of it; its version is made of the bytes of the file.
+    """
+    when = info.get("ts") if isinstance(info.get("ts"), int | float) else path.stat().st_mtime
+    return LabelVersion(_digest(path), writer_of(info), moment(float(when or 0)), names_in(info), current=True)
+
+
+def earlier_version(path: Path) -> LabelVersion:
+    """A label of the history.
+
+    Args:
+        path: its file there.
+
+    Returns:
+        What is known of it.
+    """
+    info = kept_info(path)
+    when = info.get("ts")
+    if not isinstance(when, int | float):  # when it was replaced is all that its name tells
+        found = _STAMP.search(path.name)
+        when = datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp() if found else 0.0
+    return LabelVersion(earlier_name(path), writer_of(info), moment(float(when)), names_in(info))
+
+
+def earlier_name(path: Path) -> str:
+    """What a label of the history is called: by its bytes, and the time in its name, since it may be there twice.
+
+    Args:
+        path: its file there.
+
+    Returns:
+        A version.
+    """
+    found = _STAMP.search(path.name)
+    return f"{_digest(path)}-{found[0].strip('.') if found else ''}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _info_of(kept: Path) -> Path:
+    return kept.with_name(f".{kept.name}{_INFO}")
+
+
+def kept_suffix(kept: Path, image_id: str) -> str:
+    """The suffix that a label had before it went to the history.
+
+    Args:
+        kept: its file there.
+        image_id: of its study.
+
+    Returns:
+        The suffix.
+    """
+    return _STAMP.sub("", kept.name.removeprefix(image_id), count=1)
+
+
+def kept_info(kept: Path) -> dict[str, Any]:
+    """What was noted with a label before it went to the history.
+
+    Args:
+        kept: its file there.
+
+    Returns:
+        That; empty where nobody knows.
+    """
+    try:
+        found = json.loads(_info_of(kept).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -88,6 +88,18 @@ class SharedDatastore(LabelVersions):
 
     # looking
 
+    def kept_image(self, image_id: str) -> Path | None:
+        """Where the file or folder of an image lies on this machine; nobody else is asked.
+
+        Args:
+            image_id: of the image.
+
+        Returns:
+            Its path; None for an image that is not listed, or not here.
+        """
+        path = SharedDatastore.get_image_uri(self, image_id)
+        return Path(path) if path else None
+
     list_images = _in_turn(LocalDatastore.list_images)
     get_labeled_images = _in_turn(LocalDatastore.get_labeled_images)
     get_unlabeled_images = _in_turn(LocalDatastore.get_unlabeled_images)

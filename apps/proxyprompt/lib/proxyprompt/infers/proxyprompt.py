@@ -194,6 +194,8 @@ class ProxyPromptInfer(InferTask):
         structures: dict[str, dict[str, Any]] = {}
         supports: list[dict[str, Any]] = []
         skipped: dict[str, str] = {}
+        not_drawn: dict[str, str] = {}
+        left_out: dict[str, str] = {}
         for selection, masks in parts:
             for n, name in enumerate(selection.structures):
                 if not names or name in names:
@@ -201,11 +203,15 @@ class ProxyPromptInfer(InferTask):
             report = selection.report()
             supports += [used for used in report["supports"] if used not in supports]
             skipped |= report["skipped"]
+            not_drawn |= report["not_drawn"]
+            left_out |= report["left_out"]
         return {
             "label_names": {name: found["id"] for name, found in structures.items()},
             "structures": structures,
             "supports": supports,
             "skipped": skipped,
+            "not_drawn": not_drawn,
+            "left_out": left_out,
             "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
             **({"instances": study.instances} if study.instances else {}),
             "foundation": segmenter.foundation.name,
@@ -243,8 +249,13 @@ class ProxyPromptInfer(InferTask):
         labelled = self._library.catalogue.studies()
         for name in dict.fromkeys(used["id"] for used in supports):
             said += [f"support {name}: {text}" for text in (labelled[name].notes if name in labelled else ())]
-            if doubtful := self._library.doubtful(name):
-                said.append(f"support {name}: its label of {', '.join(doubtful)} is flagged as bad: check it")
+            if flags := self._library.flagged(name):
+                said.append(f"support {name}: its label of {', '.join(flags)} is flagged as bad: check it")
+        for selection in selections:
+            for structure, why in selection.unlike.items():
+                drawn = structure in selection.structures
+                said.append(f"{structure} {'was asked for, but' if drawn else 'is not drawn:'} {why}")
+            said += [f"support {study} was not used: {why}" for study, why in selection.left_out.items()]
         if indexing := max((selection.indexing for selection in selections), default=0):
             said.append(f"{indexing} labelled studies were not indexed yet and could not be chosen")
         skipped = {name: why for selection in selections for name, why in selection.skipped.items()}

@@ -20,15 +20,17 @@ from .dicom_series import (
     SAME_AXES,
     Image,
     difference,
+    is_image,
     place_of,
     read_series,
 )
 from .errors import StudyError
 from .raster import Raster, from_itk
 
-__all__ = ["NOT_IMAGES", "Frame", "read_dicom", "read_frames"]
+__all__ = ["NOT_IMAGES", "Frame", "is_image", "read_dicom", "read_frames"]
 
 TAGS = ("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription")
+TAGS += ("StudyDescription", "ProtocolName", "BodyPartExamined")
 GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 GROUPS += ("PixelValueTransformationSequence",)
 """Functional groups of a frame that say where it lies and what its values mean."""

@@ -34,7 +34,7 @@ _REQUIRED_BLANK = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex",
 _REQUIRED_BLANK += ("AccessionNumber", "ReferringPhysicianName")
 
 
-def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path:
+def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path, *, creator: str = MAKER) -> Path:
     """Write a binary DICOM SEG, beside and then renamed.
 
     Its segments are numbered from 1 in the order of ``masks``. Empty slices are left out; a structure without a voxel
@@ -44,6 +44,7 @@ def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path
         source: the image, a DICOM file or the folder of a series.
         masks: name of the structure -> (ni, nj, nk) bool on the image's grid in file order (see ``Raster``).
         path: of the SEG.
+        creator: who made it.
 
     Returns:
         That path.
@@ -59,6 +60,7 @@ def write_seg(source: Path, masks: Mapping[str, np.ndarray], path: Path) -> Path
         if mask.shape != size:
             raise StudyError(f"mask of {name!r} has shape {mask.shape}, the image {source} has {size}")
     seg = _object(frames[0].header)
+    seg.ContentCreatorName = _person(creator)
     seg.SegmentSequence = [_segment(n, name) for n, name in enumerate(masks, 1)]
     drawn = [
         (number, k, mask[:, :, k])
@@ -114,13 +116,10 @@ def _object(header: Dataset) -> FileDataset:
         elif name in _REQUIRED_BLANK:
             setattr(seg, name, "")
     seg.SOPClassUID, seg.SOPInstanceUID = SEGMENTATION_STORAGE, meta.MediaStorageSOPInstanceUID
-    now = datetime.now(UTC)
-    seg.TimezoneOffsetFromUTC = "+0000"
-    seg.SeriesDate = seg.ContentDate = seg.InstanceCreationDate = now.strftime("%Y%m%d")
-    seg.SeriesTime = seg.ContentTime = seg.InstanceCreationTime = now.strftime("%H%M%S.%f")
+    _date(seg)
     seg.Modality, seg.SeriesInstanceUID = "SEG", generate_uid()
     seg.SeriesNumber, seg.InstanceNumber, seg.SeriesDescription = SERIES_NUMBER, 1, f"Segmentation ({MAKER})"
-    seg.Manufacturer = seg.ManufacturerModelName = seg.ContentCreatorName = MAKER
+    seg.Manufacturer = seg.ManufacturerModelName = MAKER
     seg.DeviceSerialNumber, seg.SoftwareVersions = "1", "1"
     seg.ContentLabel, seg.ContentDescription = "SEGMENTATION", "For research only"
     seg.ImageType, seg.LossyImageCompression = ["DERIVED", "PRIMARY"], "00"
@@ -129,6 +128,35 @@ def _object(header: Dataset) -> FileDataset:
     seg.PhotometricInterpretation, seg.PixelRepresentation = "MONOCHROME2", 0
     seg.BitsAllocated, seg.BitsStored, seg.HighBit = 1, 1, 0
     return seg
+
+
+def copy_of(seg: Dataset, *, creator: str = MAKER) -> Dataset:
+    """The same masks as an object of their own, in a series of its own, made now.
+
+    Args:
+        seg: a DICOM SEG, which is changed.
+        creator: who makes it.
+
+    Returns:
+        ``seg``.
+    """
+    seg.SOPInstanceUID, seg.SeriesInstanceUID = generate_uid(), generate_uid()
+    seg.file_meta.MediaStorageSOPInstanceUID = seg.SOPInstanceUID
+    seg.ContentCreatorName = _person(creator)
+    _date(seg)
+    return seg
+
+
+def _date(seg: Dataset) -> None:
+    now = datetime.now(UTC)
+    seg.TimezoneOffsetFromUTC = "+0000"
+    seg.SeriesDate = seg.ContentDate = seg.InstanceCreationDate = now.strftime("%Y%m%d")
+    seg.SeriesTime = seg.ContentTime = seg.InstanceCreationTime = now.strftime("%H%M%S.%f")
+
+
+def _person(name: str) -> str:
+    """A name as DICOM can hold it: without the signs that divide one."""
+    return "".join(" " if sign in "\\=^" or ord(sign) < 32 else sign for sign in name)[:64].strip() or MAKER
 
 
 def _segment(number: int, name: str) -> Dataset:

@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 Values = tuple[float, ...] | None
 
 NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
+_OTHER_PIXELS = (
+    "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+    "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
+    "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map: numbers of a computation, not seldom with decimals
+)
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 """Transfer syntaxes that store pixels as they are; all others may take less room."""
 POSITION_TOLERANCE = 1e-3  # mm: slices nearer than this lie at the same place
@@ -190,13 +195,27 @@ def _is_dicom(file: Path) -> bool:
     return has_dicom_magic(file) or suffix_of(file) in DICOM
 
 
-def _has_image(image: Image) -> bool:
-    """By modality and SOP class: of a file that was cut short before its size, the class still says what it was."""
-    header = image.header
-    if str(header.get("Modality", "")).upper() in NOT_IMAGES:
+def is_image(header: Dataset) -> bool:
+    """Whether a DICOM object is an image, by its SOP class and its pixels; of any modality, OT too.
+
+    Args:
+        header: its tags, of which Rows, Columns and SOPClassUID count.
+
+    Returns:
+        False for what has no pixels, and for what has other things in their place (segments, doses).
+    """
+    if str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS:
         return False
-    if header.get("Rows") and header.get("Columns"):
+    return bool(header.get("Rows") and header.get("Columns"))
+
+
+def _has_image(image: Image) -> bool:
+    """Of a file that was cut short before its size, the class still says what it was."""
+    header = image.header
+    if is_image(header):
         return True
+    if str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS:
+        return False
     name = UID(str(header.get("SOPClassUID", ""))).name
     if name.endswith(("Image Storage", "Volume Storage")):
         raise StudyError(

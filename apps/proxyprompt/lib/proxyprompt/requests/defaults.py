@@ -18,11 +18,11 @@ IMAGE_PATTERNS = [f"*{suffix}" for suffix in (*NIFTI, *ITK, *DICOM, *PLAIN_IMAGE
 DEFAULTS = {
     # A process that imports everything, after each next sample and each training: most of a core for half a minute.
     "MONAI_LABEL_AUTO_UPDATE_SCORING": False,
-    # CT alone hides everything else; without a filter, the segmentations themselves are offered as images.
-    "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": "CT,MR,US,XA,RF,CR,DX,MG,OP,OPT,XC,ES,PT,NM"},
+    # CT alone hides everything else. What is an image is found out by SOP class and pixels.
+    "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {},
     # Two hours in which a newly stored label is no support; seconds are enough to spare the archive.
     "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 5,
-    # NIfTI forgets what DICOM says of time, place and patient. Viewers that download images need it, OHIF does not.
+    # NIfTI forgets what DICOM says of time, place and patient: viewers that download images get it, whatever this says.
     "MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI": False,
     "MONAI_LABEL_DATASTORE_FILE_EXT": IMAGE_PATTERNS,
 }

@@ -26,6 +26,7 @@ from monailabel.interfaces.exception import (
 )
 from pydantic import ValidationError
 
+from proxyprompt.datastores.unreachable import why_not
 from proxyprompt.io.errors import StudyError, StudyExists
 
 logger = logging.getLogger(__name__)
@@ -78,10 +79,10 @@ def install_answers(server: FastAPI) -> None:
         """A realm that does not know this user and password, or an archive that refuses, is away, or is a folder."""
         answer = error.response
         if answer is not None and answer.status_code in (400, 401, 403):
-            return JSONResponse({"detail": f"refused: {error}"}, status_code=401)
+            return JSONResponse({"detail": f"refused: the server behind this one {why_not(error)}"}, status_code=401)
         if isinstance(error, requests.exceptions.MissingSchema):
             return JSONResponse({"detail": "these studies are a folder: there is no DICOMweb server"}, status_code=404)
-        return JSONResponse({"detail": f"the server behind this one does not answer: {error}"}, status_code=502)
+        return JSONResponse({"detail": f"the server behind this one {why_not(error)}"}, status_code=502)
 
     async def of_the_disk(request: Request, error: OSError) -> JSONResponse:
         """A name that no disk takes, a file that went meanwhile, a program that is not here, a disk that is full."""
@@ -99,7 +100,7 @@ def install_answers(server: FastAPI) -> None:
 
     def failure(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        message = f"the server failed: {type(error).__name__}: {error}; its log (logs/app.log) has the trace"
+        message = f"the server failed at this: {error}; its log (logs/app.log) says where"
         return _answer(request, 500, message, MONAILabelError.SERVER_ERROR)
 
     handlers: dict[type[Exception], Any] = {

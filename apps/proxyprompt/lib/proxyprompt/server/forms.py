@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import BackgroundTasks, UploadFile
-from fastapi.responses import Response
-from monailabel.datastore.dicom import DICOMWebDatastore
+from fastapi.responses import FileResponse, Response
 from monailabel.endpoints import datastore, infer, logs, ohif, session, wsi_infer
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import ImageNotFoundException
 
+from proxyprompt.datastores.dicomweb import DicomWebStudies
 from proxyprompt.datastores.noted import check_json
 from proxyprompt.errors import refuse
 from proxyprompt.io.names import why_unusable
@@ -103,9 +106,14 @@ def install_forms(app: MONAILabelApp) -> None:
             raise refuse("no image is named; name one that the datastore lists: ?image=ID, or ?session_id=ID")
         if session_id and (app.sessions() is None or app.sessions().get_session(session_id) is None):
             raise ImageNotFoundException(f"there is no session {session_id!r}; create one with PUT /session/")
-        if output == infer.ResultType.dicom_seg and not _converts(app):
-            raise refuse("output dicom_seg is not offered here; valid: image, json, all")
-        return run_inference(background_tasks, model, image, session_id, params, file, label, output)
+        if output != infer.ResultType.dicom_seg:
+            return run_inference(background_tasks, model, image, session_id, params, file, label, output)
+        store = app.datastore()
+        if not isinstance(store, DicomWebStudies) or session_id:
+            raise refuse("output dicom_seg is for studies of a DICOMweb server; valid here: image, json, all")
+        wanted = infer.ResultType.image
+        drawn = run_inference(background_tasks, model, image, session_id, params, file, label, wanted)
+        return _as_seg(app, store, image, Path(drawn.path), json_object(params), background_tasks)
 
     def checked_wsi_inference(*arguments: Any) -> Any:
         return app.infer_wsi({})  # refused before a file of the request is stored
@@ -133,6 +141,20 @@ def install_forms(app: MONAILabelApp) -> None:
     ohif.get_ohif = lambda path: page(path, (STOCK,))
 
 
-def _converts(app: MONAILabelApp) -> bool:
-    """Whether results can be turned into DICOM SEG by MONAI Label: it wants a NIfTI copy beside the series."""
-    return isinstance(app.datastore(), DICOMWebDatastore) and app.datastore()._convert_to_nifti
+def _as_seg(
+    app: MONAILabelApp,
+    store: DicomWebStudies,
+    image: str,
+    label: Path,
+    params: Mapping[str, Any],
+    background_tasks: BackgroundTasks,
+) -> FileResponse:
+    """A result as DICOM SEG; its structures are called as the request wants, else as they are known here."""
+    known = [
+        {"name": name, "idx": value} for task in app.info()["models"].values() for name, value in task["labels"].items()
+    ]
+    folder = tempfile.mkdtemp(prefix="proxyprompt-")
+    background_tasks.add_task(shutil.rmtree, folder, ignore_errors=True)
+    info = {"label_info": params.get("label_info") or known}
+    seg = store.write_seg(image, label, info, Path(folder) / f"{image}.dcm")
+    return FileResponse(seg, media_type="application/dicom", filename=seg.name)

@@ -9,27 +9,37 @@ from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
+from proxyprompt.datastores.dicomweb import DicomWebStudies, open_session
 from proxyprompt.predictor.adapters import AdapterStore
 from proxyprompt.session.journal import Journal
+from proxyprompt.supports.support import SupportLibrary
 
 from .answers import install_answers
 from .auth import install_auth
 from .background import install_checks
+from .dicomweb_proxy import proxy_router
 from .forms import install_forms
 from .gate import Gate, started_without_host
+from .labels import label_router
 from .report import report_router
 from .studies import hide_replaced, study_router
 from .threads import INFERENCES, RequestThreads
 from .uploads import upload_router
+from .worklist import worklist_router
 
 
 def install(
-    app: MONAILabelApp, *, journal: Journal, adapters: Callable[[], AdapterStore], model_upload: bool = False
+    app: MONAILabelApp,
+    *,
+    journal: Journal,
+    adapters: Callable[[], AdapterStore],
+    library: SupportLibrary,
+    model_upload: bool = False,
 ) -> bool:
     """Prepare the web server of this process for ``app``; False when none runs in it.
 
-    journal: what the session report is made of. adapters: the trained versions. model_upload: whether others may be
-    added over the network, and the one that serves be taken away.
+    journal: what the session report is made of. adapters: the trained versions. library: the labelled studies.
+    model_upload: whether other versions may be added over the network, and the one that serves be taken away.
 
     The app is built while the server starts, when the framework has assembled its middleware already; dropping the
     assembled stack makes it assemble a new one at the next request.
@@ -44,7 +54,12 @@ def install(
     install_forms(app)
     hide_replaced()
     include_first(server, study_router(app), prefix=settings.MONAI_LABEL_API_STR)
-    server.include_router(report_router(journal))
+    store = app.datastore()
+    if isinstance(store, DicomWebStudies):
+        proxy = proxy_router(app.studies, open_session(app.studies), store.stored_elsewhere)
+        include_first(server, proxy, prefix=settings.MONAI_LABEL_API_STR)
+    for router in (report_router(journal), label_router(app), worklist_router(app, library)):
+        server.include_router(router)
     if model_upload:
         include_first(server, upload_router(adapters))
     wanted = settings.MONAI_LABEL_INFER_CONCURRENCY

@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +24,17 @@ from monailabel.config import RBAC_ANNOTATOR, RBAC_USER, settings
 from monailabel.endpoints import datastore
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.others.generic import file_checksum, get_mime_type
 from starlette.background import BackgroundTask
 
+from proxyprompt.datastores.dicomweb import DicomWebStudies
 from proxyprompt.datastores.shared import OVERWRITE
 from proxyprompt.errors import refuse
 
 from .forms import file_name, json_object
+from .labels import submit
 
 _FINAL = DefaultLabelTag.FINAL.value
 _Text = Annotated[str, Form()]
@@ -40,6 +43,13 @@ _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _REPLACED = {("PUT", path) for path in ("/datastore/image", "/datastore/", "/datastore/label")}
 _REPLACED |= {("GET", "/datastore/image"), ("HEAD", "/datastore/image"), ("GET", "/datastore/image/info")}
 CHECK_SUMS = ("SHA256", "SHA512", "MD5")
+
+
+class Format(StrEnum):
+    """How a series of a DICOMweb server is downloaded."""
+
+    nifti = "nifti"
+    dicom = "dicom"
 
 
 def study_router(app: MONAILabelApp) -> APIRouter:
@@ -75,9 +85,15 @@ def study_router(app: MONAILabelApp) -> APIRouter:
             return {"image": app.datastore().add_image(image or "", str(path), noted)}
 
     @router.get("/image", summary=f"{RBAC_USER}Download Image")
-    def download_image(image: str, user: _Reader) -> FileResponse:
-        """The file as it is; for a study that is a folder of DICOM files, a ZIP of them."""
+    def download_image(image: str, format: Format | None = None, *, user: _Reader) -> FileResponse:
+        """The file as it is; for a study that is a folder of DICOM files, a ZIP of them.
+
+        A series of a DICOMweb server comes as NIfTI, which is what viewers that download images can open, unless
+        ``format`` says dicom.
+        """
         path = _path_of(app, image)
+        if format is not Format.dicom and (exported := exported_image(app.datastore(), image)) is not None:
+            path = exported
         if path.is_dir():
             zipped = _zipped(path)
             done = BackgroundTask(os.remove, zipped)
@@ -105,14 +121,20 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         image: str,
         params: _Text = "{}",
         tag: str = _FINAL,
+        base: str | None = None,
+        replace: bool = False,
         *,
         label: Annotated[UploadFile, File()],
         user: _User,
     ) -> dict[str, Any]:
-        """The label takes the place of the one that the study has for this tag, which goes to the history."""
+        """The label takes the place of the one that the study has for this tag, which goes to the history.
+
+        A client that says which version it had opened (``base``, "" for none) does not replace one that was written
+        since (409), unless ``replace`` says so.
+        """
         with _received(label) as path:
-            saved = app.datastore().save_label(image, str(path), tag or _FINAL, json_object(params))
-        return {**(app.on_save_label(image, saved) or {}), "image": image, "label": saved}
+            options = {"tag": tag or _FINAL, "info": json_object(params), "base": base, "replace": replace}
+            return submit(app, image, path, user=user, **options)
 
     return router
 
@@ -121,6 +143,39 @@ def hide_replaced() -> None:
     """Take the routes that :func:`study_router` stands for out of MONAI Label's own, and so out of the description."""
     routes = datastore.router.routes
     routes[:] = [route for route in routes if not {(method, route.path) for method in route.methods} & _REPLACED]
+
+
+def exported_image(store: Datastore, image: str) -> Path | None:
+    """The file that viewers download in the place of an image.
+
+    Args:
+        store: of the image.
+        image: its id.
+
+    Returns:
+        The file of a series of a DICOMweb server; None for all others, which are downloaded as they are.
+    """
+    return store.exported_image(image) if isinstance(store, DicomWebStudies) else None
+
+
+def downloaded(store: Datastore, image: str) -> dict[str, str]:
+    """What the answer for the next sample says of the image's file, for viewers that download it.
+
+    3D Slicer opens ``path`` where that is on its machine, else it downloads the image. Converting takes a while, and so
+    waits for the download unless MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI is set.
+
+    Args:
+        store: of the image.
+        image: its id.
+
+    Returns:
+        The path of the file of a series of a DICOMweb server; empty for all others.
+    """
+    if not isinstance(store, DicomWebStudies):
+        return {}
+    if settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI:
+        store.exported_image(image)
+    return {"path": str(store.exported_path(image))}
 
 
 def _path_of(app: MONAILabelApp, image: str) -> Path:

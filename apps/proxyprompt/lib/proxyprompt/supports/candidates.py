@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyprompt.io.study import Study
+
+from .fit import calibrated, contradiction, cosines, least_likeness, likeness
 from .library import LabelledStudy
-from .ranking import evenly, pick, scores
+from .ranking import Vectors, evenly, pick, relevance, scores, similarities
 
 STUDY_SLICES = 24
 """Slices per labelled study and structure that may become support."""
@@ -25,12 +28,16 @@ class Candidates:
 
     Attributes:
         slices: study and index of each.
-        similarity: (T, n), to the target.
+        similarity: (T, n), to the target, centred.
+        looks: (T, n), to the target, cosines as they are.
+        rows: (n, d), their descriptors.
         holds: structure -> (n,) whether it lies there.
     """
 
     slices: list[tuple[LabelledStudy, int]]
     similarity: NDArray[np.float64]
+    looks: NDArray[np.float64]
+    rows: Vectors
     holds: dict[str, NDArray[np.bool_]]
 
     @property
@@ -39,12 +46,13 @@ class Candidates:
         return [study.id for study, _ in self.slices]
 
     @classmethod
-    def of(cls, slices: list[tuple[LabelledStudy, int]], similarity: NDArray[np.float64]) -> Candidates:
+    def of(cls, slices: list[tuple[LabelledStudy, int]], target: Vectors, rows: Vectors) -> Candidates:
         """Look up where each structure lies: on more than a sliver, if there is such a slice.
 
         Args:
             slices: study and index of each.
-            similarity: (T, n), to the target.
+            target: (T, d), descriptors of the target.
+            rows: (n, d), descriptors of the slices.
 
         Returns:
             The candidates.
@@ -57,7 +65,38 @@ class Candidates:
             largest = np.array([areas[s.id].max() for s, _ in slices])
             solid = (size > 0) & (size >= SLIVER * largest)
             holds[name] = solid if solid.any() else size > 0
-        return cls(slices, similarity, holds)
+        centred = similarities(target, rows, [study.id for study, _ in slices])
+        return cls(slices, centred, cosines(target, rows), rows, holds)
+
+    def probability(self) -> NDArray[np.float64]:
+        """(n,) how probably each slice is of the target's kind."""
+        return np.array([calibrated(cosine) for cosine in relevance(self.looks) @ self.looks])
+
+    def unlike(self, name: str, target: Study) -> str:
+        """Why no study that shows a structure fits the target; "" where one does.
+
+        Args:
+            name: of the structure, which some candidate holds.
+            target: what is to be segmented.
+
+        Returns:
+            Words for people.
+        """
+        mine = np.flatnonzero(self.holds[name])
+        studies = {self.slices[i][0].id: self.slices[i][0] for i in mine}
+        against = {i: misfit(target, study) for i, study in studies.items()}
+        fitting = [int(i) for i in mine if not against[self.slices[i][0].id]]
+        if not fitting:
+            study, why = next(iter(against.items()))
+            return f"the labelled study {study} {why}"
+        least = least_likeness(self.rows[fitting], [self.slices[i][0].id for i in fitting])
+        found = likeness(self.looks[:, fitting])
+        if found >= least:
+            return ""
+        return (
+            f"no labelled study of it looks like this image: the most similar one to {calibrated(found):.0%}, where "
+            f"{calibrated(least):.0%} is asked for"
+        )
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -129,3 +168,31 @@ def best_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> lis
     """
     present = [n for n in study.present() if names is None or n in names]
     return list(dict.fromkeys(int(study.area(n).argmax()) for n in present))
+
+
+def same_modality(one: str, other: str) -> bool:
+    """Whether two modalities may be the same: OT is gray of which nothing is known, any modality but colour.
+
+    Args:
+        one: see :class:`proxyprompt.io.study.Study`.
+        other: likewise.
+
+    Returns:
+        Whether nothing speaks against it.
+    """
+    return one == other or ("OT" in (one, other) and "RGB" not in (one, other))
+
+
+def misfit(target: Study, study: LabelledStudy) -> str:
+    """What is known of a labelled study that speaks against it as a support.
+
+    Args:
+        target: what is to be segmented.
+        study: the labelled one.
+
+    Returns:
+        The end of a sentence that begins with the study's name; "" where nothing does.
+    """
+    if not same_modality(study.modality, target.modality):
+        return f"is of another modality ({study.modality}, this image {target.modality})"
+    return contradiction(target.tags, study.about)

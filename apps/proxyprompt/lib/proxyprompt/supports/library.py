@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, declared_structures, find_dataset_json
 from proxyprompt.io.study import UNKNOWN, Study, read_study
 
+from .fit import ABOUT
 from .slice_positions import SlicePresence
 
 logger = logging.getLogger(__name__)
 
-_FACTS = "label facts/3"  # part of the key: change it when what is kept of a label changes
+_FACTS = "label facts/4"  # part of the key: change it when what is kept of a label changes
 _FINAL = DefaultLabelTag.FINAL.value
 NOTE = "proxyprompt"
 """Under this key the label info says how the label relates to what had been proposed
@@ -64,6 +65,7 @@ class LabelledStudy:
         kind: see :class:`proxyprompt.io.study.Study`.
         length: see :class:`proxyprompt.io.study.Study`.
         notes: what the user should know of the label, such as segments that overlap.
+        about: DICOM tags that may say what the image shows (:data:`proxyprompt.supports.fit.ABOUT`).
     """
 
     id: str
@@ -82,6 +84,7 @@ class LabelledStudy:
     kind: str = "image"
     length: float | None = None
     notes: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -299,7 +302,8 @@ class Catalogue:
         ids = local.get_labeled_images(store) if local else store.get_labeled_images(_FINAL)
         for image_id in list(ids):
             if local:
-                image = local.get_image_uri(store, image_id)
+                kept = store.kept_image(image_id) if isinstance(store, SharedDatastore) else None
+                image = kept or local.get_image_uri(store, image_id)
                 label = local.get_label_uri(store, image_id, _FINAL)
             else:
                 image, label = store.get_image_uri(image_id), store.get_label_uri(image_id, _FINAL)
@@ -332,6 +336,7 @@ class Catalogue:
             meta |= {"patient": patient_of(study), "kind": study.kind, "length": study.length}
             meta["names"] = found.names and {name: sorted(members) for name, members in found.names.items()}
             meta["notes"] = list(found.notes)
+            meta["about"] = {tag: study.tags[tag] for tag in ABOUT if tag in study.tags}
             for text in found.notes:
                 logger.warning("%s: %s", label, text)
             tags = frozenset({study.content_hash})
@@ -368,6 +373,7 @@ class Catalogue:
             length=facts.meta["length"],
             accepted_unchanged=_accepted(info, label_hash),
             notes=tuple(facts.meta["notes"]),
+            about=facts.meta["about"],
         )
 
 

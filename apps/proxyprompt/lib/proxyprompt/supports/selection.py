@@ -29,7 +29,7 @@ class SupportSlice:
     Attributes:
         study_id: of its study.
         index: in its study.
-        similarity: centred cosine to the target, -1 to 1.
+        similarity: how probably it is of the target's kind, 0 to 1 (:func:`proxyprompt.supports.fit.calibrated`).
         same_group: whether it is of the same patient or case as the target.
         image_key: the slice's hash (``Study.slice_hash``), for caching what is computed from its pixels.
         tags: under which that is cached.
@@ -56,6 +56,9 @@ class Selection:
             mask that counts.
         slice_presence: by study, where along each support that is a volume the structures lie.
         skipped: labelled studies that could not be used, and why.
+        unlike: structure -> why no labelled study that shows it fits the target. Those among ``structures`` were asked
+            for by name, the others are left out.
+        left_out: labelled study -> why a person has left it out.
         indexing: how many studies were left out because the background index had not reached them yet.
     """
 
@@ -66,6 +69,8 @@ class Selection:
     valid: NDArray[np.bool_]
     slice_presence: Mapping[str, SlicePresence] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     indexing: int = 0
 
     @classmethod
@@ -126,4 +131,10 @@ class Selection:
                     "structures": names,
                 }
             )
-        return {"supports": used, "skipped": dict(self.skipped), "still_indexing": self.indexing}
+        return {
+            "supports": used,
+            "skipped": dict(self.skipped),
+            "not_drawn": {name: why for name, why in self.unlike.items() if name not in self.structures},
+            "left_out": dict(self.left_out),
+            "still_indexing": self.indexing,
+        }

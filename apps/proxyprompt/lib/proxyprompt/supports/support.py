@@ -5,7 +5,11 @@ Decisions, where the paper says nothing (the arithmetic is in :mod:`proxyprompt.
 - ``auto`` considers labelled slices of the target's plane, of the target's modality where such have the structure, on
   which the structure is more than a sliver (a twentieth of its largest area in that study; slivers only if there is
   nothing else). It never considers the target, nor a study with the same pixels under another id. A study of the same
-  patient may serve and is flagged. A label that leave-one-out found bad serves only if there is nothing else.
+  patient may serve and is flagged. A label that leave-one-out found bad serves all the same, and the answer says so,
+  until a person decides to leave it out; then it serves only if there is nothing else.
+- ``auto`` draws a structure only where a labelled study that shows it fits the target: see
+  :mod:`proxyprompt.supports.fit`. One that was asked for by name is drawn from what there is. Supports that were named
+  are taken as they are.
 - Each structure gets ``count`` slices. A slice on which several of the structures lie serves all of them, so structures
   that are labelled together share one set. Where they are not, the set grows, up to twice ``count``, and beyond that
   only so that every structure has one slice.
@@ -20,7 +24,8 @@ import logging
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -37,10 +42,10 @@ from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry
 from proxyprompt.io.study import Study
 
-from .candidates import Candidates, best_slices, choose_slices, usable_slices
+from .candidates import Candidates, best_slices, choose_slices, misfit, same_modality, usable_slices
 from .descriptors import DescriptorIndex
 from .library import Catalogue, LabelledStudy
-from .ranking import evenly, similarities
+from .ranking import evenly
 from .selection import NoSupport, Selection, SupportError, SupportSlice
 
 __all__ = ["AUTO", "LabelledStudy", "NoSupport", "Selection", "SupportError", "SupportLibrary", "SupportSlice"]
@@ -105,7 +110,7 @@ class SupportLibrary:
         """The labelled studies that can serve as support, by id."""
         return self.catalogue.studies()
 
-    def doubtful(self, study_id: str) -> tuple[str, ...]:
+    def flagged(self, study_id: str) -> tuple[str, ...]:
         """Structures whose label is flagged as a bad support; a changed label is no longer flagged.
 
         Args:
@@ -117,6 +122,22 @@ class SupportLibrary:
         note = read_note(self.catalogue.datastore, study_id, QUALITY)
         study = self.catalogue.studies().get(study_id) if note.get("flagged") else None
         return tuple(note["flagged"]) if study is not None and note.get("label") == study.label_hash else ()
+
+    def left_out(self, study_id: str) -> str:
+        """Why a person has left a flagged label out of the supports.
+
+        Args:
+            study_id: of the labelled study.
+
+        Returns:
+            Words for people; "" where nobody has.
+        """
+        flags = self.flagged(study_id)
+        decision = read_note(self.catalogue.datastore, study_id, QUALITY).get("decision") if flags else None
+        if not isinstance(decision, Mapping) or not decision.get("leave_out"):
+            return ""
+        by = f" by {decision['by']}" if decision.get("by") else ""
+        return f"its label of {', '.join(flags)} is flagged as bad, and was left out{by} at {decision.get('time')}"
 
     def describe(self, content_hash: str) -> NDArray[np.float32] | None:
         """The mean descriptor of a study.
@@ -214,15 +235,22 @@ class SupportLibrary:
         names = None if structures is None else list(dict.fromkeys(self._known(s) for s in structures))
         if names == []:
             raise SupportError("no structure asked for; name at least one, or none at all for those that suit")
+        left_out: dict[str, str] = {}
         if support == AUTO:
-            pool = self._auto(library, target, target_id, names)
+            pool, left_out = self._auto(library, target, target_id, names)
         else:
             pool = self._named([support] if isinstance(support, str) else list(support), target, target_id, names)
         candidates, waiting = self._candidates(pool, target, names, hurry=support == AUTO)
         if names is None:
             names = self._suiting(candidates, count if support == AUTO else len(candidates.slices))
+        unlike: dict[str, str] = {}
+        if support == AUTO:
+            unlike = {name: why for name in names if (why := candidates.unlike(name, target))}
+        if structures is None:
+            names = self._fitting(names, unlike)
         chosen = choose_slices(candidates, names, count)
-        return self._read(candidates, chosen, names, group=self.group_of(target_id, target), waiting=waiting)
+        selection = self._read(candidates, chosen, names, group=self.group_of(target_id, target), waiting=waiting)
+        return replace(selection, unlike=unlike, left_out=left_out)
 
     # which studies
 
@@ -236,7 +264,8 @@ class SupportLibrary:
 
     def _auto(
         self, library: Mapping[str, LabelledStudy], target: Study, target_id: str, names: Sequence[str] | None
-    ) -> list[LabelledStudy]:
+    ) -> tuple[list[LabelledStudy], dict[str, str]]:
+        """Those that may serve, and those that a person has left out of them, with the reason."""
         others = [s for s in library.values() if s.id != target_id and s.content_hash != target.content_hash]
         if not others:
             problems = self.catalogue.problems()
@@ -254,10 +283,13 @@ class SupportLibrary:
                 offer = sorted({n for s in same_plane for n in s.present()})
                 raise NoSupport(f"no other {target.plane} study has {name!r} labelled; on offer: {_listed(offer)}")
         pool = [s for s in same_plane if set(s.present()).intersection(names or s.present())]
-        alike = [s for s in pool if _same_modality(s.modality, target.modality)]
-        pool = alike if _enough(alike, names) else pool
-        trusted = [s for s in pool if not set(self.doubtful(s.id)).intersection(names or s.present())]
-        return trusted if _enough(trusted, names) else pool
+        for asked in (_same_modality_as(target), lambda s: not misfit(target, s)):
+            fitting = [s for s in pool if asked(s)]
+            pool = fitting if _enough(fitting, names) else pool
+        reasons = {s.id: self.left_out(s.id) for s in pool if set(self.flagged(s.id)) & set(names or s.present())}
+        out = {study_id: why for study_id, why in reasons.items() if why}
+        trusted = [s for s in pool if s.id not in out]
+        return (trusted, out) if _enough(trusted, names) else (pool, {})
 
     def _named(
         self, ids: Sequence[str], target: Study, target_id: str, names: Sequence[str] | None
@@ -329,8 +361,7 @@ class SupportLibrary:
         if hurry and waiting:
             self.index_in_background()
         described = self._descriptors.of(target, evenly(range(len(target)), TARGET_SLICES))
-        similarity = similarities(described.numpy(), torch.cat(rows).numpy(), [s.id for s, _ in slices])
-        return Candidates.of(slices, similarity), late
+        return Candidates.of(slices, described.numpy(), torch.cat(rows).numpy()), late
 
     def _suiting(self, candidates: Candidates, count: int) -> list[str]:
         """The structures declared by the studies of the ``count`` most similar slices, in registry order."""
@@ -338,6 +369,17 @@ class SupportLibrary:
         near = {s.id: s for s, _ in (candidates.slices[i] for i in nearest)}
         names = {n for s in near.values() for n in s.present() if candidates.holds[n].any()}
         return sorted(names, key=self.catalogue.registry.id_of)
+
+    def _fitting(self, names: Sequence[str], unlike: Mapping[str, str]) -> list[str]:
+        """Those of the structures that suit which a fitting study shows; NoSupport where there is none."""
+        fitting = [name for name in names if name not in unlike]
+        if fitting:
+            return fitting
+        reasons = "; ".join(f"{name}: {why}" for name, why in unlike.items())
+        raise NoSupport(
+            f"nothing was drawn, since no labelled study fits this image ({reasons}); label one like it, or name a "
+            "structure or a support to use what there is all the same"
+        )
 
     # reading
 
@@ -371,7 +413,7 @@ class SupportLibrary:
             indices = [i for s, i in picked if s.id == study.id]
             read.update({(study.id, i): e for i, e in zip(indices, self._slices(study, indices), strict=True)})
         slices, images, masks = [], [], []
-        for similarity, (study, index) in zip(candidates.scores[list(chosen)], picked, strict=True):
+        for similarity, (study, index) in zip(candidates.probability()[list(chosen)], picked, strict=True):
             entry = read[study.id, index]
             same = group is not None and study.group == group
             key = str(entry.meta["slice_hash"])
@@ -397,9 +439,9 @@ def _enough(pool: Sequence[LabelledStudy], names: Sequence[str] | None) -> bool:
     return bool(pool) and all(any(name in s.present() for s in pool) for name in names or ())
 
 
-def _same_modality(one: str, other: str) -> bool:
-    """OT is gray of which nothing is known: any modality but colour."""
-    return one == other or ("OT" in (one, other) and "RGB" not in (one, other))
+def _same_modality_as(target: Study) -> Callable[[LabelledStudy], bool]:
+    """Whether a labelled study may be of the target's modality."""
+    return lambda study: same_modality(study.modality, target.modality)
 
 
 def _listed(names: Sequence[str], at_most: int = 20) -> str:

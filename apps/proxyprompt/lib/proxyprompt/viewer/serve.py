@@ -1,17 +1,15 @@
-"""Puts the viewer, our pages, and an ear at the DICOM proxy, into the running MONAI Label server."""
+"""Puts the viewer and our pages into the running MONAI Label server."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints import ohif, proxy
+from monailabel.endpoints import ohif
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.others.generic import get_mime_type
 
@@ -49,7 +47,7 @@ def install_pages(server: FastAPI) -> None:
     _first(server, router)
 
 
-def install_viewer(server: FastAPI, folder: Path, stored: Callable[[], object]) -> None:
+def install_viewer(server: FastAPI, folder: Path) -> None:
     """Serve the viewer at its usual address, behind the usual access rules.
 
     Where its package is not here (see :mod:`proxyprompt.viewer.package`), MONAI Label's own, older one is served, and
@@ -58,9 +56,7 @@ def install_viewer(server: FastAPI, folder: Path, stored: Callable[[], object]) 
     Args:
         server: the web server.
         folder: for copies of what is changed in the older one.
-        stored: called after every successful store through the proxy, before the viewer hears of it.
     """
-    proxy.proxy_dicom = listening(proxy.proxy_dicom, stored)
     there = viewer_folder()
     if (there / "index.html").is_file():
         serve_viewer(server, ViewerFiles(there))
@@ -114,23 +110,6 @@ def page(path: str, folders: tuple[Path, ...]) -> FileResponse:
     file = next(f for f in candidates if f.is_file() and any(f.is_relative_to(root) for root in roots))
     # Changed files have the names of the stock ones: browsers ask each time whether theirs is the current one.
     return FileResponse(file, media_type=get_mime_type(str(file)), headers={"Cache-Control": "no-cache"})
-
-
-def listening(proxied: Callable[..., Any], stored: Callable[[], object]) -> Callable[..., Any]:
-    """MONAI Label's proxy, which tells when something was stored."""
-
-    async def proxy_dicom(request: Request, op: str, path: str) -> Response:
-        response = await proxied(request, op, path)
-        if request.method == "POST" and response.status_code < 300:
-            try:
-                await run_in_threadpool(stored)
-            except Exception:
-                logger.exception(
-                    "what was stored through the proxy could not be taken in; the next listing tries again"
-                )
-        return response
-
-    return proxy_dicom
 
 
 def _first(server: FastAPI, router: APIRouter) -> None:

@@ -39,16 +39,14 @@ const of = (address, query) => `${address}?${new URLSearchParams(query)}`;
 
 export const info = () => json('/info/');
 export const supports = () => json('/proxyprompt/supports');
-export const studies = () => json('/proxyprompt/studies');
 export const label = image => json(of('/proxyprompt/label', { image }));
 export const labelHistory = image => json(of('/proxyprompt/label/history', { image }));
 export const slices = image => json(of('/proxyprompt/slices', { image }));
 export const thumbnail = (image, slice, size, version = '') =>
   of('/proxyprompt/image', { image, slice, size, v: version });
 
-export async function labelVoxels(image, version) {
-  const query = version ? { image, version } : { image };
-  return new Uint8Array(await (await ask(of('/proxyprompt/label/voxels', query))).arrayBuffer());
+export async function labelVoxels(image) {
+  return new Uint8Array(await (await ask(of('/proxyprompt/label/voxels', { image }))).arrayBuffer());
 }
 
 /* Segments an image; { answer, voxels }. */
@@ -85,6 +83,10 @@ export function submit(image, planes, params, signal) {
 
 export const restore = (image, version, client_id) =>
   json(of('/proxyprompt/label/restore', { image, version, client_id }), { method: 'POST' });
+
+/* What a person decides about a flagged label. */
+export const decide = (image, leave_out, client_id) =>
+  json(of('/proxyprompt/flags', { image, leave_out, client_id }), { method: 'POST' });
 
 const body = value => ({
   method: 'POST',

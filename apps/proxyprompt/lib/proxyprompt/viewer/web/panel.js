@@ -81,7 +81,7 @@ const STORED = {
 function thumbnail(support, pickedIds, used, shared) {
   const chosen = pickedIds.includes(support.id);
   const known = used.find(one => one.id === support.id);
-  const flagged = support.flagged.length ? h('span.pp-flag', { title: `Its label of ${support.flagged.join(', ')} is flagged as bad` }, '⚑') : null;
+  const flagged = support.flagged.length ? h('span.pp-flag', { title: support.left_out || `Its label of ${support.flagged.join(', ')} is flagged as bad: enlarge it to decide` }, '⚑') : null;
   return h(`figure.pp-support${chosen ? '.pp-picked' : ''}${known ? '.pp-used' : ''}`, { 'data-id': support.id, title: `${support.name}\n${support.structures.join(', ')}` },
     h('img', { src: api.thumbnail(support.id, support.slice, 128, support.version), loading: 'lazy', alt: support.name, onclick: () => work.pick(support.id) }),
     h('div.pp-corner', {},
@@ -104,6 +104,8 @@ function enlarge(support) {
     support.slices > 1 ? h('input', { type: 'range', min: 0, max: support.slices - 1, value: support.slice, oninput: event => show(event.target.value) }) : null,
     h('p', {}, support.structures.map(name => h('span.pp-chip', {}, h('i', { style: `background:${css(maps.colorOf(name))}` }), name))),
     support.notes.map(note => h('p.pp-quiet', {}, note)),
+    support.flagged.length ? h('p.pp-warning', {}, support.left_out || `Its label of ${support.flagged.join(', ')} is flagged as bad, and is used until somebody decides. `,
+      action(support.left_out ? 'Use it again' : 'Leave it out for everybody', () => (work.decide(support.id, !support.left_out), dialog.close()))) : null,
     h('div.pp-row', {},
       action(options.picked.includes(support.id) ? 'Do not use it' : 'Use it', () => (work.pick(support.id), dialog.close()), { main: true }),
       action('Close', () => dialog.close())));

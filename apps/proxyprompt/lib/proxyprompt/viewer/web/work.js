@@ -138,9 +138,9 @@ async function open(displaySet) {
 }
 
 /* Draws the stored label, in the place of all that is drawn. */
-export async function startFrom(displaySet = state.series, version = '') {
+export async function startFrom(displaySet = state.series) {
   const one = of(displaySet);
-  const [slices, voxels] = await Promise.all([api.slices(uidOf(displaySet)), api.labelVoxels(uidOf(displaySet), version)]);
+  const [slices, voxels] = await Promise.all([api.slices(uidOf(displaySet)), api.labelVoxels(uidOf(displaySet))]);
   await silently(async () => {
     const map = await maps.ensureLabelMap(displaySet);
     map.images.forEach(image => image.getPixelData().fill(0));
@@ -363,6 +363,16 @@ export function leaveOut(id) {
   const before = memory.options.picked.length ? memory.options.picked : supportsOf(current()?.answer).map(one => one.id);
   memory.remember({ picked: before.filter(one => one !== id) });
   update();
+}
+
+/* A person's word on a flagged label: it is left out of what the server chooses, or not. */
+export async function decide(id, leaveItOut) {
+  try {
+    await api.decide(id, leaveItOut, memory.options.name);
+    await refresh();
+  } catch (error) {
+    failed(error);
+  }
 }
 
 // structures and painting
