@@ -45,13 +45,10 @@ from proxyprompt.predictor.segmenter import Segmenter, available_versions, build
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
 from proxyprompt.server.install import install
-<<<<<<< HEAD
 from proxyprompt.server.panel import panel_router
 from proxyprompt.server.progress import progress_router
-=======
 from proxyprompt.server.studies import downloaded
 from proxyprompt.server.worklist import reason
->>>>>>> archive
 from proxyprompt.session.journal import Journal
 from proxyprompt.session.proposals import Proposals
 from proxyprompt.session.recorder import Recorder
