@@ -40,7 +40,7 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
-from proxyprompt.predictor.progress import Requests
+from proxyprompt.predictor.progress import FollowedRequests
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.safety import SafeSessions, check_id, guard, image_path
@@ -79,7 +79,7 @@ class ProxyPromptApp(MONAILabelApp):
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
         self._idle = Idle()
-        self._requests = Requests()
+        self._requests = FollowedRequests()
         self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,

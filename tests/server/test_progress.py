@@ -7,13 +7,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.interfaces.exception import MONAILabelException
 
-from proxyprompt.predictor.progress import Requests, advance
+from proxyprompt.predictor.progress import FollowedRequests, advance
 from proxyprompt.server.progress import progress_router
 
 
 @pytest.fixture
 def requests():
-    return Requests()
+    return FollowedRequests()
 
 
 @pytest.fixture

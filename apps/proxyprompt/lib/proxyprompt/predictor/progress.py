@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from proxyprompt.errors import refuse
 
 
-class Progress:
+class RequestProgress:
     """One request under way. Thread safe.
 
     Attributes:
@@ -41,11 +41,11 @@ class Progress:
             raise refuse(f"the request was cancelled after {done} of {total} slices; nothing was changed")
 
 
-class Requests:
+class FollowedRequests:
     """The requests under way that their clients have named. Thread safe."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Progress] = {}
+        self._known: dict[str, RequestProgress] = {}
 
     @contextmanager
     def following(self, name: object) -> Iterator[None]:
@@ -57,7 +57,7 @@ class Requests:
         if not isinstance(name, str) or not name:
             yield
             return
-        progress = self._known[name] = Progress()
+        progress = self._known[name] = RequestProgress()
         token = _current.set(progress)
         try:
             yield
@@ -65,7 +65,7 @@ class Requests:
             _current.reset(token)
             self._known.pop(name, None)
 
-    def get(self, name: str) -> Progress | None:
+    def get(self, name: str) -> RequestProgress | None:
         """A request under way.
 
         Args:
@@ -77,7 +77,7 @@ class Requests:
         return self._known.get(name)
 
 
-_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
+_current: ContextVar[RequestProgress | None] = ContextVar("progress", default=None)
 
 
 def advance(done: int, total: int) -> None:

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends
 from monailabel.config import RBAC_ANNOTATOR, RBAC_USER, settings
 from monailabel.endpoints.user.auth import RBAC
 
-from proxyprompt.predictor.progress import Requests
+from proxyprompt.predictor.progress import FollowedRequests
 
 
-def progress_router(requests: Requests) -> APIRouter:
+def progress_router(requests: FollowedRequests) -> APIRouter:
     """Routes of requests under way.
 
     Args:

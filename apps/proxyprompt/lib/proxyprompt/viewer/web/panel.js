@@ -15,12 +15,13 @@ const SHOWN = 12; // supports before "all"
 let shownSupports = SHOWN;
 let sought = '';
 
-const action = (label, onclick, more = {}) => h(`button.pp-button${more.main ? '.pp-main' : ''}`, { onclick, ...more.set }, label);
+const action = (label, act, more = {}) =>
+  h(`button.pp-button${more.main ? '.pp-main' : ''}`, { onclick: () => Promise.resolve(act()).catch(work.failed), ...more.set }, label);
 
 // sections: each gives what it depends on, and its content
 
 const MESSAGE = {
-  of: () => [state.message, state.busy && { ...state.busy, abort: 0 }, state.proposal],
+  of: () => [state.message, state.busy && { ...state.busy, abort: 0, now: Math.round(Date.now() / 1000) }, state.proposal],
   draw() {
     const parts = [];
     if (state.proposal) {

@@ -19,6 +19,7 @@ export const state = {
   proposal: null,
 };
 
+const AGAIN = 10_000; // ms until a series that could not be asked for is asked for again
 const series = new Map();
 const listeners = new Set();
 let quiet = 0;
@@ -51,7 +52,7 @@ export function say(kind, text, more = {}) {
   update();
 }
 
-const failed = error => {
+export const failed = error => {
   if (error.name !== 'AbortError') {
     console.error(error);
     say('bad', error.message);
@@ -123,10 +124,14 @@ async function open(displaySet) {
   }
   one.opened = true;
   one.draft = await memory.draft(uidOf(displaySet));
-  const [label, slices] = await Promise.all([
-    api.label(uidOf(displaySet)),
-    api.slices(uidOf(displaySet)),
-  ]);
+  let label, slices;
+  try {
+    [label, slices] = await Promise.all([api.label(uidOf(displaySet)), api.slices(uidOf(displaySet))]);
+  } catch (error) {
+    one.opened = false;
+    setTimeout(() => state.series === displaySet && open(displaySet).catch(failed), AGAIN);
+    throw error;
+  }
   one.instances = slices.instances;
   one.stored = label.label;
   one.earlier = label.earlier ?? 0;
@@ -272,7 +277,8 @@ export function cancel() {
   if (state.busy) {
     api.cancel(state.busy.id);
     state.busy.abort.abort();
-    say('info', `${state.busy.what} was cancelled; nothing was changed`);
+    const stored = state.busy.what === 'Submit' ? 'open the study again to see whether it was stored' : 'nothing was changed';
+    say('info', `${state.busy.what} was cancelled: ${stored}`);
   }
 }
 
