@@ -79,9 +79,8 @@ def test_choose_a_support_segment_correct_submit_and_go_on(
     viewer.activate(next(iter(sorted(names))))
     viewer.brush((0.45, 0.25), (0.55, 0.25))
     viewer.shot(f"{target}_brushed")
-    assert f"as the label of {'OP' if target.startswith('rgb') else study.name[:2].upper()}" in viewer.submit() or (
-        target.startswith("cine")
-    )
+    modality = {"us": "US", "cine": "US", "rgb": "OP", "mr": "MR"}[target.split("_")[0]]
+    assert viewer.submit().endswith(f"as the label of {modality} · {target}")
     assert viewer.kind() == "good"
     drawn = submitted(archived, target, tmp_path)
     assert set(drawn) == names and sizes(drawn) == viewer.painted()

@@ -97,7 +97,11 @@ class Viewer:
     # supports and results
 
     def supports(self) -> dict[str, str]:
-        """id -> name of those that are shown."""
+        """id -> name of all of them."""
+        more = self.page.locator("#pp-more")
+        while more.is_visible():
+            more.click()
+            self.page.wait_for_timeout(300)
         shown = self.page.locator("#pp-supports figure")
         return dict(shown.evaluate_all("all => all.map(one => [one.dataset.id, one.title.split('\\n')[0]])"))
 

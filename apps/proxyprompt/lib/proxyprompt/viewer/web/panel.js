@@ -132,7 +132,7 @@ const SUPPORTS = {
       h('div.pp-row', {}, said,
         state.supports.length > SHOWN && h('input.pp-field.pp-find', { type: 'search', placeholder: 'find', title: 'Name or structure', value: sought, oninput: event => { sought = event.target.value; work.update(); } })),
       h('div.pp-supports', { id: 'pp-supports' }, shown.map(support => thumbnail(support, options.picked, used, caption))),
-      all.length > shown.length ? action(`${all.length - shown.length} more`, () => { shownSupports += 4 * SHOWN; work.update(); }) : null,
+      all.length > shown.length ? action(`${all.length - shown.length} more`, () => { shownSupports += 4 * SHOWN; work.update(); }, { set: { id: 'pp-more' } }) : null,
       state.supports.length ? null : h('p.pp-quiet', {}, 'No study is labelled yet: paint the first one and submit it.'),
     ];
   },
