@@ -186,7 +186,7 @@ const RESULT = {
         h('tr', {}, h('th', {}, 'Result'), h('th', { title: 'How sure the model is that the structure is there' }, 'Object score'),
           h('th', { title: 'How far the supports agree, each by itself' }, 'Agreement'), several ? h('th', {}, 'Slices') : null),
         rows),
-      h('p.pp-quiet', {}, `${answer.adapter ?? ''}, from ${supportsOf(answer).length} studies. ${answer.disclaimer ?? ''}`),
+      h('p.pp-quiet', {}, `${answer.adapter ?? ''}, from ${supportsOf(answer).length === 1 ? 'one study' : `${supportsOf(answer).length} studies`}. ${answer.disclaimer ?? ''}`),
       ...(answer.warnings ?? []).map(text => h('p.pp-warning', {}, text)),
     ];
   },

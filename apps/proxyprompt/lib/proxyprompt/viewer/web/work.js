@@ -1,7 +1,7 @@
 /* What is being worked on: the series of the active viewport, its label map, its stored label, requests that run. */
 import * as api from './api.js';
 import { ask, askText } from './dom.js';
-import { active, core, host, key, keyOf, nameOf, run, spacing, tools, viewportsOf, cornerstoneViewport } from './host.js';
+import { active, core, cornerstoneViewport, host, key, keyOf, nameOf, run, tools, viewportsOf } from './host.js';
 import * as maps from './labelmaps.js';
 import * as memory from './memory.js';
 import { pointsOf, request, signature, story, supportsOf, verdict } from './report.js';
@@ -310,8 +310,23 @@ async function show(displaySet, { answer, voxels }, before = null) {
   names.forEach(found => one.looked.add(found));
   one.answer = answer;
   one.instances ??= answer.instances;
+  if (!before) {
+    turnTo(displaySet, planes);
+  }
   memory.keepReport(uidOf(displaySet), answer);
   return planes;
+}
+
+/* Turns to the slice that shows most, where the one in view shows nothing. */
+function turnTo(displaySet, planes) {
+  const areas = planes.map(plane => plane.reduce((sum, value) => sum + (value ? 1 : 0), 0));
+  const most = areas.indexOf(Math.max(...areas));
+  for (const viewportId of viewportsOf(displaySet)) {
+    const viewport = cornerstoneViewport(viewportId);
+    if (areas[most] && !areas[viewport?.getCurrentImageIdIndex?.()]) {
+      viewport.setImageIdIndex?.(most);
+    }
+  }
 }
 
 export const autoSegment = () => {
@@ -674,5 +689,3 @@ async function followTraining(started) {
     await new Promise(done => setTimeout(done, 2000));
   }
 }
-
-export { spacing, viewportsOf };
