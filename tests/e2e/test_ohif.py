@@ -188,7 +188,7 @@ def test_a_stored_label_is_shown_and_never_replaced_unseen(archived, viewer, tmp
     assert sizes(submitted(archived, "us_04", tmp_path)) == sizes(stored)
     viewer.press("#pp-submit")
     viewer.answer_dialog("Show it instead")
-    viewer.page.wait_for_timeout(3000)
+    viewer.page.locator("#pp-stored", has_text="shown here").wait_for()
     assert viewer.painted() == sizes(stored)
 
 
@@ -206,7 +206,8 @@ def test_two_browsers_on_one_study_do_not_overwrite_each_other(archived, viewer,
     viewer.brush((0.6, 0.6), (0.7, 0.6))
     viewer.press("#pp-submit")
     assert "Ada" in viewer.answer_dialog("Show it instead")
-    viewer.page.wait_for_timeout(4000)
+    viewer.page.locator("#pp-stored", has_text="Ada").wait_for()
+    viewer.page.locator("#pp-busy").wait_for(state="detached")
     assert sizes(submitted(archived, "us_05", tmp_path)) == theirs == viewer.painted()
 
 
@@ -328,7 +329,6 @@ def test_two_series_side_by_side_keep_their_own_overlays(archived, viewer, tmp_p
     assert response.status_code == 200, response.text
     viewer.open(archived.studies["t2"].study)
     viewer.select_viewport("FLAIR_reg")
-    viewer.page.wait_for_timeout(3000)
     assert viewer.painted() == {"tissue": int(label.sum())}
     viewer.select_viewport("T2_reg")
     assert viewer.painted() == {}

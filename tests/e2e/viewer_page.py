@@ -84,15 +84,19 @@ class Viewer:
     def ready(self) -> None:
         self.page.wait_for_selector(".cornerstone-canvas")
         self.page.wait_for_function(_LIT)
-        self.page.wait_for_selector("#pp-series")
         self.page.wait_for_selector("#pp-supports img")
-        self.page.wait_for_function("() => performance.getEntriesByType('resource').some(e => /slices/.test(e.name))")
-        self.page.wait_for_timeout(2000)  # a stored label is being drawn
+        self.known()
+
+    def known(self) -> None:
+        """Until the panel knows the series, and has drawn its stored label."""
+        self.page.locator('#pp-series[data-known="yes"]').wait_for()
+        self.page.wait_for_timeout(500)
 
     def select_viewport(self, series: str) -> None:
         """Makes the viewport that shows the series of this description the active one."""
         self.page.locator('[data-cy="viewport-pane"]', has_text=series).first.click()
         self.page.locator("#pp-series", has_text=series).wait_for()
+        self.known()
 
     # supports and results
 

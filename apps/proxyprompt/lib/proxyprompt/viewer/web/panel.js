@@ -50,14 +50,14 @@ const MESSAGE = {
 const STORED = {
   of: () => {
     const one = work.current();
-    return one && [state.series.SeriesInstanceUID, one.stored, one.started, one.draft?.time, one.dirty, one.earlier];
+    return one && [state.series.SeriesInstanceUID, one.stored, one.started, one.draft?.time, one.dirty, one.earlier, one.known];
   },
   draw() {
     const one = work.current();
     if (!one) {
       return [h('p.pp-quiet', {}, 'Waiting for an image…')];
     }
-    const parts = [h('div.pp-series', { id: 'pp-series', title: state.series.SeriesInstanceUID }, nameOf(state.series), one.dirty ? h('span.pp-unsaved', {}, ' · not submitted') : '')];
+    const parts = [h('div.pp-series', { id: 'pp-series', title: state.series.SeriesInstanceUID, 'data-known': one.known ? 'yes' : 'no' }, nameOf(state.series), one.dirty ? h('span.pp-unsaved', {}, ' · not submitted') : '')];
     if (one.draft) {
       const when = new Date(one.draft.time).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
       parts.push(

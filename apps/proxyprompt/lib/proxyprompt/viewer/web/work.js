@@ -139,6 +139,7 @@ async function open(displaySet) {
   if (one.stored && !one.started) {
     await startFrom(displaySet);
   }
+  one.known = true;
   update();
 }
 
