@@ -136,7 +136,7 @@ async function open(displaySet) {
   one.stored = label.label;
   one.earlier = label.earlier ?? 0;
   one.base = label.label?.version ?? '';
-  if (one.stored && !one.started) {
+  if (one.stored && !one.started && !one.dirty) {
     await startFrom(displaySet);
   }
   one.known = true;
