@@ -200,14 +200,13 @@ class Viewer:
         dialog.get_by_text(button, exact=True).click()
         return text
 
-    def next_sample(self) -> dict:
-        """Asks for the next sample, and is there; the server's answer."""
-        with self.page.expect_response(lambda r: "/activelearning/" in r.url) as answered:
-            self.press("#pp-next")
-        sample = answered.value.json()
-        self.page.wait_for_url(f"**{sample['StudyInstanceUID']}")
+    def next_sample(self) -> str:
+        """Asks for the next sample, and is there; the SeriesInstanceUID that is shown then."""
+        before = self.page.url
+        self.press("#pp-next")
+        self.page.wait_for_url(lambda address: address != before)
         self.ready()
-        return sample
+        return self.page.locator("#pp-series").get_attribute("title")
 
     def option(self, name: str, value: str | bool) -> None:
         """Sets one of the options, which are opened if they are not."""

@@ -112,7 +112,7 @@ function follow() {
   }
   state.series = found.displaySet;
   fitBrush();
-  open(found.displaySet).catch(failed);
+  of(found.displaySet).opening = open(found.displaySet).catch(failed);
   update();
 }
 
@@ -403,6 +403,7 @@ export const knownNames = () => Object.keys(state.numbers);
 
 /* The structure that is painted; asked for where there is none. */
 async function paintable() {
+  await current().opening; // a stored label that is on its way has the structures
   const map = await maps.ensureLabelMap(state.series);
   const activated = maps.activeName(map);
   if (activated) {
