@@ -7,7 +7,7 @@ import pytest
 import torch
 from monailabel.interfaces.exception import MONAILabelException
 
-from proxyprompt.extensions.pixel_classifier import best_share, dice_of_shares, fit, moments
+from proxyprompt.extensions.pixel_classifier import best_mixture, dice_of_mixtures, fit, moments
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
@@ -17,6 +17,7 @@ from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
 from proxyprompt.predictor.progress import FollowedRequests
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
+from proxyprompt.supports.corrections import with_corrections
 from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import SlicePresence
 
@@ -243,8 +244,9 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
             )
             decoded = segmenter.segment(features[k], encoding)
             own = fit(described[others][:, n : n + 1].sum(0))
-            dice.append(dice_of_shares(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[:, 0])
-        assert prepared.classifier.share[n].item() == pytest.approx(best_share(dice))
+            dice.append(dice_of_mixtures(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[..., 0])
+        found = prepared.classifier.share[n].item(), prepared.classifier.offset[n].item()
+        assert found == pytest.approx(best_mixture(dice))
     assert prepared.only(1).classifier.share.shape == (1,)
     mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
     assert spent["classifier"] == 0  # it was kept
@@ -264,6 +266,28 @@ def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, sam
     logits, _ = by_hand(segmenter, study, 0, selection)
     np.testing.assert_allclose(plain.logits[0], logits, rtol=2e-3, atol=2e-3)
     assert Pipeline(segmenter, cache, Latencies(), classify=False).prepare(selection).classifier is None
-    share = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier.share
+    classifier = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier
     for n in range(2):
-        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == (share[n] == 0)
+        nothing = bool(classifier.share[n] == 0 and classifier.offset[n] == 0)
+        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == nothing
+
+
+def test_corrected_slices_stay_and_change_the_others(segmenter, cache, samples, selection):
+    """As supports: the same as a selection that holds them from the start; without a support they are enough."""
+    study = read_study(samples / "mr_02.nii.gz")
+    middle = len(study) // 2
+    painted = np.zeros((2, *study.slice_shape), bool)
+    painted[0, 10:40, 12:50] = True
+    corrections = {middle: dict(zip(selection.structures, painted, strict=True))}
+    before, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False)
+    masks, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False, corrections=corrections)
+    assert np.array_equal(masks.logits[middle] > 0, painted)
+    assert masks.present()[middle].tolist() == [True, False]
+    others = [z for z in range(len(study)) if z != middle]
+    expected, _ = run(
+        segmenter, cache, study, with_corrections(selection, study, corrections), everywhere=True, agreement=False
+    )
+    np.testing.assert_array_equal(masks.logits[others], expected.logits[others])
+    assert not np.array_equal(masks.logits[others], before.logits[others])
+    alone, _ = run(segmenter, cache, study, Selection.empty(selection.structures), corrections=corrections)
+    assert np.array_equal(alone.logits[middle] > 0, painted) and alone.agreement == (None, None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +24,9 @@ from torch import Tensor
 
 from proxyprompt.extensions.pixel_classifier import (
     PixelClassifier,
-    best_share,
+    best_mixture,
     can_classify,
-    dice_of_shares,
+    dice_of_mixtures,
     fit,
     moments,
 )
@@ -34,6 +35,7 @@ from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.io.study import Study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.supports.corrections import Corrections, with_corrections
 from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import likely
 
@@ -48,7 +50,9 @@ PLACED = 0.5
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
-TRIED = 4
+SURE = 10.0
+"""Logit of a pixel that a person painted."""
+TRIED = 8
 """So many supports are segmented from the others, to find how much of the pixel classifier is mixed in."""
 
 
@@ -88,6 +92,26 @@ class Masks:
             (Z, h, w).
         """
         return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
+
+    def keep(self, corrections: Corrections, structures: Sequence[str], indices: Sequence[int]) -> Masks:
+        """Corrected slices as a person left them, whatever the model says of them.
+
+        Args:
+            corrections: of slices of the study.
+            structures: names of the N.
+            indices: of the Z slices in the study.
+
+        Returns:
+            Masks that say on these slices what the corrections say; ``logits`` are changed in place.
+        """
+        presence, where = self.presence.copy(), self.placed.copy()
+        for row, index in enumerate(indices):
+            for name, mask in corrections.get(index, {}).items():
+                if name in structures:
+                    n = structures.index(name)
+                    self.logits[row, n] = np.where(mask, SURE, -SURE)
+                    presence[row, n], where[row, n] = float(mask.any()), 1.0
+        return replace(self, presence=presence, placed=where)
 
 
 class Alone(NamedTuple):
@@ -155,6 +179,7 @@ class Pipeline:
         indices: Sequence[int] | None = None,
         agreement: bool = True,
         everywhere: bool = False,
+        corrections: Corrections = MappingProxyType({}),
     ) -> Masks:
         """Segment a study as the supports show; nothing where there is no support.
 
@@ -164,6 +189,7 @@ class Pipeline:
             indices: of the slices; None for all.
             agreement: whether to compare what each support says by itself, on the slice that shows most.
             everywhere: also where labelled volumes do not show the structure.
+            corrections: slices of the study that a person painted. They support the others, and stay as they are.
 
         Returns:
             What the model says of these slices.
@@ -171,7 +197,8 @@ class Pipeline:
         Raises:
             StudyError: for input that cannot be used.
         """
-        structures = len(selection.structures)
+        structures, others = len(selection.structures), selection
+        selection = with_corrections(selection, study, corrections)
         indices = list(range(len(study)) if indices is None else indices)
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
@@ -192,10 +219,11 @@ class Pipeline:
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
         shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
         masks = Masks(logits, presence, where, (None,) * structures, shares)
-        if not agreement:
+        masks = masks.keep(corrections, selection.structures, indices)
+        if not agreement or not len(others):
             return masks
         shown = indices[most_shown(masks)]
-        return replace(masks, agreement=self._agreement(study, selection, shown))
+        return replace(masks, agreement=self._agreement(study, others, shown))
 
     @torch.inference_mode()
     def click(
@@ -392,8 +420,9 @@ class Pipeline:
             with self._latencies.of("classifier"):
                 described = self._describe(selection, features)
                 classifier = fit(described.sum(0))
-                shares = self._shares(selection, features, contexts, described)
-            return {**vars(classifier), "share": torch.tensor(shares, device=self._device)}
+                mixture = self._mixture(selection, features, contexts, described)
+            share, offset = (torch.tensor(each, device=self._device) for each in zip(*mixture, strict=True))
+            return {**vars(classifier), "share": share, "offset": offset}
 
         tensors = self._cache.get_or_compute(content_key("pixel classifier", key), selection.tags, compute).tensors
         if "none" in tensors:
@@ -410,8 +439,10 @@ class Pipeline:
             each.append(self._of_masks("moments", keys, masks, valid, chosen, describe))
         return torch.stack(each).to(self._device)
 
-    def _shares(self, selection: Selection, features: Features, contexts: Tensor, described: Tensor) -> list[float]:
-        """Of each structure, by segmenting up to :data:`TRIED` supports that show it from all the others."""
+    def _mixture(
+        self, selection: Selection, features: Features, contexts: Tensor, described: Tensor
+    ) -> list[tuple[float, float]]:
+        """Share and offset of each structure: up to :data:`TRIED` supports are segmented from all the others."""
         held, valid = selection.held(), torch.from_numpy(selection.valid).to(self._device)
         tried: list[list[Tensor]] = [[] for _ in selection.structures]
         for k in range(min(len(selection), TRIED)):
@@ -424,10 +455,10 @@ class Pipeline:
             )
             decoded = self._segmenter.segment(features[k : k + 1], encoding)
             score = fit(described[others][:, shown].sum(0)).score(features[k : k + 1])
-            dice = dice_of_shares(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
+            dice = dice_of_mixtures(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
             for row, n in enumerate(shown):
-                tried[n].append(dice[:, row])
-        return [best_share(each) for each in tried]
+                tried[n].append(dice[..., row])
+        return [best_mixture(each) for each in tried]
 
     # agreement
 
