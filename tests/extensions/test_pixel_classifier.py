@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from proxyprompt.extensions import pixel_classifier as module
 from proxyprompt.extensions.pixel_classifier import (
     LOGIT,
+    OFFSETS,
     SHARES,
     SINGLE,
     PixelClassifier,
-    best_share,
+    best_mixture,
     can_classify,
-    dice_of_shares,
+    dice_of_mixtures,
     fit,
     moments,
 )
@@ -79,7 +80,8 @@ def test_it_is_weighted_ridge_regression(features, masks):
 
 def test_the_score_is_the_product_with_every_pixels_features(features):
     generator = torch.Generator().manual_seed(1)
-    classifier = PixelClassifier(torch.randn(2, 12, generator=generator), torch.tensor([0.3, -0.2]), torch.ones(2))
+    weights, bias = torch.randn(2, 12, generator=generator), torch.tensor([0.3, -0.2])
+    classifier = PixelClassifier(weights, bias, torch.ones(2), torch.zeros(2))
     score = classifier.score(features)
     for image in range(2):
         expected = columns(features, image) @ classifier.weights.double().numpy().T + classifier.bias.numpy()
@@ -101,34 +103,51 @@ def test_shares(features):
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(2, 2, 12, 12, generator=generator)
     made = torch.randn(2, 12, generator=generator), torch.zeros(2)
-    none, mixed, whole = (PixelClassifier(*made, torch.full((2,), share)) for share in (0.0, 0.25, 1.0))
-    assert none.mix(logits, features) is logits
+    offset = torch.tensor([0.5, -1.0])
+    none, mixed, whole = (PixelClassifier(*made, torch.full((2,), share), offset) for share in (0.0, 0.25, 1.0))
+    offset = offset[None, :, None, None]
+    torch.testing.assert_close(none.mix(logits, features), logits + offset)
     score = F.interpolate(whole.score(features), (12, 12), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(whole.mix(logits, features), LOGIT * score)
-    torch.testing.assert_close(mixed.mix(logits, features), 0.75 * logits + 0.25 * LOGIT * score)
+    torch.testing.assert_close(whole.mix(logits, features), LOGIT * score + offset)
+    torch.testing.assert_close(mixed.mix(logits, features), 0.75 * logits + 0.25 * LOGIT * score + offset)
 
 
 def test_the_supports_say_how_much(masks):
     truth = F.adaptive_avg_pool2d(masks[:1, :2], SIDE)
     right, wrong = 8 * truth - 4, 4 - 8 * truth
     both = torch.cat([right[:, :1], wrong[:, 1:]], 1)
-    dice = dice_of_shares(both, truth * 2 - 1, masks[:1, :2])
-    assert dice.shape == (len(SHARES), 2)
-    assert best_share([dice[:, 0]]) == 0.0  # the decoder is right: nothing is mixed in
-    assert best_share([dice[:, 1]]) > 0.5
-    assert best_share([]) == SINGLE
+    dice = dice_of_mixtures(both, truth * 2 - 1, masks[:1, :2])
+    assert dice.shape == (len(SHARES), len(OFFSETS), 2)
+    share, offset = best_mixture([dice[..., 0]])
+    assert share == 0.0 and abs(offset) <= 0.5  # the decoder is right, but for the corners: nothing is mixed in
+    assert best_mixture([dice[..., 1]])[0] > 0.5
+    assert best_mixture([]) == SINGLE
+
+
+def test_thin_structures_get_more(masks):
+    """Every fourth of 48 columns, of which every other one of 24 has half: by hand, its pixels have a logit of -1.5."""
+    masks = torch.zeros(1, 1, 48, 48)
+    masks[..., ::4] = 1
+    share = F.adaptive_avg_pool2d(masks, SIDE)
+    dice = dice_of_mixtures(8 * share - 4.5, share.new_zeros(share.shape), masks)
+    assert best_mixture([dice[..., 0]]) == (0.0, 2.0)
+    assert dice[0, OFFSETS.index(0.0)].item() == 0.0
 
 
 def test_the_smallest_share_that_is_as_good_as_the_best():
     """By hand: the best mean is that of the last share; what it gains on one is as much as it varies."""
     zeros, gains = [0.5, 0.5, 0.5, 0.5], [0.1, 0.14, 0.06, 0.1]
-    sure = [torch.tensor([a, *[a] * (len(SHARES) - 2), a + b]) for a, b in zip(zeros, gains, strict=True)]
-    assert best_share(sure) == SHARES[-1]  # 0.1 on the mean, standard error 0.016
-    doubtful = [
-        torch.tensor([a, *[a] * (len(SHARES) - 2), a + b]) for a, b in zip(zeros, (0.3, -0.2, 0.1, -0.1), strict=True)
-    ]
-    assert best_share(doubtful) == 0.0  # 0.025 on the mean, standard error 0.11
-    assert best_share(sure[:1]) == SHARES[-1]  # of a single one nothing is known but the best
+
+    def dice(base, gain):
+        found = torch.full((len(SHARES), len(OFFSETS)), base)
+        found[-1] += gain
+        return found
+
+    sure = [dice(a, b) for a, b in zip(zeros, gains, strict=True)]
+    assert best_mixture(sure) == (SHARES[-1], 0.0)  # 0.1 on the mean, standard error 0.016
+    doubtful = [dice(a, b) for a, b in zip(zeros, (0.3, -0.2, 0.1, -0.1), strict=True)]
+    assert best_mixture(doubtful) == (0.0, 0.0)  # 0.025 on the mean, standard error 0.11
+    assert best_mixture(sure[:1]) == (SHARES[-1], 0.0)  # of a single one nothing is known but the best
 
 
 def test_without_fine_maps_there_is_none(features):

@@ -101,6 +101,12 @@ def test_maps_keep_the_order_of_their_numbers_in_memory_and_come_whole_from_the_
     assert torch.equal(read["x"], x) and torch.equal(read["part"], x[:1])
 
 
+def test_a_single_number_out_of_a_table_is_kept(tmp_path):
+    one = torch.tensor([[0.25, 1.5]]).unbind(1)[0]  # contiguous to torch, with a stride of 2
+    make(tmp_path).put(key("a"), {"x": one})
+    assert torch.equal(make(tmp_path).get(key("a")).tensors["x"], torch.tensor([0.25]))
+
+
 def test_one_tensor_under_two_names_is_kept(tmp_path):
     tensor = torch.arange(4)
     make(tmp_path).put(key("a"), {"one": tensor, "two": tensor, "three": tensor.view(2, 2)})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyprompt.extensions.pixel_classifier import best_share, dice_of_shares, fit, moments
+from proxyprompt.extensions.pixel_classifier import best_mixture, dice_of_mixtures, fit, moments
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
@@ -231,8 +231,9 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
             )
             decoded = segmenter.segment(features[k], encoding)
             own = fit(described[others][:, n : n + 1].sum(0))
-            dice.append(dice_of_shares(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[:, 0])
-        assert prepared.classifier.share[n].item() == pytest.approx(best_share(dice))
+            dice.append(dice_of_mixtures(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[..., 0])
+        found = prepared.classifier.share[n].item(), prepared.classifier.offset[n].item()
+        assert found == pytest.approx(best_mixture(dice))
     assert prepared.only(1).classifier.share.shape == (1,)
     mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
     assert spent["classifier"] == 0  # it was kept
@@ -252,6 +253,7 @@ def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, sam
     logits, _ = by_hand(segmenter, study, 0, selection)
     np.testing.assert_allclose(plain.logits[0], logits, rtol=2e-3, atol=2e-3)
     assert Pipeline(segmenter, cache, Latencies(), classify=False).prepare(selection).classifier is None
-    share = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier.share
+    classifier = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier
     for n in range(2):
-        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == (share[n] == 0)
+        nothing = bool(classifier.share[n] == 0 and classifier.offset[n] == 0)
+        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == nothing

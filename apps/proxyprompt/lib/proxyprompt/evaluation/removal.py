@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from proxyprompt.extensions.pixel_classifier import can_classify, fit, moments
+from proxyprompt.extensions.pixel_classifier import LOGIT, best_mixture, can_classify, dice_of_mixtures, fit, moments
 from proxyprompt.foundation.base import Features, Points, Prompts
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
@@ -124,22 +124,33 @@ class WithoutProxy(FoundationMethod):
         Returns:
             What segments targets; nothing anywhere with a foundation that has no maps for it.
         """
-        described = []
+        encoded, described = [], []
         for image, mask in zip(supports.images, supports.masks, strict=True):
             features, geometry = self.encode(image)
             laid = self.foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self.device), geometry)
             if not can_classify(features):
                 return Fitted(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
+            encoded.append((features, laid))
             described.append(moments(features, laid))
-        classifier = fit(torch.stack(described).sum(0))
+        each = torch.stack(described)
+        classifier, offset = fit(each.sum(0)), self._offset(encoded, each)
 
         @torch.inference_mode()
         def predict(slices: Slices) -> np.ndarray:
             masks = np.zeros((len(slices), *slices.slice_shape), bool)
             for row in range(len(slices)):
                 features, geometry = self.encode(slices.images([row])[0])
-                score = self.foundation.postprocess(classifier.score(features), geometry)
-                masks[row] = (score[0, 0] > 0).cpu().numpy()
+                logits = self.foundation.postprocess(LOGIT * classifier.score(features) + offset, geometry)
+                masks[row] = (logits[0, 0] > 0).cpu().numpy()
             return masks
 
         return Fitted(predict)
+
+    @staticmethod
+    def _offset(encoded: Sequence[tuple[Features, Tensor]], described: Tensor) -> float:
+        """As in the mixture, chosen on each support from the others, for the classifier alone."""
+        dice = []
+        for k, (features, laid) in enumerate(encoded if len(encoded) > 1 else ()):
+            score = fit(described.sum(0) - described[k]).score(features)
+            dice.append(dice_of_mixtures(torch.zeros_like(score), score, laid)[-1:, :, 0])  # a share of 1
+        return best_mixture(dice)[1]

@@ -2,8 +2,9 @@
 
 A token of the proxy prompt stands for a region of 32 x 32 pixels (with two halvings), so that P says well what a
 structure is and where, and badly how it runs through single pixels: vessels. Ridge regression on the foundation's fine
-maps says the opposite. How much of it is mixed in is decided for each structure by the supports themselves, each
-segmented from the others. What it brings: docs/atto.md. Not part of the paper; ``--conf paper true`` leaves it out.
+maps says the opposite. How much of it is mixed in, and above which logit a pixel counts as inside, is decided for each
+structure by the supports themselves, each segmented from the others. What it brings: docs/atto.md. Not part of the
+paper; ``--conf paper true`` leaves it out.
 
 Axes: ``K`` supports, ``N`` structures, ``F`` features of a pixel, ``G`` the side of the grid of the finest maps.
 """
@@ -26,8 +27,11 @@ LOGIT = 4.0
 """The classifier's score of a pixel that is surely inside, as a logit."""
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """What may be mixed in of the classifier."""
-SINGLE = 0.25
-"""What is mixed in where there is one support, which nothing can be tried on."""
+OFFSETS = (0.0, -0.5, 0.5, -1.0, 1.0, -1.5, 1.5, -2.0, 2.0, -3.0)
+"""What may be added to the mixture's logits, the smallest first. Thin structures want more: where half of a pixel of
+the maps is covered, half of it is drawn."""
+SINGLE = (0.25, 0.0)
+"""Share and offset where there is one support, which nothing can be tried on."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class PixelClassifier:
         weights: (N, F).
         bias: (N,).
         share: (N,), of its score in the mixture, from 0 to 1.
+        offset: (N,), added to the mixture's logits.
     """
 
     weights: Tensor
     bias: Tensor
     share: Tensor
+    offset: Tensor
 
     def only(self, index: int) -> PixelClassifier:
         """That of one of the structures.
@@ -54,7 +60,7 @@ class PixelClassifier:
             The classifier with N = 1.
         """
         one = slice(index, index + 1)
-        return PixelClassifier(self.weights[one], self.bias[one], self.share[one])
+        return PixelClassifier(self.weights[one], self.bias[one], self.share[one], self.offset[one])
 
     def score(self, features: Features) -> Tensor:
         """Of every pixel, from about -1 (outside) to 1 (inside).
@@ -82,9 +88,10 @@ class PixelClassifier:
         Returns:
             (B, N, s, s).
         """
-        if not bool(self.share.any()):
-            return logits
-        return _mixed(logits, _resize(self.score(features), logits.shape[-2:]), self.share.view(1, -1, 1, 1))
+        share, offset = self.share.view(1, -1, 1, 1), self.offset.view(1, -1, 1, 1)
+        if not bool(share.any()):
+            return logits + offset
+        return _mixed(logits, _resize(self.score(features), logits.shape[-2:]), share) + offset
 
 
 def can_classify(features: Features) -> bool:
@@ -130,7 +137,7 @@ def fit(described: Tensor) -> PixelClassifier:
         described: (N, F + 2, F + 2), :func:`moments` summed over supports.
 
     Returns:
-        The classifier of N structures, with a share of 1.
+        The classifier of N structures, with a share of 1 and no offset.
     """
     described = described.double() / described[:, -2:-1, -2:-1].double()
     mean, target = described[:, :-2, -2], described[:, -2, -1]  # (N, F), (N,)
@@ -141,11 +148,12 @@ def fit(described: Tensor) -> PixelClassifier:
     normal = normal + RIDGE * torch.eye(normal.shape[-1], dtype=normal.dtype, device=normal.device)
     weights = torch.linalg.solve(normal, together / deviation) / deviation
     bias = target - (weights * mean).sum(1)
-    return PixelClassifier(weights.float(), bias.float(), torch.ones_like(bias, dtype=torch.float32))
+    ones = torch.ones_like(bias, dtype=torch.float32)
+    return PixelClassifier(weights.float(), bias.float(), ones, torch.zeros_like(ones))
 
 
-def dice_of_shares(logits: Tensor, scores: Tensor, masks: Tensor) -> Tensor:
-    """How well each of :data:`SHARES` segments a support from others.
+def dice_of_mixtures(logits: Tensor, scores: Tensor, masks: Tensor) -> Tensor:
+    """How well each of :data:`SHARES` with each of :data:`OFFSETS` segments a support from others.
 
     Args:
         logits: (1, N, s, s), the decoder's from the others.
@@ -153,31 +161,35 @@ def dice_of_shares(logits: Tensor, scores: Tensor, masks: Tensor) -> Tensor:
         masks: (1, N, S, S) in [0, 1], the truth.
 
     Returns:
-        (shares, N), Dice.
+        (shares, offsets, N), Dice on the masks' own pixels.
     """
-    size = size_of(scores)
-    drawn, truth = _resize(logits, size), F.adaptive_avg_pool2d(masks, size) > 0.5
-    return torch.stack([overlap_of_tensors(_mixed(drawn, scores, share) > 0, truth)[0][0] for share in SHARES])
+    drawn, truth = _resize(logits, size_of(scores)), masks > 0.5
+    found = []
+    for share in SHARES:
+        mixture = _resize(_mixed(drawn, scores, share), size_of(masks))
+        found.append([overlap_of_tensors(mixture > -offset, truth)[0][0] for offset in OFFSETS])
+    return torch.stack([torch.stack(each) for each in found])
 
 
-def best_share(dice: Sequence[Tensor]) -> float:
-    """The smallest of :data:`SHARES` that is as good as the best.
+def best_mixture(dice: Sequence[Tensor]) -> tuple[float, float]:
+    """The smallest of :data:`SHARES`, with the smallest of :data:`OFFSETS`, that is as good as the best.
 
     As good: over the supports that were tried it falls short by no more than half the standard error of the
     difference. A few supports are easily fitted by chance.
 
     Args:
-        dice: of each support that was tried, (shares,); none where there was nothing to try.
+        dice: of each support that was tried, (shares, offsets); none where there was nothing to try.
 
     Returns:
-        The share.
+        Share and offset.
     """
     if not len(dice):
         return SINGLE
-    each = torch.stack(list(dice))
+    each = torch.stack(list(dice)).flatten(1)
     short = each[:, each.mean(0).argmax(), None] - each
     error = short.std(0) / len(each) ** 0.5 if len(each) > 1 else torch.zeros_like(short[0])
-    return SHARES[int((short.mean(0) <= 0.5 * error + 1e-6).nonzero()[0])]
+    share, offset = divmod(int((short.mean(0) <= 0.5 * error + 1e-6).nonzero()[0]), len(OFFSETS))
+    return SHARES[share], OFFSETS[offset]
 
 
 def _mixed(logits: Tensor, score: Tensor, share: Tensor | float) -> Tensor:

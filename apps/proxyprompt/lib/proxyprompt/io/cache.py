@@ -380,6 +380,8 @@ def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensor = given.detach().cpu()
         if not (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)):
             tensor = tensor.contiguous()
+        if tensor.numel() == 1:  # counts as contiguous whatever its strides are, which view() does not take
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
         storage = tensor.untyped_storage()
         if storage.nbytes() > tensor.nbytes or storage.data_ptr() in storages:
             tensor = tensor.clone()

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from proxyprompt.extensions.pixel_classifier import (
     PixelClassifier,
-    best_share,
+    best_mixture,
     can_classify,
-    dice_of_shares,
+    dice_of_mixtures,
     fit,
     moments,
 )
@@ -47,7 +47,7 @@ PLACED = 0.5
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
-TRIED = 4
+TRIED = 8
 """So many supports are segmented from the others, to find how much of the pixel classifier is mixed in."""
 
 
@@ -389,8 +389,9 @@ class Pipeline:
             with self._latencies.of("classifier"):
                 described = self._describe(selection, features)
                 classifier = fit(described.sum(0))
-                shares = self._shares(selection, features, contexts, described)
-            return {**vars(classifier), "share": torch.tensor(shares, device=self._device)}
+                mixture = self._mixture(selection, features, contexts, described)
+            share, offset = (torch.tensor(each, device=self._device) for each in zip(*mixture, strict=True))
+            return {**vars(classifier), "share": share, "offset": offset}
 
         tensors = self._cache.get_or_compute(content_key("pixel classifier", key), selection.tags, compute).tensors
         if "none" in tensors:
@@ -407,8 +408,10 @@ class Pipeline:
             each.append(self._of_masks("moments", keys, masks, valid, chosen, describe))
         return torch.stack(each).to(self._device)
 
-    def _shares(self, selection: Selection, features: Features, contexts: Tensor, described: Tensor) -> list[float]:
-        """Of each structure, by segmenting up to :data:`TRIED` supports that show it from all the others."""
+    def _mixture(
+        self, selection: Selection, features: Features, contexts: Tensor, described: Tensor
+    ) -> list[tuple[float, float]]:
+        """Share and offset of each structure: up to :data:`TRIED` supports are segmented from all the others."""
         held, valid = selection.held(), torch.from_numpy(selection.valid).to(self._device)
         tried: list[list[Tensor]] = [[] for _ in selection.structures]
         for k in range(min(len(selection), TRIED)):
@@ -421,10 +424,10 @@ class Pipeline:
             )
             decoded = self._segmenter.segment(features[k : k + 1], encoding)
             score = fit(described[others][:, shown].sum(0)).score(features[k : k + 1])
-            dice = dice_of_shares(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
+            dice = dice_of_mixtures(decoded.mask_logits, score, self._lay(selection.masks[k][shown]))
             for row, n in enumerate(shown):
-                tried[n].append(dice[:, row])
-        return [best_share(each) for each in tried]
+                tried[n].append(dice[..., row])
+        return [best_mixture(each) for each in tried]
 
     # agreement
 
