@@ -133,8 +133,8 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         since (409), unless ``replace`` says so.
         """
         with _received(label) as path:
-            options = {"tag": tag or _FINAL, "info": json_object(params), "base": base, "replace": replace}
-            return submit(app, image, path, user=user, **options)
+            noted = json_object(params)
+            return submit(app, image, path, tag=tag or _FINAL, info=noted, user=user, base=base, replace=replace)
 
     return router
 

@@ -43,8 +43,10 @@ _REGIONS = {
     "eye": "EYE|RETINA\\w*|FUNDUS|MACULA",
 }
 _WORDS = {region: re.compile(rf"(?<![A-Z])(?:{words})(?![A-Z])") for region, words in _REGIONS.items()}
-_NEIGHBOURS = ({"abdomen", "pelvis"}, {"chest", "abdomen"}, {"head", "neck"}, {"neck", "chest"}, {"head", "eye"})
-_NEIGHBOURS += ({"chest", "breast"},)
+_NEIGHBOURS = (
+    *({"abdomen", "pelvis"}, {"chest", "abdomen"}, {"chest", "breast"}),
+    *({"head", "neck"}, {"neck", "chest"}, {"head", "eye"}),
+)
 """Parts of the body that one image often shows both of, whatever it is called by."""
 
 
