@@ -15,6 +15,8 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   proxyprompt:p-only, :without-selection, :without-p, :unprompted   the same model with parts taken away: the proxy
                 prompt and nothing else; the same, made of the mean support instead of the selective map's; the pixel
                 classifier and nothing else; nothing at all
+  proxyprompt:corrected-1, -2, -4   the slices of a volume that are most wrong painted right, as supports for the others
+  proxyprompt:replaced-1, -2, -4    the same slices painted, and nothing else changed
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)

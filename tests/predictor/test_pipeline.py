@@ -15,6 +15,7 @@ from proxyprompt.predictor.latency import Latencies
 from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
+from proxyprompt.supports.corrections import with_corrections
 from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import SlicePresence
 
@@ -257,3 +258,24 @@ def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, sam
     for n in range(2):
         nothing = bool(classifier.share[n] == 0 and classifier.offset[n] == 0)
         assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == nothing
+
+
+def test_corrected_slices_stay_and_change_the_others(segmenter, cache, samples, selection):
+    """As supports: the same as a selection that holds them from the start; without a support they are enough."""
+    study = read_study(samples / "mr_02.nii.gz")
+    middle = len(study) // 2
+    painted = np.zeros((2, *study.slice_shape), bool)
+    painted[0, 10:40, 12:50] = True
+    corrections = {middle: dict(zip(selection.structures, painted, strict=True))}
+    before, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False)
+    masks, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False, corrections=corrections)
+    assert np.array_equal(masks.logits[middle] > 0, painted)
+    assert masks.present()[middle].tolist() == [True, False]
+    others = [z for z in range(len(study)) if z != middle]
+    expected, _ = run(
+        segmenter, cache, study, with_corrections(selection, study, corrections), everywhere=True, agreement=False
+    )
+    np.testing.assert_array_equal(masks.logits[others], expected.logits[others])
+    assert not np.array_equal(masks.logits[others], before.logits[others])
+    alone, _ = run(segmenter, cache, study, Selection.empty(selection.structures), corrections=corrections)
+    assert np.array_equal(alone.logits[middle] > 0, painted) and alone.agreement == (None, None)

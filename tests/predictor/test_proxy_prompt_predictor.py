@@ -140,6 +140,20 @@ def test_an_array_of_slices_is_a_volume(predictor):
     assert np.abs(found.logits[:, 1].astype(float) - single.logits).max() < 1.0  # one window for all slices
 
 
+def test_corrected_slices_of_a_volume(predictor):
+    images, labels = zip(*(scene(seed=n) for n in range(4)), strict=True)
+    volume, masks = np.stack(images), np.stack(labels)
+    before = predictor.predict_volume(volume)
+    after = predictor.predict_volume(volume, corrected=masks, corrected_slices=[2])
+    for n in range(2):
+        np.testing.assert_array_equal(after.masks[n, 2], masks[2] == n + 1)
+    assert not np.array_equal(after.logits[:, 0], before.logits[:, 0])
+    with pytest.raises(SupportError, match=r"slices \[4\] are said to be corrected; the volume has slices 0 to 3"):
+        predictor.predict_volume(volume, corrected=masks, corrected_slices=[1, 4])
+    with pytest.raises(ValueError, match="expected their masks, too"):
+        predictor.predict_volume(volume, corrected_slices=[1])
+
+
 def test_clicks(predictor):
     target = scene(seed=6)[0]
     plain = predictor.predict(target)

@@ -15,6 +15,7 @@ from proxyprompt.training.groups import FILE as GROUPS_FILE
 from proxyprompt.training.groups import GroupSplit
 
 from .baselines import nearest_feature, prototype
+from .correcting import Correcting
 from .episodes import EvalEpisodes
 from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
 from .prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
@@ -25,7 +26,13 @@ FINETUNED = ("finetuned", "finetuned_paper")
 PRETRAINED_FILTERS = (128, 96, 64, 32, 16)
 """Of the decoder of ``unet_pretrained``, coarse to fine."""
 UNETS = ("unet_pretrained", "dynunet", "dynunet_plateau")
-OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY)
+CORRECTING = {
+    f"proxyprompt:{way}-{count}": (count, way == "corrected")
+    for way in ("replaced", "corrected")
+    for count in (1, 2, 4)
+}
+"""Name -> how many slices are painted, and whether they support the others."""
+OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY, *CORRECTING)
 METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TRUTH_PROMPTS, *FINETUNED, *UNETS)
 
 
@@ -89,7 +96,8 @@ def build_methods(options: MethodOptions) -> list[Method]:
     methods: list[Method] = []
     foundation: Foundation | None = None
     removals = [name for name in (*REMOVALS, WITHOUT_PROXY) if name in options.names]
-    if "proxyprompt" in options.names or removals:
+    correcting = [name for name in CORRECTING if name in options.names]
+    if "proxyprompt" in options.names or removals or correcting:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
@@ -101,6 +109,8 @@ def build_methods(options: MethodOptions) -> list[Method]:
             methods += [with_inverted_masks(ours)] * options.inverted
             methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
         methods += [WithoutProxy(segmenter) if name == WITHOUT_PROXY else Removal(name, segmenter) for name in removals]
+        painted = (CORRECTING[name] for name in correcting)
+        methods += [Correcting(ours, count, support=support) for count, support in painted]
     apart = (*OURS, *UNETS)
     others = [name for name in METHODS if name in options.names and name not in apart]
     if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):

@@ -67,6 +67,9 @@ class ProxyPromptMethod(Method):
     """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
 
     seen: whether the segmenter was trained on a group. classify: whether the pixel classifier is mixed in.
+
+    Attributes:
+        pipeline: the way that requests take.
     """
 
     name = "proxyprompt"
@@ -81,14 +84,14 @@ class ProxyPromptMethod(Method):
     ) -> None:
         self.settings = {**weights_of(segmenter), **_changed(segmenter), "pixel_classifier": classify}
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
-        self._pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), classify=classify), seen
+        self.pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), classify=classify), seen
 
     def has_seen(self, collection: str, group: str) -> bool:
         return self._seen(group)
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         def predict(slices: Slices) -> np.ndarray:
-            masks = self._pipeline.run(slices.study, supports, indices=slices.indices, agreement=False)
+            masks = self.pipeline.run(slices.study, supports, indices=slices.indices, agreement=False)
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
         return Fitted(predict)

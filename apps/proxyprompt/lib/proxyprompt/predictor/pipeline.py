@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.io.study import Study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.supports.corrections import Corrections, with_corrections
 from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import likely
 
@@ -47,6 +49,8 @@ PLACED = 0.5
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
+SURE = 10.0
+"""Logit of a pixel that a person painted."""
 TRIED = 8
 """So many supports are segmented from the others, to find how much of the pixel classifier is mixed in."""
 
@@ -87,6 +91,26 @@ class Masks:
             (Z, h, w).
         """
         return np.where(self.present()[:, structure, None, None], self.logits[:, structure], np.float16(-np.inf))
+
+    def keep(self, corrections: Corrections, structures: Sequence[str], indices: Sequence[int]) -> Masks:
+        """Corrected slices as a person left them, whatever the model says of them.
+
+        Args:
+            corrections: of slices of the study.
+            structures: names of the N.
+            indices: of the Z slices in the study.
+
+        Returns:
+            Masks that say on these slices what the corrections say; ``logits`` are changed in place.
+        """
+        presence, where = self.presence.copy(), self.placed.copy()
+        for row, index in enumerate(indices):
+            for name, mask in corrections.get(index, {}).items():
+                if name in structures:
+                    n = structures.index(name)
+                    self.logits[row, n] = np.where(mask, SURE, -SURE)
+                    presence[row, n], where[row, n] = float(mask.any()), 1.0
+        return replace(self, presence=presence, placed=where)
 
 
 class Alone(NamedTuple):
@@ -154,6 +178,7 @@ class Pipeline:
         indices: Sequence[int] | None = None,
         agreement: bool = True,
         everywhere: bool = False,
+        corrections: Corrections = MappingProxyType({}),
     ) -> Masks:
         """Segment a study as the supports show; nothing where there is no support.
 
@@ -163,6 +188,7 @@ class Pipeline:
             indices: of the slices; None for all.
             agreement: whether to compare what each support says by itself, on the slice that shows most.
             everywhere: also where labelled volumes do not show the structure.
+            corrections: slices of the study that a person painted. They support the others, and stay as they are.
 
         Returns:
             What the model says of these slices.
@@ -170,7 +196,8 @@ class Pipeline:
         Raises:
             StudyError: for input that cannot be used.
         """
-        structures = len(selection.structures)
+        structures, others = len(selection.structures), selection
+        selection = with_corrections(selection, study, corrections)
         indices = list(range(len(study)) if indices is None else indices)
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         if not len(selection):
@@ -191,10 +218,11 @@ class Pipeline:
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
         shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
         masks = Masks(logits, presence, where, (None,) * structures, shares)
-        if not agreement:
+        masks = masks.keep(corrections, selection.structures, indices)
+        if not agreement or not len(others):
             return masks
         shown = indices[most_shown(masks)]
-        return replace(masks, agreement=self._agreement(study, selection, shown))
+        return replace(masks, agreement=self._agreement(study, others, shown))
 
     @torch.inference_mode()
     def click(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from proxyprompt.foundation.base import Points
 from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study, StudyError, read_study, study_of
+from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
 from proxyprompt.supports.slice_positions import SlicePresence
 
@@ -236,7 +238,13 @@ class ProxyPromptPredictor:
         return self._predict(study, points or {}, agreement)
 
     def predict_volume(
-        self, volume: Image, *, points: Mapping[str, Sequence[Sequence[float]]] | None = None, agreement: bool = False
+        self,
+        volume: Image,
+        *,
+        points: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        corrected: Mask | None = None,
+        corrected_slices: Sequence[int] = (),
+        agreement: bool = False,
     ) -> Prediction:
         """Segment every slice of a volume, or every frame of a clip.
 
@@ -244,6 +252,9 @@ class ProxyPromptPredictor:
             volume: as for :meth:`set_support`.
             points: as for :meth:`predict`, as (x, y, z, label); z counts the third axis of the file, of an array the
                 slices.
+            corrected: masks of the volume, as for :meth:`set_support`, of which ``corrected_slices`` are right.
+            corrected_slices: these slices, counted as the prediction's ``presence`` counts them, show the others what
+                is wanted, and stay as they are.
             agreement: as for :meth:`predict`; on the slice that shows most.
 
         Returns:
@@ -251,12 +262,27 @@ class ProxyPromptPredictor:
 
         Raises:
             StudyError: for a volume that cannot be used.
-            SupportError: as for :meth:`predict`.
-            ValueError: as for :meth:`predict`.
+            SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
+            ValueError: as for :meth:`predict`, and for corrected slices without masks.
         """
-        return self._predict(_study(volume), points or {}, agreement)
+        study = _study(volume)
+        if corrected is None:
+            if len(corrected_slices):
+                raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
+            return self._predict(study, points or {}, agreement)
+        masks = _masks_on(study, corrected, len(self.names), 0)
+        if wrong := [index for index in corrected_slices if not 0 <= index < len(study)]:
+            raise SupportError(f"slices {wrong} are said to be corrected; the volume has slices 0 to {len(study) - 1}")
+        corrections = {index: dict(zip(self.names, masks[index], strict=True)) for index in corrected_slices}
+        return self._predict(study, points or {}, agreement, corrections)
 
-    def _predict(self, study: Study, points: Mapping[str, Sequence[Sequence[float]]], agreement: bool) -> Prediction:
+    def _predict(
+        self,
+        study: Study,
+        points: Mapping[str, Sequence[Sequence[float]]],
+        agreement: bool,
+        corrections: Corrections = MappingProxyType({}),
+    ) -> Prediction:
         selection = self._selection
         if not len(selection):
             if not points:
@@ -267,7 +293,7 @@ class ProxyPromptPredictor:
                 f"points are given for {', '.join(unknown)}; the supports show {', '.join(selection.structures)}"
             )
         pipeline = Pipeline(self.segmenter, self._cache, Latencies(), classify=not self.paper)
-        found = pipeline.run(study, selection, agreement=agreement, everywhere=self.paper)
+        found = pipeline.run(study, selection, agreement=agreement, everywhere=self.paper, corrections=corrections)
         logits, drawn = found.logits, found.present()
         for name, clicks in points.items():
             structure = selection.structures.index(name)
