@@ -16,10 +16,10 @@ START_SECONDS = 120
 
 
 class Orthanc:
-    """url: of its own interface. dicomweb: what `--studies` takes."""
+    """url: of its own interface. dicomweb: what `--studies` takes. process: of a running one."""
 
-    def __init__(self, url: str):
-        self.url, self.dicomweb = url, f"{url}/dicom-web"
+    def __init__(self, url: str, process: subprocess.Popen | None = None):
+        self.url, self.dicomweb, self.process = url, f"{url}/dicom-web", process
 
     def push(self, *paths: Path) -> None:
         """Stores files, or all files of folders."""
@@ -68,7 +68,7 @@ def running(folder: Path, port: int | None = None) -> Iterator[Orthanc]:
         process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=out, stderr=subprocess.STDOUT)
     try:
         _wait(f"http://127.0.0.1:{port}/dicom-web/series", process, log)
-        yield Orthanc(f"http://127.0.0.1:{port}")
+        yield Orthanc(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
         process.wait(60)

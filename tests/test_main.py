@@ -117,12 +117,12 @@ def test_nothing_is_fetched_from_the_internet(studies, weights, monkeypatch):
 def test_the_servers_settings_suit_the_app(studies, weights):
     build_app(studies, weights)
     assert server_settings.MONAI_LABEL_AUTO_UPDATE_SCORING is False
-    assert "MR" in server_settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER["Modality"]
+    assert server_settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER == {}  # everything with pixels
     assert server_settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY <= 60
     assert "*.mha" in server_settings.MONAI_LABEL_DATASTORE_FILE_EXT
     # and those of the processes that it starts
     assert json.loads(os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"]) is False
-    assert "MR" in json.loads(os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"])["Modality"]
+    assert json.loads(os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"]) == {}
 
 
 def test_what_the_operator_set_stays(monkeypatch):

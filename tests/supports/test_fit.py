@@ -10,6 +10,7 @@ from proxyprompt.io.study import read_study
 from proxyprompt.supports.descriptors import describe
 from proxyprompt.supports.fit import (
     ALONE,
+    CEILING,
     FLOOR,
     SLACK,
     calibrated,
@@ -60,6 +61,7 @@ def test_how_like_studies_of_a_kind_are_to_each_other_is_what_is_asked_of_anothe
     assert least_likeness(tight, owners) > least_likeness(loose, owners) + 0.05
     assert least_likeness(tight[:4], owners[:4]) == ALONE
     assert least_likeness(np.eye(12, 50), owners) == FLOOR
+    assert least_likeness(np.ones((12, 50)), owners) == CEILING  # copies of each other
     for labelled, spread in ((tight, 0.2), (loose, 0.6)):
         least = least_likeness(labelled, owners)
         assert likeness(cosines(rows(kind, spread, 3), labelled)) > least

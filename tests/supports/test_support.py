@@ -398,7 +398,8 @@ def test_many_structures_do_not_multiply_the_set():
 
     slices = [(Owner(str(i)), 0) for i in range(n)]
     holds = {name: np.arange(n) % 6 == i for i, name in enumerate(names)}  # no slice serves two
-    candidates = Candidates(slices, rng.uniform(0.5, 0.6, (1, n)), holds)
+    similarity = rng.uniform(0.5, 0.6, (1, n))
+    candidates = Candidates(slices, similarity, similarity, np.zeros((n, 1)), holds)
     chosen = choose_slices(candidates, names, 4)
     assert len(chosen) <= 2 * 4
     assert all(holds[name][chosen].any() for name in names)

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from proxyprompt.errors import as_monailabel
+from proxyprompt.errors import as_monailabel, in_task_process
 from proxyprompt.io.dicom import read_dicom
 from proxyprompt.io.dicom_seg_writer import MAKER, copy_of, write_seg
 from proxyprompt.io.errors import StudyError
@@ -94,7 +94,8 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         self._own: set[str] = set()  # SEGs that were stored by save_label(), whose callers know
         super().__init__(client, search_filter, cache_path, convert_to_nifti=False)
         self._outbox = Outbox(self._folder / _OUTBOX, self.archive.store, self._handed_over)
-        self._outbox.begin()
+        if not in_task_process():  # the server itself does it
+            self._outbox.begin()
 
     # what there is
 
@@ -115,7 +116,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What the archive and this machine know of an image; its name is that of the file that viewers download."""
-        known = {**self._archived().images.get(image_id, {}), **super().get_image_info(image_id)}
+        known = {**self.archive.listing().images.get(image_id, {}), **super().get_image_info(image_id)}
         return {**known, "name": f"{image_id}{_EXPORTED}"} if known else {}
 
     def status(self) -> dict[str, Any]:
@@ -180,13 +181,16 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         self._take_in(self.archive.newest_listing())
 
     def _take_in(self, listing: Listing) -> None:
-        current = listing.labels
-        for image_id in set(super().get_labeled_images()) - set(current) - set(self._outbox.waiting()):
+        """What takes long may be overtaken by a Submit: of each image the label counts that it has by then."""
+        for image_id in set(super().get_labeled_images()) - set(listing.drawn) - set(self._outbox.waiting()):
+            if image_id in self.archive.listing().drawn:
+                continue
             logger.info("the label of %s is no longer in the archive", image_id)
-            Path(super().get_label_uri(image_id, FINAL)).unlink()
+            Path(super().get_label_uri(image_id, FINAL)).unlink(missing_ok=True)
             self.refresh()
-        for image_id, seg in current.items():
-            if self._fetch_label(seg) and seg.seen > 1 and seg.instance not in self._own:
+        for image_id in listing.drawn:
+            *_, seg = self.archive.listing().drawn.get(image_id, (None,))
+            if seg is not None and self._fetch_label(seg) and seg.seen > 1 and seg.instance not in self._own:
                 self._on_new_label(image_id)
 
     def stored_elsewhere(self) -> None:

@@ -22,7 +22,7 @@ from .versions import LabelVersion, moment, names_in, writer_of
 HISTORY = ".history"
 """The folder beside those of the tags; hidden ones are no tags."""
 _STAMP = re.compile(r"\.(\d{8}T\d{6})\d*Z")
-_INFO = ".json"  # what was noted with a label before it went to the history, in a hidden file beside it
+_INFO = ".info"  # the folder in the history for what was noted with its labels
 _SEG = ".seg"  # of 3D Slicer's segmentations, between name and suffix
 
 
@@ -56,7 +56,9 @@ class LabelVersions(LocalDatastore):
             shutil.copy2(path, kept)
         known = self._datastore.label(image_id, tag)
         if known is not None and path.name == self._filename(image_id, known.ext):
-            write_json(_info_of(kept), known.info, default=str)
+            noted = _info_of(kept)
+            noted.parent.mkdir(parents=True, exist_ok=True)
+            write_json(noted, known.info, default=str)
 
     def _earlier_labels(self, image_id: str, tag: str) -> list[Path]:
         """What the history holds of a study's label, the newest first."""
@@ -127,7 +129,7 @@ def _digest(path: Path) -> str:
 
 
 def _info_of(kept: Path) -> Path:
-    return kept.with_name(f".{kept.name}{_INFO}")
+    return kept.parent.with_name(_INFO) / kept.parent.name / f"{kept.name}.json"
 
 
 def kept_suffix(kept: Path, image_id: str) -> str:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 PATIENCE = 0.5
 """Seconds that anybody waits for a newer value than the one that is known."""
-FIRST_PATIENCE = 20.0
+FIRST_PATIENCE = 10.0
 """The same where none is known yet."""
 PAUSE = 3.0
 """Seconds after a failure in which nobody asks again."""

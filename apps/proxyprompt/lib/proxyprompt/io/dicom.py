@@ -29,8 +29,10 @@ from .raster import Raster, from_itk
 
 __all__ = ["NOT_IMAGES", "Frame", "is_image", "read_dicom", "read_frames"]
 
-TAGS = ("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription")
-TAGS += ("StudyDescription", "ProtocolName", "BodyPartExamined")
+TAGS = (
+    *("Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription"),
+    *("StudyDescription", "ProtocolName", "BodyPartExamined"),
+)
 GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 GROUPS += ("PixelValueTransformationSequence",)
 """Functional groups of a frame that say where it lies and what its values mean."""

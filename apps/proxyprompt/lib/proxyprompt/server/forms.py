@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 from fastapi import BackgroundTasks, UploadFile
 from fastapi.responses import FileResponse, Response
 from monailabel.endpoints import datastore, infer, logs, ohif, session, wsi_infer
@@ -150,11 +152,11 @@ def _as_seg(
     background_tasks: BackgroundTasks,
 ) -> FileResponse:
     """A result as DICOM SEG; its structures are called as the request wants, else as they are known here."""
-    known = [
-        {"name": name, "idx": value} for task in app.info()["models"].values() for name, value in task["labels"].items()
-    ]
+    known = next(iter(app.info()["models"].values()))["labels"]
+    there = set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(label)))).tolist())
+    names = [{"name": name, "idx": value} for name, value in known.items() if value in there]
     folder = tempfile.mkdtemp(prefix="proxyprompt-")
     background_tasks.add_task(shutil.rmtree, folder, ignore_errors=True)
-    info = {"label_info": params.get("label_info") or known}
+    info = {"label_info": params.get("label_info") or names}
     seg = store.write_seg(image, label, info, Path(folder) / f"{image}.dcm")
     return FileResponse(seg, media_type="application/dicom", filename=seg.name)

@@ -45,7 +45,7 @@ _REPLACED |= {("GET", "/datastore/image"), ("HEAD", "/datastore/image"), ("GET",
 CHECK_SUMS = ("SHA256", "SHA512", "MD5")
 
 
-class Format(StrEnum):
+class SeriesFormat(StrEnum):
     """How a series of a DICOMweb server is downloaded."""
 
     nifti = "nifti"
@@ -85,14 +85,14 @@ def study_router(app: MONAILabelApp) -> APIRouter:
             return {"image": app.datastore().add_image(image or "", str(path), noted)}
 
     @router.get("/image", summary=f"{RBAC_USER}Download Image")
-    def download_image(image: str, format: Format | None = None, *, user: _Reader) -> FileResponse:
+    def download_image(image: str, format: SeriesFormat | None = None, *, user: _Reader) -> FileResponse:
         """The file as it is; for a study that is a folder of DICOM files, a ZIP of them.
 
         A series of a DICOMweb server comes as NIfTI, which is what viewers that download images can open, unless
         ``format`` says dicom.
         """
         path = _path_of(app, image)
-        if format is not Format.dicom and (exported := exported_image(app.datastore(), image)) is not None:
+        if format is not SeriesFormat.dicom and (exported := exported_image(app.datastore(), image)) is not None:
             path = exported
         if path.is_dir():
             zipped = _zipped(path)
@@ -133,8 +133,8 @@ def study_router(app: MONAILabelApp) -> APIRouter:
         since (409), unless ``replace`` says so.
         """
         with _received(label) as path:
-            options = {"tag": tag or _FINAL, "info": json_object(params), "base": base, "replace": replace}
-            return submit(app, image, path, user=user, **options)
+            noted = json_object(params)
+            return submit(app, image, path, tag=tag or _FINAL, info=noted, user=user, base=base, replace=replace)
 
     return router
 

@@ -38,7 +38,7 @@ _Reader = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
 
-class State(StrEnum):
+class WorkState(StrEnum):
     """Of a study: it has a label, it has none, or the server has proposed to label it next."""
 
     labelled = "labelled"
@@ -60,7 +60,7 @@ def worklist_router(app: MONAILabelApp, library: SupportLibrary) -> APIRouter:
 
     @router.get("/studies", summary=f"{RBAC_USER}The work list: labelled, unlabelled, proposed, by whom and when")
     def studies(
-        state: State | None = None,
+        state: WorkState | None = None,
         text: str = "",
         modality: str = "",
         by: str = "",
@@ -78,7 +78,7 @@ def worklist_router(app: MONAILabelApp, library: SupportLibrary) -> APIRouter:
         rows = work_list(app.datastore(), library)
         wanted = {"modality": modality, "by": by}
         found = [row for row in rows if _matches(row, state, text, wanted, structure, flagged)]
-        counts = {each.value: sum(_is(row, each) for row in rows) for each in State}
+        counts = {each.value: sum(_is(row, each) for row in rows) for each in WorkState}
         return {"total": len(found), "counts": counts, "studies": found[offset : offset + limit]}
 
     @router.post("/flags", summary=f"{RBAC_ANNOTATOR}Leave a flagged label out of the supports, or keep it")
@@ -124,7 +124,7 @@ def _row(
 ) -> dict[str, Any]:
     info = store.get_image_info(image_id)
     proposed = None if labelled else _proposed(info)
-    state = State.labelled if labelled else State.proposed if proposed else State.unlabelled
+    state = WorkState.labelled if labelled else WorkState.proposed if proposed else WorkState.unlabelled
     flags = library.flagged(image_id) if labelled else ()
     quality = info.get(QUALITY) or {}
     return {
@@ -172,13 +172,13 @@ def reason(info: Mapping[str, Any]) -> str:
     return f"supports disagree on it by {score:.0%}, and it is unlike what is labelled already"
 
 
-def _is(row: Mapping[str, Any], state: State) -> bool:
-    return row["state"] == state.value or (state is State.unlabelled and row["state"] == State.proposed.value)
+def _is(row: Mapping[str, Any], state: WorkState) -> bool:
+    return row["state"] == state.value or (state is WorkState.unlabelled and row["state"] == WorkState.proposed.value)
 
 
 def _matches(
     row: Mapping[str, Any],
-    state: State | None,
+    state: WorkState | None,
     text: str,
     wanted: Mapping[str, str],
     structure: str,

@@ -89,7 +89,7 @@ class Candidates:
         if not fitting:
             study, why = next(iter(against.items()))
             return f"the labelled study {study} {why}"
-        least = least_likeness(self.rows[fitting], [self.slices[i][0].id for i in fitting])
+        least = least_likeness(self.rows[fitting], [_owner(self.slices[i][0]) for i in fitting])
         found = likeness(self.looks[:, fitting])
         if found >= least:
             return ""
@@ -168,6 +168,10 @@ def best_slices(study: LabelledStudy, names: Sequence[str] | None = None) -> lis
     """
     present = [n for n in study.present() if names is None or n in names]
     return list(dict.fromkeys(int(study.area(n).argmax()) for n in present))
+
+
+def _owner(study: LabelledStudy) -> str:
+    return study.id if study.group is None else f"group {study.group}"
 
 
 def same_modality(one: str, other: str) -> bool:
