@@ -5,9 +5,8 @@ import threading
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from monailabel.interfaces.exception import MONAILabelException
 
-from proxyprompt.predictor.progress import FollowedRequests, advance
+from proxyprompt.predictor.progress import Cancelled, FollowedRequests, advance
 from proxyprompt.server.progress import progress_router
 
 
@@ -33,8 +32,8 @@ def test_a_request_says_how_far_it_is_and_ends_when_it_is_cancelled(requests, cl
                 begun.set()
                 looked.wait(30)
                 advance(2, 5)
-        except MONAILabelException as error:
-            ended.append(error.msg)
+        except Cancelled as error:
+            ended.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from proxyprompt.errors import refuse
+from proxyprompt.io.errors import StudyError
+
+
+class Cancelled(StudyError):
+    """A request that nobody waits for any more."""
 
 
 class RequestProgress:
@@ -34,11 +38,11 @@ class RequestProgress:
             total: slices that there are.
 
         Raises:
-            MONAILabelException: when it was cancelled.
+            Cancelled: when it was cancelled.
         """
         self.done, self.total = done, total
         if self._cancelled.is_set():
-            raise refuse(f"the request was cancelled after {done} of {total} slices; nothing was changed")
+            raise Cancelled(f"the request was cancelled after {done} of {total} slices; nothing was changed")
 
 
 class FollowedRequests:
@@ -88,7 +92,7 @@ def advance(done: int, total: int) -> None:
         total: slices that there are.
 
     Raises:
-        MONAILabelException: when it was cancelled.
+        Cancelled: when it was cancelled.
     """
     progress = _current.get()
     if progress is not None:
