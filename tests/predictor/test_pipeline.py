@@ -13,7 +13,7 @@ from proxyprompt.io.study import read_study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.predictor.latency import Latencies
 from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
-from proxyprompt.predictor.progress import Cancelled, FollowedRequests
+from proxyprompt.predictor.progress import CancelledError, FollowedRequests
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
 from proxyprompt.supports.corrections import with_corrections
@@ -96,7 +96,7 @@ def test_a_request_that_is_followed_counts_its_slices_and_can_be_cancelled(segme
         run(segmenter, cache, study, selection, indices=[0, 1, 2], agreement=False)
         assert (requests.get("mine").done, requests.get("mine").total) == (3, 3)
         requests.get("mine").cancel()
-        with pytest.raises(Cancelled):
+        with pytest.raises(CancelledError):
             run(segmenter, cache, study, selection, indices=[3, 4], agreement=False)
 
 

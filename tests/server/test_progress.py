@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from proxyprompt.predictor.progress import Cancelled, FollowedRequests, advance
+from proxyprompt.predictor.progress import CancelledError, FollowedRequests, advance
 from proxyprompt.server.progress import progress_router
 
 
@@ -32,7 +32,7 @@ def test_a_request_says_how_far_it_is_and_ends_when_it_is_cancelled(requests, cl
                 begun.set()
                 looked.wait(30)
                 advance(2, 5)
-        except Cancelled as error:
+        except CancelledError as error:
             ended.append(str(error))
 
     thread = threading.Thread(target=work)

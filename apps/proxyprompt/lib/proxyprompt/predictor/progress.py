@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from proxyprompt.io.errors import StudyError
 
 
-class Cancelled(StudyError):
+class CancelledError(StudyError):
     """A request that nobody waits for any more."""
 
 
@@ -38,11 +38,11 @@ class RequestProgress:
             total: slices that there are.
 
         Raises:
-            Cancelled: when it was cancelled.
+            CancelledError: when it was cancelled.
         """
         self.done, self.total = done, total
         if self._cancelled.is_set():
-            raise Cancelled(f"the request was cancelled after {done} of {total} slices; nothing was changed")
+            raise CancelledError(f"the request was cancelled after {done} of {total} slices; nothing was changed")
 
 
 class FollowedRequests:
@@ -92,7 +92,7 @@ def advance(done: int, total: int) -> None:
         total: slices that there are.
 
     Raises:
-        Cancelled: when it was cancelled.
+        CancelledError: when it was cancelled.
     """
     progress = _current.get()
     if progress is not None:
