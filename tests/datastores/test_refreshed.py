@@ -99,3 +99,14 @@ def test_a_newer_value_is_one_that_was_asked_for_afterwards(elsewhere):
     threading.Timer(0.2, elsewhere.goes_on.set).start()
     assert value.newer() == 2
     early.join()
+
+
+def test_a_first_value_is_waited_for_as_long_as_there_are_signs_of_life():
+    def slowly():
+        for _ in range(8):
+            time.sleep(0.15)
+            value.sign_of_life()
+        return "here"
+
+    value = Refreshed(slowly, expiry=1000, first_patience=0.6)
+    assert value.get() == "here"

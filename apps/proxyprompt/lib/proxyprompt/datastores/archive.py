@@ -262,6 +262,7 @@ class Archive:
             fields=["SOPClassUID", "Rows", "Columns"],
             limit=_LOOKED_AT,
         )
+        self._listings.sign_of_life()
         return any(is_image(Dataset.from_json(instance)) for instance in instances)
 
     def _list_segs(self) -> dict[tuple[str, str], list[Seg]]:
@@ -279,7 +280,9 @@ class Archive:
     def _look_into(self, study: str, series: str) -> list[Seg]:
         known = {seg.instance: seg for several in self._segs.values() for seg in several}
         found = []
-        for tags in map(Dataset.from_json, self.client.retrieve_series_metadata(study, series)):
+        described = self.client.retrieve_series_metadata(study, series)
+        self._listings.sign_of_life()
+        for tags in map(Dataset.from_json, described):
             instance = str(tags.SOPInstanceUID)
             if not tags.get("ReferencedSeriesSequence"):
                 logger.warning("SEG %s does not say on which series it was drawn: it is nobody's label", instance)

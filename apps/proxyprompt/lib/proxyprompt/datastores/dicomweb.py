@@ -21,15 +21,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import requests
 from dicomweb_client import DICOMwebClient
-from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
-from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import DataModel
@@ -49,6 +45,7 @@ from proxyprompt.io.label_map import LabelMap
 from proxyprompt.io.labels import declared_structures
 
 from .archive import Archive, Listing, Seg, seg_of
+from .connection import open_session
 from .folder import StudyFolder
 from .outbox import Outbox
 from .turns import Turns
@@ -57,7 +54,6 @@ from .versions import LabelVersion, writer_of
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
-TIMEOUT = (5, 60)  # seconds to be reached, and of silence: an archive that hangs must not take the server with it
 STORE_PATIENCE = 15.0
 """Seconds after which a label that the archive has not taken waits here for it."""
 _NIFTI, _OUTBOX, _EXPORTED = ".nifti", ".outbox", ".nii.gz"
@@ -487,26 +483,6 @@ def _version(seg: Seg, *, current: bool, handed_over: bool = True) -> LabelVersi
         series=seg.series,
         handed_over=handed_over,
     )
-
-
-def open_session(address: str) -> requests.Session:
-    """What speaks with a DICOMweb server, with the credentials of MONAI Label's settings.
-
-    Args:
-        address: of the server.
-
-    Returns:
-        A session that waits for nobody without an end.
-    """
-    session = requests.Session()
-    if "googleapis.com" in address:
-        session = create_session_from_gcp_credentials()
-    elif settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
-        session = create_session_from_user_pass(
-            settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
-        )
-    session.request = partial(session.request, timeout=TIMEOUT)
-    return session
 
 
 def open_archive(address: str, **options: Any) -> DicomWebStudies:

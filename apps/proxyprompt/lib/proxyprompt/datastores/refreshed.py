@@ -12,7 +12,7 @@ T = TypeVar("T")
 PATIENCE = 0.5
 """Seconds that anybody waits for a newer value than the one that is known."""
 FIRST_PATIENCE = 10.0
-"""The same where none is known yet."""
+"""The same where none is known yet, since the last sign that there will be one."""
 PAUSE = 3.0
 """Seconds after a failure in which nobody asks again."""
 
@@ -41,7 +41,7 @@ class Refreshed(Generic[T]):
         self._values: list[T] = []  # none or one
         self._asked_at = float("-inf")  # when the value that is known was asked for
         self._begun: float | None = None  # when the attempt under way began
-        self._failed_at = float("-inf")
+        self._failed_at = self._sign_at = float("-inf")
         self._failure: Exception | None = None
 
     @property
@@ -86,6 +86,11 @@ class Refreshed(Generic[T]):
                     raise TimeoutError("no newer value in time")
             return self._values[0]
 
+    def sign_of_life(self) -> None:
+        """Said by ``ask`` when it gets on: who waits for a first value goes on waiting."""
+        with self._changed:
+            self._sign_at = time.monotonic()
+
     def forget(self) -> None:
         """What is known is out of date; the next call asks, failures or not."""
         with self._changed:
@@ -105,11 +110,13 @@ class Refreshed(Generic[T]):
         raise self._failure or TimeoutError("the first answer is not here yet")
 
     def _wait(self) -> None:
-        patience = self._patience if self._values else self._first_patience
         begun = self._begun
-        if begun is not None:
-            left = begun + patience - time.monotonic()
-            self._changed.wait_for(lambda: self._begun != begun, timeout=max(0.0, left))
+        while begun is not None and self._begun == begun:
+            end = begun + self._patience if self._values else max(begun, self._sign_at) + self._first_patience
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(timeout=left)
 
     def _begin(self) -> None:
         if self._begun is None:

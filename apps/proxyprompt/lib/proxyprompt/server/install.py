@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
-from proxyprompt.datastores.dicomweb import DicomWebStudies, open_session
+from proxyprompt.datastores.connection import open_session
+from proxyprompt.datastores.dicomweb import DicomWebStudies
 from proxyprompt.predictor.adapters import AdapterStore
 from proxyprompt.session.journal import Journal
 from proxyprompt.supports.support import SupportLibrary
