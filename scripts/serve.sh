@@ -53,7 +53,7 @@ if [ -z "$studies" ]; then
 fi
 case $studies in http://* | https://*) ;; *) studies=$(realpath -m "$studies") ;; esac
 
-echo "serve: http://$host:$port/ (interface description), studies: $studies" >&2
+echo "serve: http://$host:$port/ (work list; /docs describes the interface), studies: $studies" >&2
 # Idle threads of PyTorch sleep instead of spinning: beside other work on the same cores, spinning costs many times more.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 cd "$root"

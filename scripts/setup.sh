@@ -82,6 +82,7 @@ pp_make() {
       pp_fail "the project itself could not be installed from $pp_root; the error stands above"
     "$pp_venv/bin/python" -c 'import monailabel, torch, sam2, segment_anything, proxyprompt' ||
       pp_fail "the environment in $pp_venv does not import: delete it and start again"
+    "$pp_venv/bin/python" -m proxyprompt.viewer.package >&2 || true # it says what is missing, and what serves meanwhile
     echo "$wanted" >"$stamp.new" && mv "$stamp.new" "$stamp"
   fi
   exec 9>&-

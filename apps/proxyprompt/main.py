@@ -41,6 +41,7 @@ from proxyprompt.io.files import check_writable
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, parse_labels
 from proxyprompt.predictor.adapters import AdapterError, AdapterStore
+from proxyprompt.predictor.progress import FollowedRequests
 from proxyprompt.predictor.segmenter import Segmenter, available_versions, build_segmenter
 from proxyprompt.requests.defaults import set_defaults
 from proxyprompt.requests.record import note_request
@@ -49,6 +50,8 @@ from proxyprompt.server.install import install
 from proxyprompt.server.limits import RequestBounds
 from proxyprompt.server.metrics import Metrics
 from proxyprompt.server.operations import Operations, readiness
+from proxyprompt.server.panel import panel_router
+from proxyprompt.server.progress import progress_router
 from proxyprompt.server.request_log import RequestLog
 from proxyprompt.server.studies import downloaded
 from proxyprompt.server.worklist import reason
@@ -61,7 +64,7 @@ from proxyprompt.supports.descriptors import DescriptorIndex
 from proxyprompt.supports.support import SupportLibrary
 from proxyprompt.trainers.proxyprompt import ProxyPromptTrain
 from proxyprompt.training.finetune_config import FinetuneConfig
-from proxyprompt.viewer.serve import install_viewer
+from proxyprompt.viewer.serve import install_pages, install_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class ProxyPromptApp(MONAILabelApp):
         self._embedded = Path(app_dir) / "model"
         self._weights = self.options.weights_dir or self._embedded
         self._idle = Idle()
+        self._requests = FollowedRequests()
         self._background: BackgroundScoring | None = None
         super().__init__(
             app_dir=app_dir,
@@ -190,8 +194,13 @@ class ProxyPromptApp(MONAILabelApp):
             operations=self._operations(),
             model_upload=self.options.model_upload,
         )
-        if served and isinstance(self.datastore(), DicomWebStudies):
-            install_viewer(self._state / "viewer", self.datastore().stored_elsewhere)
+        if served:
+            server = sys.modules["monailabel.app"].app
+            for router in (panel_router(self.library), progress_router(self._requests)):
+                server.include_router(router)
+            if isinstance(self.datastore(), DicomWebStudies):
+                install_viewer(server, self._state / "viewer")
+            install_pages(server)
         with starting(CheckpointError, AdapterError, ValueError):
             self.models.get()
         threading.Thread(target=self._index, name="library", daemon=True).start()
@@ -230,7 +239,7 @@ class ProxyPromptApp(MONAILabelApp):
             image_path(store, image)
         tag = check_id(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value, "label tag")
         started = time.time()
-        with self._idle.request():
+        with self._idle.request(), self._requests.following(request.get("request_id")):
             path, answer = task({**request, "image": image})
         answer["busy"] = [started, time.time()]
         note_request(

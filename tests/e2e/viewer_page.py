@@ -1,4 +1,4 @@
-"""OHIF in a real Chromium, as a radiologist works with it."""
+"""OHIF with our panel in a real Chromium, as a radiologist works with it."""
 
 import json
 import re
@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from proxyprompt.viewer.package import NAME, VERSION, viewer_folder
 
 PATIENCE = 240_000  # ms: software rendering on a busy machine
 TRAINING = 1_500_000  # ms
@@ -25,6 +27,8 @@ def missing() -> str | None:
         return "playwright is not installed: pip install playwright==1.65.2"
     if _chromium() is None:
         return "Chromium is not installed: apt-get install --no-install-recommends chromium"
+    if not viewer_folder().is_dir():
+        return f"{NAME} {VERSION} is not here: python -m proxyprompt.viewer.package"
     return None
 
 
@@ -33,154 +37,194 @@ def _chromium() -> str | None:
 
 
 class Viewer:
-    """One window of OHIF on the server at ``url``. Screenshots go to ``screenshots``, numbered."""
+    """One window of OHIF on the server at ``url``. Screenshots go to ``folder``, numbered.
 
-    def __init__(self, page, url: str, screenshots: Path):
-        self.page, self.url, self.screenshots = page, url, screenshots
-        self.said: list[str] = []
+    asked: addresses of all requests. errors: of the page. dialogs: kinds of the browser's own questions, which are
+    accepted. clicks: since :meth:`count`.
+    """
+
+    def __init__(self, page, url: str, folder: Path):
+        self.page, self.url, self.folder = page, url, folder
+        self.asked: list[str] = []
+        self.errors: list[str] = []
+        self.dialogs: list[str] = []
+        self.clicks = 0
         page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text[:400]}"))
-        page.on("pageerror", lambda error: self.said.append(f"page error: {error}"))
-        page.on("dialog", lambda dialog: dialog.accept())
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", self._accept)
+
+    def _accept(self, dialog) -> None:
+        self.dialogs.append(dialog.type)
+        dialog.accept()
 
     def shot(self, name: str) -> Path:
-        self.screenshots.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(1000)  # notices and panels slide in
-        path = self.screenshots / f"{len(list(self.screenshots.iterdir())):02d}_{name}.png"
+        path = self.folder / f"{len(list(self.folder.iterdir())):02d}_{name}.png"
         self.page.screenshot(path=path)
         return path
 
+    def count(self) -> None:
+        """Clicks are counted from here."""
+        self.clicks = 0
+
+    def press(self, selector: str) -> None:
+        """One click on a part of the panel."""
+        self.page.locator(selector).first.click()
+        self.clicks += 1
+
+    # where we are
+
     def open(self, study: str) -> None:
-        """Until the image is there and the panel has connected."""
-        self.page.goto(f"{self.url}/ohif/monai-label?StudyInstanceUIDs={study}", wait_until="domcontentloaded")
+        """Until the image is there and the panel knows the series."""
+        self.page.goto(f"{self.url}/ohif/proxyprompt?StudyInstanceUIDs={study}", wait_until="domcontentloaded")
+        self.ready()
+
+    def ready(self) -> None:
         self.page.wait_for_selector(".cornerstone-canvas")
         self.page.wait_for_function(_LIT)
-        notice = self.page.locator('[data-cy="confirm-and-hide-button"]')
-        if notice.is_visible():
-            notice.click()
-        self.page.wait_for_selector("#proxyprompt-submit")
-        self.page.wait_for_timeout(2000)  # the label map is being made
+        self.page.wait_for_selector("#pp-supports img")
+        self.known()
 
-    def choose(self, section: str = "infer", /, **options: str) -> None:
-        """In the dialog of options: each one's entry by its value, or its text where there is nothing to choose."""
-        self.page.get_by_text("Options / Configurations").first.click()
-        self.page.locator("select[name=selectSection]").select_option(section)
-        for name, value in options.items():
-            field = self.page.locator(f"#{section}proxyprompt{name}")
-            if field.evaluate("field => field.tagName") == "SELECT":
-                field.select_option(value)
-            else:
-                field.fill(value)
-        self.page.get_by_text("Confirm", exact=True).click()
-
-    def offered(self, option: str) -> dict[str, str]:
-        """value -> text of a drop-down in the dialog of options."""
-        self.page.get_by_text("Options / Configurations").first.click()
-        entries = self.page.locator(f"#inferproxyprompt{option} option")
-        entries.first.wait_for(state="attached")
-        found = dict(entries.evaluate_all("all => all.map(one => [one.value, one.text])"))
-        self.page.get_by_text("Cancel", exact=True).click()
-        return found
-
-    def segment(self) -> str:
-        """Runs Auto-Segmentation; the text that tells what the answer rests on."""
-        assert self._run("Run", "/infer/") == 200
-        self.page.locator("#proxyprompt-answer table").first.wait_for()
-        self.page.wait_for_timeout(1500)  # the overlay is being drawn
-        return self.page.locator("#proxyprompt-answer").inner_text()
-
-    def segment_refused(self) -> str:
-        """Runs Auto-Segmentation, which must fail; what the viewer says about it."""
-        assert self._run("Run", "/infer/") >= 400
-        said = self.page.locator("[data-sonner-toast][data-type=error]").first
-        said.wait_for()
-        return said.inner_text()
-
-    def click_prompt(self, label: str, place: tuple[float, float]) -> dict:
-        """One click inside a structure, as a point prompt; the answer's JSON."""
-        self.page.locator("label[for=tab-3]").click()
-        self.page.locator(".clickable-row", has_text=re.compile(f"^{label}$")).click()
-        x, y = self._at(place)
-        self.page.mouse.click(x, y)
+    def known(self) -> None:
+        """Until the panel knows the series, and has drawn its stored label."""
+        self.page.locator('#pp-series[data-known="yes"]').wait_for()
         self.page.wait_for_timeout(500)
-        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
-            self.page.get_by_text("Run", exact=True).nth(1).click()
-        assert answered.value.status == 200, answered.value.text()
-        self.page.wait_for_timeout(1500)
-        body = answered.value.body().decode("latin-1")
-        return json.JSONDecoder().raw_decode(body[body.index("{") :])[0]
-
-    def activate(self, segment: str) -> None:
-        """Makes a segment of the list the one that is painted with."""
-        self.page.locator('[data-cy="data-row"]', has_text=segment).first.click()
 
     def select_viewport(self, series: str) -> None:
         """Makes the viewport that shows the series of this description the active one."""
         self.page.locator('[data-cy="viewport-pane"]', has_text=series).first.click()
+        self.page.locator("#pp-series", has_text=series).wait_for()
+        self.known()
 
-    def _open_active_learning(self) -> None:
-        if not self.page.locator("#tab-1").is_checked():
-            self.page.locator("label[for=tab-1]").click()
+    # supports and results
 
-    def _run(self, button: str, address: str) -> int:
-        with self.page.expect_response(lambda r: address in r.url and r.request.method != "GET") as answered:
-            self.page.get_by_text(button, exact=True).first.click()
-        return answered.value.status
+    def supports(self) -> dict[str, str]:
+        """id -> name of all of them."""
+        more = self.page.locator("#pp-more")
+        while more.is_visible():
+            more.click()
+            self.page.wait_for_timeout(300)
+        shown = self.page.locator("#pp-supports figure")
+        return dict(shown.evaluate_all("all => all.map(one => [one.dataset.id, one.title.split('\\n')[0]])"))
 
-    def _at(self, place: tuple[float, float]) -> tuple[float, float]:
-        box = self.page.locator(".cornerstone-canvas").first.bounding_box()
-        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+    def pick(self, support: str) -> None:
+        self.press(f'#pp-supports figure[data-id="{support}"] img')
+        self.page.locator(f'.pp-picked[data-id="{support}"]').wait_for()
+
+    def let_choose(self) -> None:
+        """No support is picked any more."""
+        button = self.page.get_by_text("Choose for me")
+        if button.is_visible():
+            button.click()
+
+    def want(self, structure: str) -> None:
+        self.page.locator(".pp-chips .pp-chip", has_text=re.compile(f"^{structure}$")).click()
+
+    def segment(self) -> dict:
+        """Runs Auto-segment; the answer's JSON."""
+        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
+            self.press("#pp-run")
+        assert answered.value.status == 200, answered.value.text()
+        answer = _answer(answered.value.body())
+        self.page.locator("#pp-result").wait_for()
+        self.settled()
+        return answer
+
+    def settled(self) -> str:
+        """Until nothing is running; what the panel says then."""
+        self.page.locator("#pp-busy").wait_for(state="detached")
+        self.page.locator("#pp-message").wait_for()
+        self.page.wait_for_timeout(1500)  # the overlay is being drawn
+        return self.said()
+
+    def said(self) -> str:
+        return self.page.locator("#pp-message").inner_text()
+
+    def kind(self) -> str:
+        """good, warn, bad or info."""
+        return re.search(r"pp-(good|warn|bad|info)", self.page.locator("#pp-message").get_attribute("class"))[1]
+
+    # drawing
+
+    def painted(self) -> dict[str, int]:
+        """name -> pixels that have it, of the label map of the active series; without those of none."""
+        return self.page.evaluate(_PAINTED, self.page.locator("#pp-series").get_attribute("title"))
+
+    def activate(self, structure: str) -> None:
+        self.press(f'.pp-segment[data-name="{structure}"]')
 
     def brush(self, *strokes: tuple[float, float]) -> None:
-        """Paints with the active segment from one place to the next; places as fractions of the viewport."""
-        self.page.locator('[data-cy="Brush"]').first.click()
+        """Paints with the active structure from one place to the next; places as fractions of the viewport."""
+        if "pp-on" not in (self.page.locator("#pp-brush").get_attribute("class") or ""):
+            self.press("#pp-brush")
+            self.page.locator("#pp-brush.pp-on").wait_for()
         points = [self._at(place) for place in strokes]
         self.page.mouse.move(*points[0])
         self.page.mouse.down()
         for point in points[1:]:
             self.page.mouse.move(*point, steps=8)
         self.page.mouse.up()
-        self.page.wait_for_timeout(1000)
+        self.page.wait_for_timeout(2000)  # the draft is being kept
 
-    def undo(self) -> None:
-        self.page.locator("#proxyprompt-undo").click()
+    def point(self, place: tuple[float, float], *, inside: bool = True) -> dict:
+        """One point on the active structure, which runs; the answer's JSON."""
+        tool = "#pp-foreground" if inside else "#pp-background"
+        if "pp-on" not in (self.page.locator(tool).get_attribute("class") or ""):
+            self.press(tool)
+        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
+            self.page.mouse.click(*self._at(place))
+        assert answered.value.status == 200, answered.value.text()
+        self.settled()
+        return _answer(answered.value.body())
 
-    def painted(self) -> dict[str, int]:
-        """name -> pixels that have it, of the first label map."""
-        return self.page.evaluate(_PAINTED)
+    def _at(self, place: tuple[float, float]) -> tuple[float, float]:
+        box = self.page.locator(".cornerstone-canvas").first.bounding_box()
+        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
 
-    def submit(self) -> None:
+    # storing and going on
+
+    def submit(self) -> str:
+        """Submits without a question in between; what the panel says then."""
         with self.page.expect_response(lambda r: "/datastore/label" in r.url) as answered:
-            self.page.locator("#proxyprompt-submit").click()
+            self.press("#pp-submit")
         assert answered.value.status == 200, answered.value.text()
-        self.page.get_by_text(re.compile("Submitted:")).first.wait_for()
+        return self.settled()
 
-    def next_sample(self, strategy: str) -> tuple[str, dict]:
-        """Asks for the next sample and goes there; the address that was asked, and its answer."""
-        self._open_active_learning()
-        self.page.locator("select.actionInput").select_option(strategy)
-        with self.page.expect_response(lambda r: "/activelearning/" in r.url) as answered:
-            self.page.get_by_text("Next Sample", exact=True).click()
-        assert answered.value.status == 200, answered.value.text()
-        self.page.locator(".nextSampleForm").first.wait_for()
-        self.shot("next_sample")
-        sample = answered.value.json()
-        self.page.get_by_text("OK", exact=True).click()
-        self.page.wait_for_url(f"**{sample['StudyInstanceUID']}")
-        return answered.value.url, sample
+    def answer_dialog(self, button: str) -> str:
+        """Presses a button of our question; its text."""
+        dialog = self.page.locator("dialog.pp-dialog")
+        dialog.wait_for()
+        text = dialog.locator("p").first.inner_text()
+        dialog.get_by_text(button, exact=True).click()
+        return text
 
-    def update_model(self, button: str) -> int:
-        """Presses "Update Model" or "Stop Training"; the status of the answer."""
-        self._open_active_learning()
-        return self._run(button, "/train/")
+    def next_sample(self) -> str:
+        """Asks for the next sample, and is there; the SeriesInstanceUID that is shown then."""
+        before = self.page.url
+        self.press("#pp-next")
+        self.page.wait_for_url(lambda address: address != before)
+        self.ready()
+        return self.page.locator("#pp-series").get_attribute("title")
 
-    def wait_for_training(self) -> str:
-        """Until the panel offers to train again; what it says then about the training that has ended."""
-        self.page.get_by_text("Stop Training", exact=True).wait_for()
-        self.page.get_by_text("Update Model", exact=True).wait_for(timeout=TRAINING)
-        said = self.page.locator("#proxyprompt-training p").first.inner_text()
-        self.page.locator("[data-sonner-toast]", has_text=said).wait_for()
-        return said
+    def option(self, name: str, value: str | bool) -> None:
+        """Sets one of the options, which are opened if they are not."""
+        field = self.page.locator(f"#pp-option-{name}")
+        if not field.is_visible():
+            self.page.locator("#pp-options summary").click()
+        if isinstance(value, bool):
+            field.set_checked(value)
+        elif field.evaluate("field => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+def _answer(body: bytes) -> dict:
+    """The JSON among the parts of an answer."""
+    text = body.decode("latin-1")
+    return json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
 
 
 _LIT = """() => [...document.querySelectorAll('.cornerstone-canvas')].some(canvas => {
@@ -191,13 +235,19 @@ _LIT = """() => [...document.querySelectorAll('.cornerstone-canvas')].some(canva
   return context.getImageData(0, 0, 32, 32).data.some((value, n) => n % 4 < 3 && value > 40);
 })"""
 
-_PAINTED = """() => {
-  const [{ segments, representationData }] = window.services.segmentationService.getSegmentations();
-  const names = new Map(Object.values(segments).map(segment => [segment.segmentIndex, segment.label]));
+_PAINTED = """series => {
+  const { segmentationService, displaySetService } = window.services;
+  const own = segmentationService.getSegmentations().filter(({ segmentationId }) => {
+    const set = displaySetService.getDisplaySetByUID(segmentationId.replace('proxyprompt-', ''));
+    return set?.SeriesInstanceUID === series;
+  });
   const pixels = {};
-  for (const id of representationData.Labelmap.imageIds) {
-    for (const index of window.cornerstone.cache.getImage(id).getPixelData().filter(index => index)) {
-      pixels[names.get(index)] = (pixels[names.get(index)] ?? 0) + 1;
+  for (const { segments, representationData } of own) {
+    const names = new Map(Object.values(segments).map(segment => [segment.segmentIndex, segment.label]));
+    for (const id of representationData.Labelmap.imageIds) {
+      for (const index of window.cornerstone.cache.getImage(id).getPixelData().filter(index => index)) {
+        pixels[names.get(index)] = (pixels[names.get(index)] ?? 0) + 1;
+      }
     }
   }
   return pixels;
@@ -205,12 +255,15 @@ _PAINTED = """() => {
 
 
 @contextmanager
-def viewer(url: str, screenshots: Path) -> Iterator[Viewer]:
+def viewer(url: str, folder: Path) -> Iterator[Viewer]:
+    """Every request to elsewhere fails, as behind a firewall."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=_chromium(), headless=True, args=FLAGS)
         try:
-            yield Viewer(browser.new_page(viewport=WINDOW), url, screenshots)
+            page = browser.new_context(viewport=WINDOW).new_page()
+            page.route(lambda address: not address.startswith((url, "data:", "blob:")), lambda route: route.abort())
+            yield Viewer(page, url, folder)
         finally:
             browser.close()

@@ -13,6 +13,7 @@ from proxyprompt.io.study import read_study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.predictor.latency import Latencies
 from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
+from proxyprompt.predictor.progress import CancelledError, FollowedRequests
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
 from proxyprompt.supports.corrections import with_corrections
@@ -87,6 +88,16 @@ def test_from_the_cache_comes_the_same(segmenter, cache, samples, selection):
     np.testing.assert_array_equal(first.logits, second.logits)
     assert cache.stats()["misses"] == misses
     assert latencies["decode"] > 0
+
+
+def test_a_request_that_is_followed_counts_its_slices_and_can_be_cancelled(segmenter, cache, samples, selection):
+    study, requests = read_study(samples / "mr_05.nii.gz"), FollowedRequests()
+    with requests.following("mine"):
+        run(segmenter, cache, study, selection, indices=[0, 1, 2], agreement=False)
+        assert (requests.get("mine").done, requests.get("mine").total) == (3, 3)
+        requests.get("mine").cancel()
+        with pytest.raises(CancelledError):
+            run(segmenter, cache, study, selection, indices=[3, 4], agreement=False)
 
 
 def test_an_edited_mask_is_another_memory(segmenter, cache, samples, selection):

@@ -40,6 +40,7 @@ from proxyprompt.supports.selection import Selection, SupportSlice
 from proxyprompt.supports.slice_positions import likely
 
 from .latency import Latencies
+from .progress import advance
 from .segmenter import Segmenter
 
 PRESENT = 0.5
@@ -268,11 +269,13 @@ class Pipeline:
         logits, presence = [], []
         step = self._slices_at_once(prepared.encoding.values.shape[1])
         for start in range(0, len(indices), step):
+            advance(start, len(indices))
             target = self._target(study, indices[start : start + step])
             with self._latencies.of("decode"):
                 decoded = self._segmenter.segment(target, prepared.encoding)
                 logits.append(self._mix(decoded.mask_logits, target, prepared).half().cpu())
                 presence.append(decoded.presence_logit.float().sigmoid().cpu())
+        advance(len(indices), len(indices))
         return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
 
     # encoding

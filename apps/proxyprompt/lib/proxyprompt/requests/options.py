@@ -35,7 +35,17 @@ OURS = (
 # them: inside params they would replace the image that the address names.
 FOREIGN = (
     *("model", "description", "device", "logging", "save_label", "label_tag", "label_info", "client_id", "user"),
-    *("session", "restore_label_idx", "timeout", "multi_gpu", "gpus", "max_workers", "max_batch_size", "images"),
+    *(
+        "session",
+        "restore_label_idx",
+        "timeout",
+        "multi_gpu",
+        "gpus",
+        "max_workers",
+        "max_batch_size",
+        "images",
+        "request_id",
+    ),
     *("_id", "_image_id", "label", "result_write_to_file", "cache_transforms", "cache_transforms_ttl"),
 )
 

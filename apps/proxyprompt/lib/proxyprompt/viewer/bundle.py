@@ -1,4 +1,4 @@
-"""The viewer's files: MONAI Label's installed OHIF, with patched copies of a few of them in a folder of ours."""
+"""The older viewer: MONAI Label's installed OHIF, with patched copies of a few of its files in a folder of ours."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 
 from .patches import MADE_FOR, PATCHES, SHA256, Patch
 
-SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("texts.js", "proxyprompt.js"))
-
 
 class ViewerError(Exception):
     """The installed OHIF is not the one that the patches were made for."""
@@ -19,7 +17,7 @@ class ViewerError(Exception):
 def prepare_viewer(
     stock: Path, folder: Path, *, patches: Sequence[Patch] = PATCHES, sha256: Mapping[str, str] = SHA256
 ) -> Path:
-    """A folder below ``folder`` with our scripts and the patched copies of files of ``stock``, which stays as it is.
+    """A folder below ``folder`` with the patched copies of files of ``stock``, which stays as it is.
 
     It is named by what it was made of, so it is made once; it appears when it is whole. Raises ViewerError when a file
     is missing or another one than was patched when ``sha256`` was written.
@@ -30,7 +28,6 @@ def prepare_viewer(
         if found != 1:
             raise ViewerError(f"{patch.file}: what to patch ({patch.why}) occurs {found} times, expected once")
         texts[patch.file] = texts[patch.file].replace(patch.old, patch.new)
-    texts |= {script.name: script.read_text(encoding="utf-8") for script in SCRIPTS}
     digest = hashlib.sha256("".join(f"{name}\0{text}\0" for name, text in sorted(texts.items())).encode()).hexdigest()
     made = folder / digest[:16]
     if made.is_dir():
