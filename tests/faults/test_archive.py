@@ -18,7 +18,7 @@ from proxyprompt.datastores.dicomweb import open_archive
 from proxyprompt.io.study import read_study
 from proxyprompt.server.answers import status_of
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 class Wire:
