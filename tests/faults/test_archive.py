@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,7 +18,7 @@ from proxyprompt.datastores.dicomweb import open_archive
 from proxyprompt.io.study import read_study
 from proxyprompt.server.answers import status_of
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 
 class Wire:
@@ -57,6 +57,8 @@ class Wire:
         except OSError:
             pass
         for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # closing alone tells nobody while another thread listens
             end.close()
 
 
@@ -83,7 +85,7 @@ def test_gone_slow_and_back(archive, tmp_path, monkeypatch):
     uid = generate_uid()
     volume = np.arange(4 * 8 * 9, dtype=np.uint16).reshape(4, 8, 9)
     archive.push(save_series(tmp_path / "series", volume, series=uid))
-    monkeypatch.setattr(dicomweb, "TIMEOUT", (10, 10))
+    monkeypatch.setattr(dicomweb, "TIMEOUT", (3, 3))
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY", 0)
     monkeypatch.setattr(dicomweb.settings, "MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {})
