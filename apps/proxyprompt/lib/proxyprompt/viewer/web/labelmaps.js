@@ -26,15 +26,16 @@ export function labelMap(displaySet) {
   return images.length && images.length === displaySet.imageIds.length ? { segmentation, images, displaySet } : null;
 }
 
-/* The same; made where there is none, and shown in every viewport of the series. */
-export async function ensureLabelMap(displaySet) {
+/* The same; made where there is none, with a first structure, and shown in every viewport of the series. */
+export async function ensureLabelMap(displaySet, name, number) {
   const segmentationId = idOf(displaySet);
   if (!labelMap(displaySet)) {
     await service().createLabelmapForDisplaySet(displaySet, {
       segmentationId,
       label: `Labels of ${displaySet.SeriesDescription || displaySet.Modality}`,
+      // without a structure OHIF would begin with "Segment 1", which is no name
+      segments: { [number || 1]: { segmentIndex: number || 1, label: name, active: true, locked: false, cachedStats: {} } },
     });
-    tools().segmentation.removeSegment(segmentationId, 1, { recordHistory: false }); // "Segment 1" is no name
   }
   const type = tools().Enums.SegmentationRepresentations.Labelmap;
   for (const viewportId of viewportsOf(displaySet)) {

@@ -148,11 +148,11 @@ export async function startFrom(displaySet = state.series) {
   const one = of(displaySet);
   const [slices, voxels] = await Promise.all([api.slices(uidOf(displaySet)), api.labelVoxels(uidOf(displaySet))]);
   await silently(async () => {
-    const map = await maps.ensureLabelMap(displaySet);
+    const [[first, number]] = Object.entries(slices.numbers);
+    const map = await maps.ensureLabelMap(displaySet, first, number);
     map.images.forEach(image => image.getPixelData().fill(0));
     const planes = maps.drawn(map, voxels, slices.instances, slices.numbers);
     maps.replacePlanes(map, planes);
-    const [first] = Object.keys(slices.numbers);
     maps.activate(map, first);
   });
   Object.keys(slices.numbers).forEach(name => one.looked.add(name));
@@ -165,8 +165,10 @@ export async function startFrom(displaySet = state.series) {
 
 /* An empty label map in the place of the stored label, which stays stored until something is submitted. */
 export async function startAfresh() {
-  const map = await maps.ensureLabelMap(state.series);
-  maps.replacePlanes(map, maps.emptied(map));
+  const map = currentMap();
+  if (map) {
+    maps.replacePlanes(map, maps.emptied(map));
+  }
   Object.assign(current(), { started: 'afresh', looked: new Set(), answer: null, points: [] });
   update();
 }
@@ -217,7 +219,7 @@ export function keepDraft(displaySet) {
 export async function continueDraft() {
   const one = current();
   const { segments, planes, base } = one.draft;
-  const map = await maps.ensureLabelMap(state.series);
+  const map = await maps.ensureLabelMap(state.series, segments[0][1], segments[0][0]);
   const index = new Uint8Array(256);
   for (const [number, name] of segments) {
     index[number] = maps.indexOf(map, name, number);
@@ -298,7 +300,8 @@ async function segment(displaySet, id, signal, more = {}) {
 async function show(displaySet, { answer, voxels }, before = null) {
   const one = of(displaySet);
   const after = [...one.points];
-  const map = await maps.ensureLabelMap(displaySet);
+  const [[first, number]] = Object.entries(answer.label_names);
+  const map = await maps.ensureLabelMap(displaySet, first, number);
   const planes = maps.drawn(map, voxels, answer.instances ?? one.instances, answer.label_names);
   maps.replacePlanes(map, planes, undone => {
     one.points = undone ? (before ?? after) : after;
@@ -348,7 +351,10 @@ export const compare = version => {
   const displaySet = state.series;
   return busy(`Compare with ${version}`, async ({ id, abort }) => {
     const one = of(displaySet);
-    const map = await maps.ensureLabelMap(displaySet);
+    const map = maps.labelMap(displaySet);
+    if (!map) {
+      throw new Error('There is nothing to compare with yet: run Auto-segment first');
+    }
     const before = { name: one.answer?.adapter ?? 'what was there', planes: maps.copies(map), answer: one.answer };
     const result = await segment(displaySet, id, abort.signal, { adapter: version });
     const planes = await show(displaySet, result);
@@ -404,8 +410,7 @@ export const knownNames = () => Object.keys(state.numbers);
 /* The structure that is painted; asked for where there is none. */
 async function paintable() {
   await current().opening; // a stored label that is on its way has the structures
-  const map = await maps.ensureLabelMap(state.series);
-  const activated = maps.activeName(map);
+  const activated = maps.activeName(currentMap());
   if (activated) {
     return activated;
   }
@@ -419,7 +424,7 @@ export async function addStructure(given) {
   if (!name || !state.series) {
     return null;
   }
-  const map = await maps.ensureLabelMap(state.series);
+  const map = await maps.ensureLabelMap(state.series, name, state.numbers[name]);
   maps.indexOf(map, name, state.numbers[name]);
   maps.activate(map, name);
   update();
@@ -427,7 +432,7 @@ export async function addStructure(given) {
 }
 
 export async function selectStructure(name) {
-  const map = await maps.ensureLabelMap(state.series);
+  const map = await maps.ensureLabelMap(state.series, name, state.numbers[name]);
   maps.indexOf(map, name, state.numbers[name]);
   maps.activate(map, name);
   update();
