@@ -97,7 +97,8 @@ def test_a_label_is_saved_whatever_its_file_is_called(url, store):
     for name in ("one.seg.png", "v1.2.final.png", "O'Brien.PNG"):
         answer = put(url, "label", name, drawn(1), image="one", params='{"label_info": [{"name": "disc", "idx": 1}]}')
         assert answer.status_code == 200, answer.text
-        assert answer.json() == {"image": "one", "label": "one"}
+        saved = answer.json()
+        assert (saved["image"], saved["label"], saved["handed_over"]) == ("one", "one", True) and saved["version"]
     assert store.get_labeled_images() == ["one"]
     assert store.get_label_info("one", "final")["label_info"] == [{"name": "disc", "idx": 1}]
 
