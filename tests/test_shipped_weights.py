@@ -70,7 +70,7 @@ def test_the_proxy_prompt_depends_on_what_it_is_made_of(segmenter, episodes, wha
 
 def dice(method, episodes, structure, *, supports=2):
     """Mean over the targets."""
-    learned = method.learn(episodes.supports(structure, supports, 0), seed=0)
+    learned = method.fit(episodes.supports(structure, supports, 0), seed=0)
     found = []
     for case in episodes.targets_of(structure):
         slices, truth = episodes.target(case, structure)

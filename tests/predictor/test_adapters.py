@@ -60,8 +60,8 @@ def test_what_was_saved_comes_back(store):
 def test_published_ones_are_on_offer_the_newest_first(store):
     assert store.versions() == []
     store.save(header("a", created="2026-01-01T00:00:00Z"), STATE)
-    store.save(header("b", created="2026-01-03T00:00:00Z", status="refused"), STATE)
     store.save(header("c", created="2026-01-02T00:00:00Z"), STATE)
+    store.save(header("b", created="2026-01-03T00:00:00Z", status="refused"), STATE)
     store.save(header("d", created="2026-01-04T00:00:00Z", status="unproven"), STATE)
     assert store.versions() == ["c", "a"]
     assert [h.name for h in store.all()] == ["d", "b", "c", "a"]

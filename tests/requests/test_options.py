@@ -34,12 +34,13 @@ def test_what_a_viewer_changed_comes_as_text():
         "adapter": "adapter-x",
         "agreement": "false",
         "everywhere": "true",
+        "corrected": "7, 3",
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
         "result_compress": False,
         "restore_label_idx": False,
     }
-    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd")
+    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd", (7, 3))
     assert parse(request) == expected
 
 

@@ -31,8 +31,9 @@ NOT_IMAGES = ("SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "SR", "PR", "KO", "REG")
 _OTHER_PIXELS = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
-    "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map: numbers of a computation, not seldom with decimals
 )
+_PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+"""Numbers of a computation, not seldom with decimals: read where somebody gives one, but no study of an archive."""
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 """Transfer syntaxes that store pixels as they are; all others may take less room."""
 POSITION_TOLERANCE = 1e-3  # mm: slices nearer than this lie at the same place
@@ -203,21 +204,25 @@ def is_image(header: Dataset) -> bool:
         header: its tags, of which Rows, Columns and SOPClassUID count.
 
     Returns:
-        False for what has no pixels, and for what has other things in their place (segments, doses).
+        False for what has no pixels, and for what has other things in their place (segments, doses, maps).
     """
-    if str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS:
+    if _has_other_pixels(header) or str(header.get("SOPClassUID", "")) == _PARAMETRIC_MAP:
         return False
     return bool(header.get("Rows") and header.get("Columns"))
+
+
+def _has_other_pixels(header: Dataset) -> bool:
+    return str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS
 
 
 def _has_image(image: Image) -> bool:
     """Of a file that was cut short before its size, the class still says what it was."""
     header = image.header
-    if is_image(header):
+    if _has_other_pixels(header):
+        return False
+    if header.get("Rows") and header.get("Columns"):
         check_size(image.file, (header.Rows, header.Columns, image.frames))
         return True
-    if str(header.get("Modality", "")).upper() in NOT_IMAGES or str(header.get("SOPClassUID", "")) in _OTHER_PIXELS:
-        return False
     name = UID(str(header.get("SOPClassUID", ""))).name
     if name.endswith(("Image Storage", "Volume Storage")):
         raise StudyError(

@@ -66,8 +66,8 @@ class Options:
 
     support: "auto", or ids of labelled studies. structures: names, or None for those that suit the target; whether they
     exist is for the library to say, which knows their aliases. everywhere: also on slices of a volume where the
-    supports' volumes do not show the structure. corrected: indices of slices of the target that a person painted.
-    extension: the result's suffix; None for the usual one.
+    supports' volumes do not show the structure. extension: the result's suffix; None for the usual one. corrected:
+    indices of slices of the target that a person painted.
     """
 
     support: str | tuple[str, ...] = AUTO
@@ -76,8 +76,8 @@ class Options:
     adapter: str | None = None
     agreement: bool = True
     everywhere: bool = False
-    corrected: tuple[int, ...] = ()
     extension: str | None = None
+    corrected: tuple[int, ...] = ()
 
 
 def drop_downs(choices: Choices) -> dict[str, Any]:
