@@ -16,7 +16,7 @@ from tiny_atto import write_tiny_atto
 from proxyprompt.benchmark.server import running_server
 from proxyprompt.io.study import read_study
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class Bench:

@@ -23,7 +23,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 KINDS = ("ct", "mr", "us", "cine", "rgb")
 
 
-@pytest.fixture(scope="module", params=["true", "false", None], ids=["converted", "not converted", "unset"])
+@pytest.fixture(
+    scope="module",
+    params=["true", pytest.param("false", marks=pytest.mark.slow), None],
+    ids=["converted", "not converted", "unset"],
+)
 def archived(request, tmp_path_factory):
     """(server, archive, kind -> study without a label); the archive holds one more of each, with a label."""
     if orthanc.missing():
