@@ -20,7 +20,7 @@ class BatchPlan:
         image_size: side of the network's input in pixels.
         device: None for a GPU where there is one.
         paper: the paper's method and nothing else.
-        suffix: of the results; "" for .png of a single picture, .nii.gz of all else.
+        suffix: of the results; "" for .png of a single image, .nii.gz of all else.
         threads: of PyTorch in each worker; 0 for its own choice.
     """
 

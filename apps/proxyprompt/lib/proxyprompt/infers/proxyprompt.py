@@ -126,13 +126,7 @@ class ProxyPromptInfer(InferTask):
                 corrections = self._corrections(study, image, options)
                 selection = self._choose_or_own(study, image, options, corrections)
             pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
-            masks = pipeline.run(
-                study,
-                selection,
-                agreement=options.agreement,
-                everywhere=options.everywhere,
-                corrections=corrections,
-            )
+            masks = self._segment(pipeline, study, selection, options, corrections)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry
                 labels = merge({name: masks.gated(n) for n, name in enumerate(selection.structures)}, registry)
@@ -151,6 +145,18 @@ class ProxyPromptInfer(InferTask):
             structures,
             support=options.support if isinstance(options.support, str) else list(options.support),
             count=options.count,
+        )
+
+    @staticmethod
+    def _segment(
+        pipeline: Pipeline, study: Study, selection: Selection, options: Options, corrections: Corrections
+    ) -> Masks:
+        return pipeline.run(
+            study,
+            selection,
+            agreement=options.agreement,
+            everywhere=options.everywhere,
+            corrections=corrections,
         )
 
     def _corrections(self, study: Study, image: str | Path, options: Options) -> Corrections:

@@ -74,13 +74,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
             corrections = self._corrections(study, image, options)
             parts = []
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):
-                masks = pipeline.run(
-                    study,
-                    selection,
-                    agreement=options.agreement,
-                    everywhere=options.everywhere,
-                    corrections=corrections,
-                )
+                masks = self._segment(pipeline, study, selection, options, corrections)
                 parts.append(Part(selection, masks, alone))
             edited = Edited(study, parts, clicks, registry)
             edited.apply(pipeline)

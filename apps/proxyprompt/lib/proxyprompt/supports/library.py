@@ -117,7 +117,7 @@ class LabelledStudy:
             structures: N names.
 
         Returns:
-            The extent of these N.
+            The slices that show each of the N.
         """
         shown = np.stack([self.area(name) > 0 for name in structures], axis=1)
         return SlicePresence(shown, np.array([name in self.structures for name in structures]), self.length)
