@@ -5,7 +5,7 @@
     python scripts/segment.py --studies DIR_OR_URL --support IMAGE MASK --names disc cup --out RESULTS --ray auto
 
 A support is a labelled study of the folder (its id), or the files of an image and its mask, whose value n is the n-th
-name. Each result appears whole as RESULTS/ID.nii.gz (.png for a picture); what has one is done. So a run that was
+name. Each result appears whole as RESULTS/ID.nii.gz (.png for an image); what has one is done. So a run that was
 stopped, or killed, goes on when the same command is given again, and what failed is tried again: RESULTS/failed.json
 lists it with the reasons, RESULTS/batch.jsonl has a line for each study.
 
@@ -22,7 +22,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from proxyprompt.batch.folder import SUFFIXES, BatchFolder, file_hash
+from proxyprompt.batch.folder import BatchFolder, file_hash
 from proxyprompt.batch.making import SegmenterMaker
 from proxyprompt.batch.plan import BatchPlan
 from proxyprompt.batch.progress import BatchProgress
@@ -30,6 +30,7 @@ from proxyprompt.batch.queue import DONE, BatchAnswer, BatchError, BatchWorkers,
 from proxyprompt.batch.studies import find_studies, labelled_files
 from proxyprompt.errors import Refusal
 from proxyprompt.io.errors import StudyError, WeightsError
+from proxyprompt.io.label_files import WRITABLE
 from proxyprompt.requests.defaults import set_defaults
 
 REFUSALS = (StudyError, WeightsError, Refusal)
@@ -43,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--names", required=True, nargs="+", help="of the structures, in the order of the masks' values"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument("--suffix", default="", choices=["", *SUFFIXES], help="of the results; default: see above")
+    parser.add_argument("--suffix", default="", choices=["", *WRITABLE], help="of the results; default: see above")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: locally 1, on Ray what has room")
     parser.add_argument("--attempts", type=int, default=3, metavar="N", help="for what fails but is not refused")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a cluster; auto for the one of this machine")

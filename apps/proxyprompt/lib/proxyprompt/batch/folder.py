@@ -19,12 +19,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from proxyprompt.io.files import write_json
+from proxyprompt.io.label_files import WRITABLE
 from proxyprompt.session.journal import Journal
 
 from .queue import DONE, BatchAnswer, BatchError, BatchItem
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".bmp")
-"""That a result may have."""
 _PLAN, _FAILED, _JOURNAL, _LOCK, _WORK = "batch.json", "failed.json", "batch.jsonl", ".lock", ".work"
 
 
@@ -97,7 +96,7 @@ class BatchFolder:
         Returns:
             Its file; None where there is none yet.
         """
-        paths = (self.folder / f"{id}{suffix}" for suffix in SUFFIXES)
+        paths = (self.folder / f"{id}{suffix}" for suffix in WRITABLE)
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self, items: Sequence[BatchItem]) -> list[BatchItem]:

@@ -88,7 +88,7 @@ class BatchRun:
 
 
 def write_studies(folder: Path, *, count: int) -> Path:
-    """Draw small pictures of a disc in a ring, of which the first two are labelled.
+    """Draw small images of a disc in a ring, of which the first two are labelled.
 
     Args:
         folder: made.
