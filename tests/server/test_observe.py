@@ -57,6 +57,14 @@ def lines(log):
     return [json.loads(line) for line in log.path.read_text().splitlines()]
 
 
+def wait_for_lines(log, count):
+    """A client has its answer a moment before the server has noted the request."""
+    deadline = time.monotonic() + 10
+    while (written := len(lines(log)) if log.path.exists() else 0) < count:
+        assert time.monotonic() < deadline, f"{written} of {count} requests are noted"
+        time.sleep(0.02)
+
+
 def test_one_line_a_request_and_no_name_in_it(tmp_path):
     with observed(tmp_path) as (_, url, log):
         answer = requests.post(f"{url}/infer/proxyprompt", params={"image": "DOE^JOHN"}, timeout=10)
@@ -95,11 +103,12 @@ def test_a_client_that_hangs_up_is_noted(tmp_path):
 
 
 def test_figures_are_what_prometheus_reads(tmp_path):
-    with observed(tmp_path) as (_, url, _log):
+    with observed(tmp_path) as (_, url, log):
         for _ in range(3):
             requests.post(f"{url}/infer/proxyprompt", params={"image": "x"}, timeout=10)
         requests.get(f"{url}/made-up-1", timeout=10)
         requests.get(f"{url}/made-up-2", timeout=10)
+        wait_for_lines(log, 5)
         text = requests.get(f"{url}/metrics", timeout=10)
     assert text.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = {}
