@@ -12,7 +12,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from proxyprompt.activelearning.disagreement import disagreement
 from proxyprompt.activelearning.quality import flagged
 from proxyprompt.datastores.notes import DISAGREEMENT, QUALITY, read_note, write_note
-from proxyprompt.predictor.pipeline import Alone
+from proxyprompt.predictor.masks import Alone
 
 LABELLED = ("us_01", "us_02", "us_03", "us_04")
 UNLABELLED = ("us_07", "us_08", "mr_06")

@@ -12,7 +12,8 @@ from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.predictor.latency import Latencies
-from proxyprompt.predictor.pipeline import Masks, Pipeline, most_shown
+from proxyprompt.predictor.masks import Masks, most_shown
+from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.predictor.progress import CancelledError, FollowedRequests
 from proxyprompt.predictor.segmenter import build_segmenter
 from proxyprompt.requests.clicks import Click, as_points
@@ -250,7 +251,7 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
     mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
     assert spent["classifier"] == 0  # it was kept
     assert mixed.classifier == pytest.approx(prepared.classifier.share.tolist())
-    target = pipeline._target(study, [0])
+    target = pipeline.encoding.target(study, [0])
     logits = prepared.classifier.mix(segmenter.segment(target, prepared.encoding).mask_logits, target)
     expected = foundation.postprocess(logits, foundation.geometry(study.slice_shape))[0].numpy()
     np.testing.assert_allclose(mixed.logits[0], expected, rtol=0.01, atol=0.02)
@@ -290,3 +291,15 @@ def test_corrected_slices_stay_and_change_the_others(segmenter, cache, samples, 
     assert not np.array_equal(masks.logits[others], before.logits[others])
     alone, _ = run(segmenter, cache, study, Selection.empty(selection.structures), corrections=corrections)
     assert np.array_equal(alone.logits[middle] > 0, painted) and alone.agreement == (None, None)
+
+
+def test_a_click_knows_what_was_corrected_on_other_slices(segmenter, cache, samples, selection):
+    study = read_study(samples / "mr_02.nii.gz")
+    painted = np.zeros(study.slice_shape, bool)
+    painted[10:40, 12:50] = True
+    pipeline, points = Pipeline(segmenter, cache, Latencies()), as_points([Click(3, 20, 20, True)])
+    before = pipeline.click(study, selection, 3, 0, points)
+    after = pipeline.click(study, selection, 3, 0, points, corrections={5: {"head": painted}})
+    own = with_corrections(selection, study, {5: {"head": painted}})
+    np.testing.assert_array_equal(after, pipeline.click(study, own, 3, 0, points))
+    assert not np.array_equal(before, after)

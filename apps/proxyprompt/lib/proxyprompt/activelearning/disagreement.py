@@ -25,7 +25,8 @@ from proxyprompt.errors import refuse
 from proxyprompt.infers.models import Models
 from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.predictor.latency import Latencies
-from proxyprompt.predictor.pipeline import Alone, Pipeline, mean_dice
+from proxyprompt.predictor.masks import Alone, mean_dice
+from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.supports.ranking import evenly
 from proxyprompt.supports.support import SupportLibrary

@@ -14,7 +14,8 @@ from proxyprompt.foundation.base import Prompts
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study, read_study
 from proxyprompt.predictor.latency import Latencies
-from proxyprompt.predictor.pipeline import Masks, Pipeline
+from proxyprompt.predictor.masks import Masks
+from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.generator import GeneratorConfig, ProxyPromptGenerator
 from proxyprompt.supports.selection import Selection, SupportSlice

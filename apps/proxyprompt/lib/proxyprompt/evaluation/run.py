@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from proxyprompt.datasets.collections import Collection
 from proxyprompt.io.cache import content_key
 from proxyprompt.io.errors import StudyError
-from proxyprompt.predictor.pipeline import searched
+from proxyprompt.predictor.masks import searched
 from proxyprompt.supports.selection import Selection, SupportError
 
 from .episodes import EpisodeConfig, EvalEpisodes

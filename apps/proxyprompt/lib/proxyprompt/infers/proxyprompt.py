@@ -20,7 +20,8 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.io.labels import merge
 from proxyprompt.io.study import Study, read_study
 from proxyprompt.predictor.latency import Latencies
-from proxyprompt.predictor.pipeline import Masks, Pipeline
+from proxyprompt.predictor.masks import Masks
+from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.requests.options import Choices, Options, drop_downs, parse_options
 from proxyprompt.requests.safety import check_id

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from proxyprompt.io.errors import StudyError
 from proxyprompt.io.labels import StructureRegistry, merge
 from proxyprompt.io.study import Study
 from proxyprompt.predictor.latency import Latencies
-from proxyprompt.predictor.pipeline import Masks, Pipeline
+from proxyprompt.predictor.masks import Masks
+from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.requests.clicks import Click, Clicks, as_points, parse_clicks, split_points, structure_name
 from proxyprompt.requests.options import Options
+from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import NoSupport, Selection
 
 from .corrections import lay, obey
@@ -76,7 +79,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):
                 masks = self._segment(pipeline, study, selection, options, corrections)
                 parts.append(Part(selection, masks, alone))
-            edited = Edited(study, parts, clicks, registry)
+            edited = Edited(study, parts, clicks, registry, corrections)
             edited.apply(pipeline)
             names = {label} if label else {*(options.structures or ()), *edited.clicks.of}
             with latencies.of("write"):
@@ -136,8 +139,15 @@ class Edited:
     those in no structure at all given to the structures they speak about.
     """
 
-    def __init__(self, study: Study, parts: Sequence[Part], clicks: Clicks, registry: StructureRegistry) -> None:
-        self._study, self._registry = study, registry
+    def __init__(
+        self,
+        study: Study,
+        parts: Sequence[Part],
+        clicks: Clicks,
+        registry: StructureRegistry,
+        corrections: Corrections = MappingProxyType({}),
+    ) -> None:
+        self._study, self._registry, self._corrections = study, registry, corrections
         self.parts = list(parts)
         self._place = {name: (p, n) for p, part in enumerate(parts) for n, name in enumerate(part.selection.structures)}
         self._layers = {name: parts[p].masks.gated(n) for name, (p, n) in self._place.items()}
@@ -169,7 +179,8 @@ class Edited:
             return  # nothing is there to be taken away
         p, n = self._place[name]
         part = self.parts[p]
-        logits, enforced = obey(pipeline.click(self._study, part.selection, index, n, as_points(given)), given)
+        logits = pipeline.click(self._study, part.selection, index, n, as_points(given), corrections=self._corrections)
+        logits, enforced = obey(logits, given)
         self._layers[name][index] = logits
         self._enforced[name] += enforced
         if inside:

@@ -302,7 +302,9 @@ class ProxyPromptPredictor:
         for name, clicks in points.items():
             structure = selection.structures.index(name)
             for index, on_slice in _by_slice(study, name, clicks).items():
-                logits[index, structure] = pipeline.click(study, selection, index, structure, on_slice)
+                logits[index, structure] = pipeline.click(
+                    study, selection, index, structure, on_slice, corrections=corrections
+                )
                 drawn[index, structure] = True
         return _prediction(study, selection.structures, found, drawn)
 
