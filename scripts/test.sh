@@ -12,15 +12,16 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 marks="not slow and not gpu and not browser"
+workers=(-n auto --maxprocesses 4 --dist loadfile)  # one for each core; what starts servers on purpose runs alone
 case ${1:-} in
 -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 --slow) marks="not gpu and not browser"; shift ;;
---gpu) marks="gpu"; shift ;;
---faults) marks="faults"; shift ;;
---e2e) marks="e2e"; shift ;;
---browser) marks="browser"; shift ;;
+--gpu) marks="gpu"; workers=(); shift ;;
+--faults) marks="faults"; workers=(); shift ;;
+--e2e) marks="e2e"; workers=(); shift ;;
+--browser) marks="browser"; workers=(); shift ;;
 esac
 
 source "$root/scripts/setup.sh"
 cd "$root"
-exec python -m pytest -m "$marks" "$@"
+exec python -m pytest -m "$marks" "${workers[@]}" "$@"
