@@ -10,6 +10,7 @@ from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.baselines import copy_support_mask, nearest_feature, prototype
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.methods import Copy, EncodeOnce, FeatureMethod, ProxyPromptMethod
+from proxyprompt.extensions import PAPER
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
 
@@ -37,7 +38,7 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPromptMethod(segmenter, classify=False).fit(supports, seed=0).predict(slices)
+    masks = ProxyPromptMethod(segmenter, extensions=PAPER).fit(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))

@@ -12,6 +12,7 @@ from proxyprompt.datasets.collections import read_collection
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.methods import ProxyPromptMethod
 from proxyprompt.evaluation.removal import REMOVALS, Removal
+from proxyprompt.extensions import PAPER
 from proxyprompt.predictor.segmenter import build_segmenter
 
 
@@ -31,7 +32,7 @@ def episode(tmp_path_factory):
 
 def test_the_proxy_alone_is_what_ships_where_there_is_nothing_else(segmenter, episode):
     supports, slices = episode
-    shipped = ProxyPromptMethod(segmenter, classify=False).fit(supports, seed=0).predict(slices)
+    shipped = ProxyPromptMethod(segmenter, extensions=PAPER).fit(supports, seed=0).predict(slices)
     alone = Removal("proxyprompt:p-only", segmenter).fit(supports, seed=0).predict(slices)
     assert shipped.any() and (shipped != alone).mean() < 1e-3
 

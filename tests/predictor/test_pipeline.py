@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.extensions.pixel_classifier import best_mixture, dice_of_mixtures, fit, moments
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
@@ -49,9 +50,9 @@ def cache():
     return ContentCache(None, memory_bytes=1 << 28, disk_bytes=0)
 
 
-def run(segmenter, cache, study, selection, *, classify=False, **options):
+def run(segmenter, cache, study, selection, *, extensions=PAPER, **options):
     latencies = Latencies()
-    pipeline = Pipeline(segmenter, cache, latencies, classify=classify)
+    pipeline = Pipeline(segmenter, cache, latencies, extensions=extensions)
     return pipeline.run(study, selection, **options), latencies.report()
 
 
@@ -154,7 +155,7 @@ def test_a_volume_is_drawn_on_where_the_supports_volumes_show_it(segmenter, cach
     for other in (everywhere, untold):
         assert other.searched().all()
         np.testing.assert_array_equal(other.logits, masks.logits)
-    alone = Pipeline(segmenter, cache, Latencies(), classify=False).alone(study, placed, list(range(len(study))))
+    alone = Pipeline(segmenter, cache, Latencies(), extensions=PAPER).alone(study, placed, list(range(len(study))))
     assert {one.structure for one in alone} == {0}
     assert all(set(one.masks.any((1, 2)).nonzero()[0]) <= {2, 3} for one in alone)
     plain_image = read_study(samples / "us_09.png")
@@ -182,7 +183,7 @@ def test_images_with_and_without_padding_become_one_batch():
 def test_a_click_is_a_prompt_beside_the_supports(segmenter, cache, samples, selection):
     """The same numbers as one structure decoded by hand with its proxy and its points; another slice's is another."""
     study = read_study(samples / "mr_05.nii.gz")
-    pipeline = Pipeline(segmenter, cache, Latencies(), classify=False)
+    pipeline = Pipeline(segmenter, cache, Latencies(), extensions=PAPER)
     points = as_points([Click(3, 10, 20, True), Click(3, 40, 30, False)])
     logits = pipeline.click(study, selection, 3, 1, points)
     assert logits.shape == study.slice_shape
@@ -248,7 +249,7 @@ def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, 
         found = prepared.classifier.share[n].item(), prepared.classifier.offset[n].item()
         assert found == pytest.approx(best_mixture(dice))
     assert prepared.only(1).classifier.share.shape == (1,)
-    mixed, spent = run(segmenter, cache, study, selection, classify=True, agreement=False)
+    mixed, spent = run(segmenter, cache, study, selection, extensions=ALL, agreement=False)
     assert spent["classifier"] == 0  # it was kept
     assert mixed.classifier == pytest.approx(prepared.classifier.share.tolist())
     target = pipeline.encoding.target(study, [0])
@@ -262,10 +263,10 @@ def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, sam
     """Both ways side by side in one cache."""
     study = read_study(samples / "us_09.png")
     plain, _ = run(segmenter, cache, study, selection, agreement=False)
-    mixed, _ = run(segmenter, cache, study, selection, classify=True, agreement=False)
+    mixed, _ = run(segmenter, cache, study, selection, extensions=ALL, agreement=False)
     logits, _ = by_hand(segmenter, study, 0, selection)
     np.testing.assert_allclose(plain.logits[0], logits, rtol=2e-3, atol=2e-3)
-    assert Pipeline(segmenter, cache, Latencies(), classify=False).prepare(selection).classifier is None
+    assert Pipeline(segmenter, cache, Latencies(), extensions=PAPER).prepare(selection).classifier is None
     classifier = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier
     for n in range(2):
         nothing = bool(classifier.share[n] == 0 and classifier.offset[n] == 0)

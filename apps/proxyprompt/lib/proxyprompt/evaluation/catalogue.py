@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.foundation import build_foundation, weights_identity
 from proxyprompt.foundation.base import Foundation
 from proxyprompt.io.cache import ContentCache
@@ -32,7 +33,12 @@ CORRECTING = {
     for count in (1, 2, 4)
 }
 """Name -> how many slices are painted, and whether they support the others."""
-OURS = ("proxyprompt", *REMOVALS, WITHOUT_PROXY, *CORRECTING)
+WITHOUT = {
+    "proxyprompt:without-classifier": ALL._replace(pixel_classifier=False),
+    "proxyprompt:without-pieces": ALL._replace(pieces=False),
+}
+"""Name -> what is left of the extensions."""
+OURS = ("proxyprompt", *WITHOUT, *REMOVALS, WITHOUT_PROXY, *CORRECTING)
 METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TRUTH_PROMPTS, *FINETUNED, *UNETS)
 
 
@@ -97,17 +103,19 @@ def build_methods(options: MethodOptions) -> list[Method]:
     foundation: Foundation | None = None
     removals = [name for name in (*REMOVALS, WITHOUT_PROXY) if name in options.names]
     correcting = [name for name in CORRECTING if name in options.names]
-    if "proxyprompt" in options.names or removals or correcting:
+    without = [name for name in WITHOUT if name in options.names]
+    if "proxyprompt" in options.names or without or removals or correcting:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
-        ours = ProxyPromptMethod(segmenter, seen=seen, classify=not options.paper)
+        ours = ProxyPromptMethod(segmenter, seen=seen, extensions=PAPER if options.paper else ALL)
         if header is not None:
             ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
         if "proxyprompt" in options.names:
             methods = [ours, *(with_masks_of(ours, quality) for quality in options.mask_quality)]
             methods += [with_inverted_masks(ours)] * options.inverted
             methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
+        methods += [ProxyPromptMethod(segmenter, seen=seen, extensions=WITHOUT[name], name=name) for name in without]
         methods += [WithoutProxy(segmenter) if name == WITHOUT_PROXY else Removal(name, segmenter) for name in removals]
         painted = (CORRECTING[name] for name in correcting)
         methods += [Correcting(ours, count, support=support) for count, support in painted]
@@ -198,7 +206,7 @@ def _finetuned(name: str, options: MethodOptions) -> Method:
             merge=False,
         )
 
-    return FineTuned(name, start, config, classify=name != "finetuned_paper" and not options.paper)
+    return FineTuned(name, start, config, extensions=PAPER if name == "finetuned_paper" or options.paper else ALL)
 
 
 def _unets(options: MethodOptions) -> list[Method]:

@@ -14,6 +14,7 @@ from typing import Never
 
 import torch
 
+from proxyprompt.extensions import ALL, Extensions
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.supports.selection import Selection
 from proxyprompt.training.cases import Case, LabelledSlice
@@ -37,14 +38,14 @@ class FineTuned(Method):
         name: what tables call it.
         start: makes the segmenter that every draw starts from.
         config: of the training.
-        classify: whether the pixel classifier is mixed in afterwards.
+        extensions: what is used beyond the paper afterwards.
     """
 
     def __init__(
-        self, name: str, start: Callable[[], Segmenter], config: FinetuneConfig, *, classify: bool = True
+        self, name: str, start: Callable[[], Segmenter], config: FinetuneConfig, *, extensions: Extensions = ALL
     ) -> None:
-        self.name, self._start, self._config, self._classify = name, start, config, classify
-        self.settings = {**weights_of(start()), "training": config.to_dict(), "pixel_classifier": classify}
+        self.name, self._start, self._config, self._extensions = name, start, config, extensions
+        self.settings = {**weights_of(start()), "training": config.to_dict(), **extensions._asdict()}
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """Raises TrainingError where the supports give nothing to train on."""
@@ -58,7 +59,7 @@ class FineTuned(Method):
             ended = run.train(lambda loss, value: dice.append(value) if value is not None else None, lambda: False)
         segmenter.eval().requires_grad_(False)
         notes = {"steps": run.state.step, "stopped": ended, "training_dice": _means(dice)}
-        method = ProxyPromptMethod(segmenter, classify=self._classify)
+        method = ProxyPromptMethod(segmenter, extensions=self._extensions)
         return Fitted(method.fit(supports, seed=seed).predict, notes=notes)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from proxyprompt.extensions import ALL, Extensions
 from proxyprompt.foundation.base import Features, Foundation
 from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.predictor.latency import Latencies
@@ -66,7 +67,7 @@ class Method(ABC):
 class ProxyPromptMethod(Method):
     """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
 
-    seen: whether the segmenter was trained on a group. classify: whether the pixel classifier is mixed in.
+    seen: whether the segmenter was trained on a group. extensions: what is used beyond the paper.
 
     Attributes:
         pipeline: the way that requests take.
@@ -80,11 +81,13 @@ class ProxyPromptMethod(Method):
         *,
         seen: Callable[[str], bool] = lambda group: False,
         cache_bytes: int = 2**28,
-        classify: bool = True,
+        extensions: Extensions = ALL,
+        name: str = name,
     ) -> None:
-        self.settings = {**weights_of(segmenter), **_changed(segmenter), "pixel_classifier": classify}
+        self.name = name
+        self.settings = {**weights_of(segmenter), **_changed(segmenter), **extensions._asdict()}
         cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
-        self.pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), classify=classify), seen
+        self.pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), extensions=extensions), seen
 
     def has_seen(self, collection: str, group: str) -> bool:
         return self._seen(group)

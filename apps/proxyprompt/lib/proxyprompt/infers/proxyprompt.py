@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from proxyprompt.errors import as_monailabel, refuse
+from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.foundation import CheckpointError
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.errors import StudyError
@@ -126,7 +127,7 @@ class ProxyPromptInfer(InferTask):
             with latencies.of("support"):
                 corrections = self._corrections(study, image, options)
                 selection = self._choose_or_own(study, image, options, corrections)
-            pipeline = Pipeline(segmenter, self._cache, latencies, classify=not self._paper)
+            pipeline = Pipeline(segmenter, self._cache, latencies, extensions=PAPER if self._paper else ALL)
             masks = self._segment(pipeline, study, selection, options, corrections)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry

@@ -24,6 +24,7 @@ from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
 from proxyprompt.supports.selection import Selection, SupportSlice
 
 from .latency import Latencies
+from .pieces import StudyInPieces
 from .segmenter import Segmenter
 
 
@@ -56,7 +57,7 @@ class Encoding:
         """
         return content_key(kind, self._segmenter.weights_sha256, *parts)
 
-    def target(self, study: Study, indices: Sequence[int]) -> Features:
+    def target(self, study: Study | StudyInPieces, indices: Sequence[int]) -> Features:
         """Features of some slices; those that the cache does not hold are encoded together.
 
         Args:

@@ -10,6 +10,7 @@ Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proxyprompt.extensions import ALL, Extensions
+from proxyprompt.extensions.pieces import tiles_along_a_side
 from proxyprompt.extensions.pixel_classifier import PixelClassifier
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
@@ -32,6 +35,7 @@ from .classifier_fit import ClassifierFit
 from .encoding import Encoding
 from .latency import Latencies
 from .masks import PRESENT, Alone, Masks, mean_dice, most_shown, placed, searched
+from .pieces import StudyInPieces, supports_in_pieces
 from .progress import advance
 from .segmenter import Segmenter
 
@@ -72,14 +76,19 @@ class Pipeline:
         segmenter: foundation and generator.
         cache: what was computed before.
         latencies: where the time goes.
-        classify: whether the pixel classifier is mixed in, where the foundation has maps for it.
+        extensions: what is used beyond the paper, where the foundation can.
     """
 
     def __init__(
-        self, segmenter: Segmenter, cache: ContentCache, latencies: Latencies, *, classify: bool = True
+        self,
+        segmenter: Segmenter,
+        cache: ContentCache,
+        latencies: Latencies,
+        *,
+        extensions: Extensions = ALL,
     ) -> None:
         self._segmenter, self._cache, self._latencies = segmenter, cache, latencies
-        self._foundation, self._classify = segmenter.foundation, classify
+        self._foundation, self._extensions = segmenter.foundation, extensions
         self.encoding = Encoding(segmenter, cache, latencies)
         self._classifier = ClassifierFit(segmenter, self.encoding, cache, latencies)
 
@@ -114,12 +123,40 @@ class Pipeline:
         selection = with_corrections(selection, study, corrections)
         indices = list(range(len(study)) if indices is None else indices)
         logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
+        presence = np.zeros((len(indices), structures), np.float32)
         if not len(selection):
-            nowhere = np.zeros((len(indices), structures), np.float32)
-            return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
+            return Masks(logits, presence, presence + 1, (None,) * structures)
+        shares = np.zeros(structures)
+        for side, chosen in self._by_side(selection).items():
+            decoded = self._decoded if side == 1 else partial(self._decoded_in_pieces, side)
+            logits[:, chosen], presence[:, chosen], shares[chosen] = decoded(study, selection.of(chosen), indices)
+        where = np.ones(presence.shape) if everywhere else placed(study, selection, indices)
+        masks = Masks(logits, presence, where, (None,) * structures, tuple(shares.tolist()))
+        masks = masks.keep(corrections, selection.structures, indices)
+        if not agreement or not len(others):
+            return masks
+        shown = indices[most_shown(masks)]
+        return replace(masks, agreement=self._agreement(study, others, shown))
+
+    def _by_side(self, selection: Selection) -> dict[int, list[int]]:
+        """Tiles along a side of the image -> the structures that are looked at so."""
+        if not self._extensions.pieces or not self._foundation.looks_at_pieces:
+            return {1: list(range(len(selection.structures)))}
+        held, found = selection.held(), defaultdict(list)
+        for n in range(len(selection.structures)):
+            side = tiles_along_a_side([selection.masks[k][n] for k in np.flatnonzero(held[:, n])])
+            found[side].append(n)
+        return dict(sorted(found.items()))
+
+    def _decoded(
+        self, study: Study | StudyInPieces, selection: Selection, indices: Sequence[int]
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float64]]:
+        """Logits (n, N, h, w) and presence (n, N) of some slices, and the pixel classifier's share in them (N,)."""
+        structures = len(selection.structures)
+        logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
         remembered = self.encoding.memory_key(selection)
         prepared = self.prepare(selection, remembered)
-        key = self.encoding.key("decoded", study.content_hash, remembered, indices, self._classify)
+        key = self.encoding.key("decoded", study.content_hash, remembered, indices, self._extensions.pixel_classifier)
         entry = self._cache.get(key)
         if entry is None:
             made = self._decode(study, indices, prepared)
@@ -127,18 +164,19 @@ class Pipeline:
         with self._latencies.of("decode"):
             geometry = self._foundation.geometry(study.slice_shape)
             for z, small in enumerate(entry.tensors["logits"]):
-                logits[z] = (
-                    self._foundation.postprocess(small[None].to(self.encoding.device), geometry)[0].half().cpu().numpy()
-                )
-        presence = entry.tensors["presence"].numpy()
-        where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
-        shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
-        masks = Masks(logits, presence, where, (None,) * structures, shares)
-        masks = masks.keep(corrections, selection.structures, indices)
-        if not agreement or not len(others):
-            return masks
-        shown = indices[most_shown(masks)]
-        return replace(masks, agreement=self._agreement(study, others, shown))
+                small = small[None].to(self.encoding.device)
+                logits[z] = self._foundation.postprocess(small, geometry)[0].half().cpu().numpy()
+        shares = np.zeros(structures) if prepared.classifier is None else prepared.classifier.share.cpu().numpy()
+        return logits, entry.tensors["presence"].numpy(), shares
+
+    def _decoded_in_pieces(
+        self, side: int, study: Study, selection: Selection, indices: Sequence[int]
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float64]]:
+        """As :meth:`_decoded`; a structure is on a slice when it is on one of the tiles."""
+        pieces = StudyInPieces(study, side)
+        found = self._decoded(pieces, supports_in_pieces(selection, side), pieces.of_slices(indices))
+        logits, presence = (x.reshape(len(indices), side**2, *x.shape[1:]) for x in found[:2])
+        return np.stack([pieces.tiles.join(x) for x in logits]), presence.max(1), found[2]
 
     @torch.inference_mode()
     def click(
@@ -165,6 +203,27 @@ class Pipeline:
             (h, w) logits, not gated.
         """
         selection = with_corrections(selection, study, corrections)
+        if len(selection):
+            side = next(side for side, chosen in self._by_side(selection).items() if structure in chosen)
+            if side > 1:
+                return self._clicked_in_pieces(study, selection.of([structure]), index, points, side)
+        return self._clicked(study, selection, index, structure, points)
+
+    def _clicked_in_pieces(
+        self, study: Study, selection: Selection, index: int, points: Points, side: int
+    ) -> NDArray[np.float16]:
+        """Tiles without a click stay as they are."""
+        pieces, supports = StudyInPieces(study, side), supports_in_pieces(selection, side)
+        logits = self._decoded(pieces, supports, pieces.of_slices([index]))[0]
+        for tile, row in enumerate(pieces.of_slices([index])):
+            on_it = pieces.points(points, tile)
+            if on_it is not None:
+                logits[tile, 0] = self._clicked(pieces, supports, row, 0, on_it)
+        return pieces.tiles.join(logits)[0]
+
+    def _clicked(
+        self, study: Study | StudyInPieces, selection: Selection, index: int, structure: int, points: Points
+    ) -> NDArray[np.float16]:
         remembered = self.encoding.memory_key(selection)
         prepared = self.prepare(selection, remembered).only(structure) if len(selection) else None
         target = self.encoding.target(study, [index])
@@ -178,7 +237,7 @@ class Pipeline:
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
-            key = self.encoding.key("clicked", remembered, *said, self._classify)
+            key = self.encoding.key("clicked", remembered, *said, self._extensions.pixel_classifier)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
             return logits[0, 0].half().cpu().numpy()
@@ -188,7 +247,7 @@ class Pipeline:
             return logits
         return prepared.classifier.mix(logits, target)
 
-    def _decode(self, study: Study, indices: Sequence[int], prepared: Prepared) -> dict[str, Tensor]:
+    def _decode(self, study: Study | StudyInPieces, indices: Sequence[int], prepared: Prepared) -> dict[str, Tensor]:
         """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
         logits, presence = [], []
         step = self._slices_at_once(prepared.encoding.values.shape[1])
@@ -215,7 +274,7 @@ class Pipeline:
         """
         key = key or self.encoding.memory_key(selection)
         encoding = self.encoding.encode_support(selection, key, lambda: self.encoding.supports(selection))
-        return Prepared(encoding, self._classifier.fit(selection, key) if self._classify else None)
+        return Prepared(encoding, self._classifier.fit(selection, key) if self._extensions.pixel_classifier else None)
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self.encoding.device.type == "cuda" else 1)

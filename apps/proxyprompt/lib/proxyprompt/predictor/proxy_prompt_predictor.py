@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.foundation.base import Points
 from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
 from proxyprompt.io.cache import ContentCache
@@ -296,7 +297,7 @@ class ProxyPromptPredictor:
             raise ValueError(
                 f"points are given for {', '.join(unknown)}; the supports show {', '.join(selection.structures)}"
             )
-        pipeline = Pipeline(self.segmenter, self._cache, Latencies(), classify=not self.paper)
+        pipeline = Pipeline(self.segmenter, self._cache, Latencies(), extensions=PAPER if self.paper else ALL)
         found = pipeline.run(study, selection, agreement=agreement, everywhere=self.paper, corrections=corrections)
         logits, drawn = found.logits, found.present()
         for name, clicks in points.items():

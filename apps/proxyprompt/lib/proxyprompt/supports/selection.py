@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,25 @@ class Selection:
         """(K, N) bool, whether the slice shows at least a pixel of the structure."""
         shown = [[mask.any() for mask in masks] for masks in self.masks]
         return np.array(shown, bool).reshape(self.valid.shape) & self.valid
+
+    def of(self, structures: Sequence[int]) -> Selection:
+        """All the supports, for some of the structures.
+
+        Args:
+            structures: which of the N.
+
+        Returns:
+            A selection of the same K; this one, where it is all of them in their order.
+        """
+        chosen = list(structures)
+        if chosen == list(range(len(self.structures))):
+            return self
+        return replace(
+            self,
+            structures=tuple(self.structures[n] for n in chosen),
+            masks=[masks[chosen] for masks in self.masks],
+            valid=self.valid[:, chosen],
+        )
 
     def only(self, support: int, structures: Sequence[int]) -> Selection:
         """One of the supports, as the whole selection for some of the structures.
