@@ -12,9 +12,10 @@ Decathlon), or is a MONAI Label folder. Groups (patients) are split once into a 
 are drawn from the pool for every seed, and every method gets the same ones and the same targets:
 
   proxyprompt   the app's own way, exactly as the server answers a request
-  proxyprompt:p-only, :without-selection, :without-p, :unprompted   the same model with parts taken away: the proxy
-                prompt and nothing else; the same, made of the mean support instead of the selective map's; the pixel
-                classifier and nothing else; nothing at all
+  proxyprompt:without-pieces   the same, but fine structures are looked at in the whole view like all others
+  proxyprompt:p-only, :without-selection, :unprompted   the same model with parts taken away: the proxy prompt of the
+                whole view and nothing else; the same, made of the mean support instead of the selective map's; no
+                proxy prompt: what the decoder draws when it is asked nothing
   proxyprompt:corrected-1, -2, -4   the slices of a volume that are most wrong painted right, as supports for the others
   proxyprompt:replaced-1, -2, -4    the same slices painted, and nothing else changed
   copy          the supports' mask, by majority, laid on the target as it is

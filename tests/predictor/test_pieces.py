@@ -69,7 +69,7 @@ def test_a_fine_structure_is_drawn_tile_by_tile_and_a_compact_one_in_the_whole_v
     for image in tiles.cut(study.image(0)):  # each as if it were an image of its own
         prepared, geometry = segmenter.foundation.preprocess(torch.from_numpy(image.copy())[None])
         with torch.inference_mode():
-            encoding = pipeline(segmenter).prepare(bars).encoding
+            encoding = pipeline(segmenter).prepare(bars)
             decoded = segmenter.segment(segmenter.encode(prepared), encoding)
         drawn.append(segmenter.foundation.postprocess(decoded.mask_logits, geometry)[0].half().numpy())
         presence.append(float(decoded.presence_logit.sigmoid()))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyprompt.extensions import ALL, PAPER
-from proxyprompt.extensions.pixel_classifier import best_mixture, dice_of_mixtures, fit, moments
+from proxyprompt.extensions import PAPER
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import read_study
@@ -187,7 +186,7 @@ def test_a_click_is_a_prompt_beside_the_supports(segmenter, cache, samples, sele
     points = as_points([Click(3, 10, 20, True), Click(3, 40, 30, False)])
     logits = pipeline.click(study, selection, 3, 1, points)
     assert logits.shape == study.slice_shape
-    memory = pipeline.prepare(selection).encoding
+    memory = pipeline.prepare(selection)
     foundation = segmenter.foundation
     prepared, geometry = foundation.preprocess(torch.from_numpy(study.images([3])))
     scaled = Points(foundation.to_input(points.coords, geometry).expand(1, 2, 2, 2), points.labels.expand(1, 2, 2))
@@ -218,61 +217,6 @@ def test_some_slices_are_as_they_are_among_all(segmenter, cache, samples, select
 
 
 @torch.inference_mode()
-def test_the_pixel_classifier_is_fitted_to_the_supports_and_mixed_in(segmenter, cache, samples, selection):
-    """By hand: the regression on all supports, and the share that segments each best from the others."""
-    study = read_study(samples / "us_09.png")
-    pipeline = Pipeline(segmenter, cache, Latencies())
-    prepared = pipeline.prepare(selection)
-    foundation, valid = segmenter.foundation, torch.from_numpy(selection.valid)
-    features, contexts, laid, described = [], [], [], []
-    for image, mask in zip(selection.images, selection.masks, strict=True):
-        ready, geometry = foundation.preprocess(torch.from_numpy(image)[None])
-        features.append(segmenter.encode(ready))
-        laid.append(foundation.preprocess_masks(torch.from_numpy(mask)[None], geometry))
-        contexts.append(segmenter.encode_pair(ready, laid[-1])[0])
-        described.append(moments(features[-1], laid[-1]))
-    described = torch.stack(described) * valid[..., None, None]
-    fitted = fit(described.sum(0))
-    torch.testing.assert_close(prepared.classifier.weights, fitted.weights, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(prepared.classifier.bias, fitted.bias, rtol=1e-3, atol=1e-3)
-    for n, tries in enumerate(((0, 1, 2), (0,))):  # the second structure is shown by the first support only
-        dice = []
-        for k in tries:
-            others = [j for j in range(3) if j != k]
-            joined = Features.join([features[j] for j in others])
-            encoding = segmenter.encode_support(
-                joined, torch.stack([contexts[j] for j in others])[:, n : n + 1], valid[others][:, n : n + 1]
-            )
-            decoded = segmenter.segment(features[k], encoding)
-            own = fit(described[others][:, n : n + 1].sum(0))
-            dice.append(dice_of_mixtures(decoded.mask_logits, own.score(features[k]), laid[k][:, n : n + 1])[..., 0])
-        found = prepared.classifier.share[n].item(), prepared.classifier.offset[n].item()
-        assert found == pytest.approx(best_mixture(dice))
-    assert prepared.only(1).classifier.share.shape == (1,)
-    mixed, spent = run(segmenter, cache, study, selection, extensions=ALL, agreement=False)
-    assert spent["classifier"] == 0  # it was kept
-    assert mixed.classifier == pytest.approx(prepared.classifier.share.tolist())
-    target = pipeline.encoding.target(study, [0])
-    logits = prepared.classifier.mix(segmenter.segment(target, prepared.encoding).mask_logits, target)
-    expected = foundation.postprocess(logits, foundation.geometry(study.slice_shape))[0].numpy()
-    np.testing.assert_allclose(mixed.logits[0], expected, rtol=0.01, atol=0.02)
-
-
-@torch.inference_mode()
-def test_without_the_classifier_the_masks_are_the_decoders(segmenter, cache, samples, selection):
-    """Both ways side by side in one cache."""
-    study = read_study(samples / "us_09.png")
-    plain, _ = run(segmenter, cache, study, selection, agreement=False)
-    mixed, _ = run(segmenter, cache, study, selection, extensions=ALL, agreement=False)
-    logits, _ = by_hand(segmenter, study, 0, selection)
-    np.testing.assert_allclose(plain.logits[0], logits, rtol=2e-3, atol=2e-3)
-    assert Pipeline(segmenter, cache, Latencies(), extensions=PAPER).prepare(selection).classifier is None
-    classifier = Pipeline(segmenter, cache, Latencies()).prepare(selection).classifier
-    for n in range(2):
-        nothing = bool(classifier.share[n] == 0 and classifier.offset[n] == 0)
-        assert np.array_equal(mixed.logits[:, n], plain.logits[:, n]) == nothing
-
-
 def test_corrected_slices_stay_and_change_the_others(segmenter, cache, samples, selection):
     """As supports: the same as a selection that holds them from the start; without a support they are enough."""
     study = read_study(samples / "mr_02.nii.gz")

@@ -124,7 +124,7 @@ class Settings:
     paper: bool = field(
         default=False,
         metadata=about(
-            "the paper's model and nothing else: no pixel classifier, volumes are searched everywhere by default", _flag
+            "the paper's model and nothing else: no pieces, volumes are searched everywhere by default", _flag
         ),
     )
     window: str = field(

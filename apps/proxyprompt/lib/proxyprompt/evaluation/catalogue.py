@@ -21,7 +21,7 @@ from .episodes import EvalEpisodes
 from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
 from .prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
-from .removal import REMOVALS, WITHOUT_PROXY, Removal, WithoutProxy
+from .removal import REMOVALS, Removal
 
 FINETUNED = ("finetuned", "finetuned_paper")
 PRETRAINED_FILTERS = (128, 96, 64, 32, 16)
@@ -33,12 +33,9 @@ CORRECTING = {
     for count in (1, 2, 4)
 }
 """Name -> how many slices are painted, and whether they support the others."""
-WITHOUT = {
-    "proxyprompt:without-classifier": ALL._replace(pixel_classifier=False),
-    "proxyprompt:without-pieces": ALL._replace(pieces=False),
-}
+WITHOUT = {"proxyprompt:without-pieces": ALL._replace(pieces=False)}
 """Name -> what is left of the extensions."""
-OURS = ("proxyprompt", *WITHOUT, *REMOVALS, WITHOUT_PROXY, *CORRECTING)
+OURS = ("proxyprompt", *WITHOUT, *REMOVALS, *CORRECTING)
 METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TRUTH_PROMPTS, *FINETUNED, *UNETS)
 
 
@@ -101,7 +98,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
     cache = ContentCache(options.cache, memory_bytes=options.cache_bytes, disk_bytes=_DISK_BYTES)
     methods: list[Method] = []
     foundation: Foundation | None = None
-    removals = [name for name in (*REMOVALS, WITHOUT_PROXY) if name in options.names]
+    removals = [name for name in REMOVALS if name in options.names]
     correcting = [name for name in CORRECTING if name in options.names]
     without = [name for name in WITHOUT if name in options.names]
     if "proxyprompt" in options.names or without or removals or correcting:
@@ -116,7 +113,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
             methods += [with_inverted_masks(ours)] * options.inverted
             methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
         methods += [ProxyPromptMethod(segmenter, seen=seen, extensions=WITHOUT[name], name=name) for name in without]
-        methods += [WithoutProxy(segmenter) if name == WITHOUT_PROXY else Removal(name, segmenter) for name in removals]
+        methods += [Removal(name, segmenter) for name in removals]
         painted = (CORRECTING[name] for name in correcting)
         methods += [Correcting(ours, count, support=support) for count, support in painted]
     apart = (*OURS, *UNETS)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from proxyprompt.extensions.pixel_classifier import LOGIT, best_mixture, can_classify, dice_of_mixtures, fit, moments
 from proxyprompt.foundation.base import Features, Points, Prompts
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
@@ -16,11 +15,10 @@ from proxyprompt.supports.selection import Selection
 
 from .episodes import Slices
 from .methods import Fitted, Method, weights_of
-from .prompting import FoundationMethod
 
 
 def proxy_alone(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
-    """P and nothing else: no pixel classifier, no choice among slices."""
+    """P of the whole view and nothing else: no pieces, no choice among slices."""
     return Prompts(proxy=segmenter.generator(features.embedding, support).tokens)
 
 
@@ -44,7 +42,6 @@ REMOVALS: dict[str, Callable[[Segmenter, Features, SupportEncoding], Prompts]] =
     "proxyprompt:unprompted": unprompted,
 }
 """Name of a method -> what the foundation is prompted with; nothing is mixed into its masks."""
-WITHOUT_PROXY = "proxyprompt:without-p"
 
 
 class Removal(Method):
@@ -98,59 +95,3 @@ class Removal(Method):
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(next(self._segmenter.parameters()).device)
-
-
-class WithoutProxy(FoundationMethod):
-    """What is left of the shipped model without P: the pixel classifier.
-
-    Args:
-        segmenter: the whole model.
-    """
-
-    name = WITHOUT_PROXY
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__(segmenter.foundation)
-        self.settings = {**weights_of(segmenter), "removal": self.name}
-
-    @torch.inference_mode()
-    def fit(self, supports: Selection, *, seed: int) -> Fitted:
-        """Fit the classifier.
-
-        Args:
-            supports: K slices and their masks of one structure.
-            seed: not heeded.
-
-        Returns:
-            What segments targets; nothing anywhere with a foundation that has no maps for it.
-        """
-        encoded, described = [], []
-        for image, mask in zip(supports.images, supports.masks, strict=True):
-            features, geometry = self.encode(image)
-            laid = self.foundation.preprocess_masks(torch.from_numpy(mask[None]).to(self.device), geometry)
-            if not can_classify(features):
-                return Fitted(lambda slices: np.zeros((len(slices), *slices.slice_shape), bool))
-            encoded.append((features, laid))
-            described.append(moments(features, laid))
-        each = torch.stack(described)
-        classifier, offset = fit(each.sum(0)), self._offset(encoded, each)
-
-        @torch.inference_mode()
-        def predict(slices: Slices) -> np.ndarray:
-            masks = np.zeros((len(slices), *slices.slice_shape), bool)
-            for row in range(len(slices)):
-                features, geometry = self.encode(slices.images([row])[0])
-                logits = self.foundation.postprocess(LOGIT * classifier.score(features) + offset, geometry)
-                masks[row] = (logits[0, 0] > 0).cpu().numpy()
-            return masks
-
-        return Fitted(predict)
-
-    @staticmethod
-    def _offset(encoded: Sequence[tuple[Features, Tensor]], described: Tensor) -> float:
-        """As in the mixture, chosen on each support from the others, for the classifier alone."""
-        dice = []
-        for k, (features, laid) in enumerate(encoded if len(encoded) > 1 else ()):
-            score = fit(described.sum(0) - described[k]).score(features)
-            dice.append(dice_of_mixtures(torch.zeros_like(score), score, laid)[-1:, :, 0])  # a share of 1
-        return best_mixture(dice)[1]

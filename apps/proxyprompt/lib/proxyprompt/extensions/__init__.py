@@ -7,14 +7,12 @@ class Extensions(NamedTuple):
     """Which of them are used.
 
     Attributes:
-        pixel_classifier: :mod:`proxyprompt.extensions.pixel_classifier`.
         pieces: :mod:`proxyprompt.extensions.pieces`.
     """
 
-    pixel_classifier: bool = True
     pieces: bool = True
 
 
 ALL = Extensions()
-PAPER = Extensions(pixel_classifier=False, pieces=False)
+PAPER = Extensions(pieces=False)
 """None of them."""

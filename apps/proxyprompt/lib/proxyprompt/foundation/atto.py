@@ -15,7 +15,7 @@ encoder is :class:`PretrainedTrunk` with a feature pyramid. What differs from SA
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -228,17 +228,15 @@ class Atto(Sam2):
         return Features(embedding=embedding, high_res=(fine, middle))
 
     def encode(self, images: Tensor) -> Features:
-        """Features, with the image and the trunk's maps at strides 2, 4 and 8 beside them.
+        """As of every foundation.
 
         Args:
             images: (B, 3, S, S) as :meth:`preprocess` gives them.
 
         Returns:
-            What the B images are to the decoder and to the extensions.
+            What the B images are to the decoder.
         """
-        maps = self.trunk_maps(images)
-        finest = torch.cat([F.avg_pool2d(images, 2), maps[0]], 1)
-        return replace(self.encode_maps(maps), fine=tuple(x.half() for x in (finest, *maps[1:3])))
+        return self.encode_maps(self.trunk_maps(images))
 
     def _dense_prompt(self, coords: Tensor, labels: Tensor, prompts: Prompts, dense: Tensor) -> Tensor:
         marks, masks = draw_marks(coords, labels, self.image_size).to(dense.dtype), None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_LEVEL, _FINE = "high_res_", "fine_"  # names of maps among tensors that are kept
+_LEVEL = "high_res_"  # names of maps among tensors that are kept
 
 
 def size_of(images: Tensor) -> tuple[int, int]:
@@ -55,14 +55,11 @@ class Features:
         high_res: empty, or SAM 2's projected maps at stride 4 and 8, ((B, C/8, 4H, 4W), (B, C/4, 2H, 2W)).
         padding: None, or (B, H, W) bool, True where a position holds nothing but padding: such positions leave the
             selective map's softmax and the pooling.
-        fine: empty, or maps that are finer still, (B, channels, side, side) float16, for extensions that look at
-            single pixels; no decoder sees them.
     """
 
     embedding: Tensor
     high_res: tuple[Tensor, ...] = ()
     padding: Tensor | None = None
-    fine: tuple[Tensor, ...] = ()
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Features:
         """The features of some of the images.
@@ -80,8 +77,7 @@ class Features:
         tensors = {"embedding": self.embedding}
         if self.padding is not None:
             tensors["padding"] = self.padding
-        tensors |= {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
-        return tensors | {f"{_FINE}{n}": x for n, x in enumerate(self.fine)}
+        return tensors | {f"{_LEVEL}{n}": x for n, x in enumerate(self.high_res)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Features:
@@ -96,11 +92,10 @@ class Features:
             The features.
         """
         levels = [tensors[name] for name in sorted(tensors) if name.startswith(_LEVEL)]
-        fine = tuple(tensors[name] for name in sorted(tensors) if name.startswith(_FINE))
         embedding, *high_res = (
             x.contiguous(memory_format=torch.channels_last) for x in (tensors["embedding"], *levels)
         )
-        return cls(embedding, tuple(high_res), tensors.get("padding"), fine)
+        return cls(embedding, tuple(high_res), tensors.get("padding"))
 
     @classmethod
     def join(cls, parts: Sequence[Features], device: torch.device | str | None = None) -> Features:
@@ -126,7 +121,6 @@ class Features:
             torch.cat([p.embedding.to(device) for p in parts]),
             tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.high_res for p in parts), strict=True)),
             padding,
-            tuple(torch.cat([x.to(device) for x in level]) for level in zip(*(p.fine for p in parts), strict=True)),
         )
 
 

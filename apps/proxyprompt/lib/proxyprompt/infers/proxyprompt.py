@@ -266,7 +266,7 @@ class ProxyPromptInfer(InferTask):
             "slices_searched": int(masks.searched()[:, n].sum()),
             "voxels": int((labels == id).sum()),
             "agreement": None if agreement is None else round(agreement, 4),
-            "pixel_classifier": round(masks.classifier[n], 2) if masks.classifier else 0.0,
+            "pieces": masks.sides[n] ** 2 if masks.sides else 1,
         }
 
     def _warnings(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("read", "support", "encode", "encode_support", "classifier", "decode", "click", "agreement", "write")
+STAGES = ("read", "support", "encode", "encode_support", "decode", "click", "agreement", "write")
 
 
 class Latencies:

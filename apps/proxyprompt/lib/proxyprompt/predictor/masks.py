@@ -36,14 +36,14 @@ class Masks:
         presence: (Z, N), probabilities.
         placed: (Z, N), from 0 to 1, what labelled volumes say of the place of the slice.
         agreement: N, None where fewer than two supports hold the structure.
-        classifier: N, the share of the pixel classifier in the logits, from 0 to 1; none where it is left out.
+        sides: N, in how many tiles along each side of a slice the structure was looked at, 1 for the whole view.
     """
 
     logits: NDArray[np.float16]
     presence: NDArray[np.float32]
     placed: NDArray[np.float64]
     agreement: tuple[float | None, ...]
-    classifier: tuple[float, ...] = ()
+    sides: tuple[int, ...] = ()
 
     def searched(self) -> NDArray[np.bool_]:
         """(Z, N) bool, whether the slice lies where the structure can be."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from proxyprompt.extensions import ALL, Extensions
 from proxyprompt.extensions.pieces import tiles_along_a_side
-from proxyprompt.extensions.pixel_classifier import PixelClassifier
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study
@@ -31,7 +30,6 @@ from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
 from proxyprompt.supports.corrections import Corrections, with_corrections
 from proxyprompt.supports.selection import Selection
 
-from .classifier_fit import ClassifierFit
 from .encoding import Encoding
 from .latency import Latencies
 from .masks import PRESENT, Alone, Masks, mean_dice, most_shown, placed, searched
@@ -42,31 +40,6 @@ from .segmenter import Segmenter
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
 _GPU_FACTOR = 64
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that depends on the supports only.
-
-    Attributes:
-        encoding: what the proxy prompt is made of.
-        classifier: what is mixed into its masks, if anything.
-    """
-
-    encoding: SupportEncoding
-    classifier: PixelClassifier | None
-
-    def only(self, structure: int) -> Prepared:
-        """That of one of the structures.
-
-        Args:
-            structure: which of the N.
-
-        Returns:
-            The same with N = 1.
-        """
-        classifier = None if self.classifier is None else self.classifier.only(structure)
-        return Prepared(self.encoding.only(structure), classifier)
 
 
 class Pipeline:
@@ -90,7 +63,6 @@ class Pipeline:
         self._segmenter, self._cache, self._latencies = segmenter, cache, latencies
         self._foundation, self._extensions = segmenter.foundation, extensions
         self.encoding = Encoding(segmenter, cache, latencies)
-        self._classifier = ClassifierFit(segmenter, self.encoding, cache, latencies)
 
     @torch.inference_mode()
     def run(
@@ -126,12 +98,13 @@ class Pipeline:
         presence = np.zeros((len(indices), structures), np.float32)
         if not len(selection):
             return Masks(logits, presence, presence + 1, (None,) * structures)
-        shares = np.zeros(structures)
+        sides = np.ones(structures, int)
         for side, chosen in self._by_side(selection).items():
             decoded = self._decoded if side == 1 else partial(self._decoded_in_pieces, side)
-            logits[:, chosen], presence[:, chosen], shares[chosen] = decoded(study, selection.of(chosen), indices)
+            logits[:, chosen], presence[:, chosen] = decoded(study, selection.of(chosen), indices)
+            sides[chosen] = side
         where = np.ones(presence.shape) if everywhere else placed(study, selection, indices)
-        masks = Masks(logits, presence, where, (None,) * structures, tuple(shares.tolist()))
+        masks = Masks(logits, presence, where, (None,) * structures, tuple(sides.tolist()))
         masks = masks.keep(corrections, selection.structures, indices)
         if not agreement or not len(others):
             return masks
@@ -150,33 +123,31 @@ class Pipeline:
 
     def _decoded(
         self, study: Study | StudyInPieces, selection: Selection, indices: Sequence[int]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float64]]:
-        """Logits (n, N, h, w) and presence (n, N) of some slices, and the pixel classifier's share in them (N,)."""
-        structures = len(selection.structures)
-        logits = np.zeros((len(indices), structures, *study.slice_shape), np.float16)
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """Logits (n, N, h, w) and presence (n, N) of some slices."""
+        logits = np.zeros((len(indices), len(selection.structures), *study.slice_shape), np.float16)
         remembered = self.encoding.memory_key(selection)
-        prepared = self.prepare(selection, remembered)
-        key = self.encoding.key("decoded", study.content_hash, remembered, indices, self._extensions.pixel_classifier)
+        encoding = self.prepare(selection, remembered)
+        key = self.encoding.key("decoded", study.content_hash, remembered, indices)
         entry = self._cache.get(key)
         if entry is None:
-            made = self._decode(study, indices, prepared)
+            made = self._decode(study, indices, encoding)
             entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
         with self._latencies.of("decode"):
             geometry = self._foundation.geometry(study.slice_shape)
             for z, small in enumerate(entry.tensors["logits"]):
                 small = small[None].to(self.encoding.device)
                 logits[z] = self._foundation.postprocess(small, geometry)[0].half().cpu().numpy()
-        shares = np.zeros(structures) if prepared.classifier is None else prepared.classifier.share.cpu().numpy()
-        return logits, entry.tensors["presence"].numpy(), shares
+        return logits, entry.tensors["presence"].numpy()
 
     def _decoded_in_pieces(
         self, side: int, study: Study, selection: Selection, indices: Sequence[int]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
         """As :meth:`_decoded`; a structure is on a slice when it is on one of the tiles."""
         pieces = StudyInPieces(study, side)
         found = self._decoded(pieces, supports_in_pieces(selection, side), pieces.of_slices(indices))
-        logits, presence = (x.reshape(len(indices), side**2, *x.shape[1:]) for x in found[:2])
-        return np.stack([pieces.tiles.join(x) for x in logits]), presence.max(1), found[2]
+        logits, presence = (x.reshape(len(indices), side**2, *x.shape[1:]) for x in found)
+        return np.stack([pieces.tiles.join(x) for x in logits]), presence.max(1)
 
     @torch.inference_mode()
     def click(
@@ -225,44 +196,40 @@ class Pipeline:
         self, study: Study | StudyInPieces, selection: Selection, index: int, structure: int, points: Points
     ) -> NDArray[np.float16]:
         remembered = self.encoding.memory_key(selection)
-        prepared = self.prepare(selection, remembered).only(structure) if len(selection) else None
+        encoding = self.prepare(selection, remembered).only(structure) if len(selection) else None
         target = self.encoding.target(study, [index])
 
         def compute() -> dict[str, Tensor]:
             coords = self._foundation.to_input(points.coords.to(self.encoding.device), geometry)
             clicks = Points(coords, points.labels.to(self.encoding.device))
-            decoded = self._segmenter.segment(target, None if prepared is None else prepared.encoding, clicks)
-            return {"logits": self._mix(decoded.mask_logits, target, prepared)[0]}
+            return {"logits": self._segmenter.segment(target, encoding, clicks).mask_logits[0]}
 
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, points.coords, points.labels)
-            key = self.encoding.key("clicked", remembered, *said, self._extensions.pixel_classifier)
+            key = self.encoding.key("clicked", remembered, *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
-    def _mix(self, logits: Tensor, target: Features, prepared: Prepared | None) -> Tensor:
-        if prepared is None or prepared.classifier is None:
-            return logits
-        return prepared.classifier.mix(logits, target)
-
-    def _decode(self, study: Study | StudyInPieces, indices: Sequence[int], prepared: Prepared) -> dict[str, Tensor]:
+    def _decode(
+        self, study: Study | StudyInPieces, indices: Sequence[int], encoding: SupportEncoding
+    ) -> dict[str, Tensor]:
         """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
         logits, presence = [], []
-        step = self._slices_at_once(prepared.encoding.values.shape[1])
+        step = self._slices_at_once(encoding.values.shape[1])
         for start in range(0, len(indices), step):
             advance(start, len(indices))
             target = self.encoding.target(study, indices[start : start + step])
             with self._latencies.of("decode"):
-                decoded = self._segmenter.segment(target, prepared.encoding)
-                logits.append(self._mix(decoded.mask_logits, target, prepared).half().cpu())
+                decoded = self._segmenter.segment(target, encoding)
+                logits.append(decoded.mask_logits.half().cpu())
                 presence.append(decoded.presence_logit.float().sigmoid().cpu())
         advance(len(indices), len(indices))
         return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
 
     @torch.inference_mode()
-    def prepare(self, selection: Selection, key: str | None = None) -> Prepared:
+    def prepare(self, selection: Selection, key: str | None = None) -> SupportEncoding:
         """All that depends on the supports only, from the cache or into it.
 
         Args:
@@ -273,8 +240,7 @@ class Pipeline:
             What targets are segmented with.
         """
         key = key or self.encoding.memory_key(selection)
-        encoding = self.encoding.encode_support(selection, key, lambda: self.encoding.supports(selection))
-        return Prepared(encoding, self._classifier.fit(selection, key) if self._extensions.pixel_classifier else None)
+        return self.encoding.encode_support(selection, key, lambda: self.encoding.supports(selection))
 
     def _slices_at_once(self, objects: int) -> int:
         work = _WORK * (_GPU_FACTOR if self.encoding.device.type == "cuda" else 1)

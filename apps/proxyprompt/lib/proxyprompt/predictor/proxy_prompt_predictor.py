@@ -111,8 +111,8 @@ class ProxyPromptPredictor:
 
     Args:
         segmenter: foundation and generator; :meth:`from_pretrained` loads them.
-        paper: whether to leave out what the paper does not have (the pixel classifier, and what labelled volumes say
-            of the place of a slice).
+        paper: whether to leave out what the paper does not have (fine structures piece by piece, and what labelled
+            volumes say of the place of a slice).
         cache_bytes: memory for what was computed of supports and images; the least recently used goes first.
     """
 

@@ -92,19 +92,15 @@ class EpisodeModel(nn.Module):
         if self._frozen:
             made = [self._once(p) for p in samples]
         elif self._save_memory and torch.is_grad_enabled():
-            made = [checkpoint(self._encode, p.image[None], use_reentrant=False) for p in samples]
+            made = [checkpoint(self.segmenter.encode, p.image[None], use_reentrant=False) for p in samples]
         else:
-            made = [self._encode(torch.stack([p.image for p in samples]))]
+            made = [self.segmenter.encode(torch.stack([p.image for p in samples]))]
         return replace(Features.join(made), padding=padding)
-
-    def _encode(self, images: Tensor) -> Features:
-        """Without the maps that only extensions look at: they are several times as large as the others."""
-        return replace(self.segmenter.encode(images), fine=())
 
     def _once(self, sample: Sample) -> Features:
         if sample.key not in self._kept:
             with torch.no_grad():
-                made = self._encode(sample.image[None])
+                made = self.segmenter.encode(sample.image[None])
             if _nbytes(made) > self._kept.maxsize:
                 return made
             self._kept[sample.key] = made
