@@ -158,6 +158,7 @@ class ProxyPromptInfer(InferTask):
             agreement=options.agreement,
             everywhere=options.everywhere,
             corrections=corrections,
+            mode=options.mode,
         )
 
     def _corrections(self, study: Study, image: str | Path, options: Options) -> Corrections:

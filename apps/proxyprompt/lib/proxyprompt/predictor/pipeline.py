@@ -10,7 +10,7 @@ Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -19,21 +19,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from proxyprompt.extensions.pixel_classifier import PixelClassifier
 from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.settings import AUTO, MODES, NEIGHBOURS, PROPAGATE, SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections, with_corrections
 from proxyprompt.supports.selection import Selection
 
 from .classifier_fit import ClassifierFit
 from .encoding import Encoding
 from .latency import Latencies
-from .masks import PRESENT, Alone, Masks, mean_dice, most_shown, placed, searched
+from .masks import PRESENT, SURE, Alone, Masks, mean_dice, most_shown, placed, searched
 from .progress import advance
+from .propagation import Propagation, with_neighbours
 from .segmenter import Segmenter
+from .stream import Stream
 
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
@@ -93,6 +97,7 @@ class Pipeline:
         agreement: bool = True,
         everywhere: bool = False,
         corrections: Corrections = MappingProxyType({}),
+        mode: str = AUTO,
     ) -> Masks:
         """Segment a study as the supports show; nothing where there is no support.
 
@@ -103,13 +108,16 @@ class Pipeline:
             agreement: whether to compare what each support says by itself, on the slice that shows most.
             everywhere: also where labelled volumes do not show the structure.
             corrections: slices of the study that a person painted. They support the others, and stay as they are.
+            mode: of :data:`proxyprompt.settings.MODES`; some slices of a study are always segmented slice by slice.
 
         Returns:
             What the model says of these slices.
 
         Raises:
             StudyError: for input that cannot be used.
+            ValueError: for an unknown mode.
         """
+        mode = self._mode(mode, study, indices)
         structures, others = len(selection.structures), selection
         selection = with_corrections(selection, study, corrections)
         indices = list(range(len(study)) if indices is None else indices)
@@ -119,18 +127,18 @@ class Pipeline:
             return Masks(logits, nowhere, nowhere + 1, (None,) * structures)
         remembered = self.encoding.memory_key(selection)
         prepared = self.prepare(selection, remembered)
-        key = self.encoding.key("decoded", study.content_hash, remembered, indices, self._classify)
-        entry = self._cache.get(key)
-        if entry is None:
-            made = self._decode(study, indices, prepared)
-            entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
+        tags = selection.tags.union({study.content_hash})
+        small = self._decoded(study, indices, prepared, remembered, tags, passes=1 + (mode == PROPAGATE))
+        if mode == PROPAGATE:
+            small = self._propagated(study, small, selection, corrections, remembered, tags)
+        if mode != SLICE_BY_SLICE:
+            small = {name: with_neighbours(tensor) for name, tensor in small.items()}
         with self._latencies.of("decode"):
             geometry = self._foundation.geometry(study.slice_shape)
-            for z, small in enumerate(entry.tensors["logits"]):
-                logits[z] = (
-                    self._foundation.postprocess(small[None].to(self.encoding.device), geometry)[0].half().cpu().numpy()
-                )
-        presence = entry.tensors["presence"].numpy()
+            for z, each in enumerate(small["logits"]):
+                large = self._foundation.postprocess(each[None].to(self.encoding.device), geometry)
+                logits[z] = large[0].half().cpu().numpy()
+        presence = small["presence"].numpy()
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
         shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
         masks = Masks(logits, presence, where, (None,) * structures, shares)
@@ -183,24 +191,97 @@ class Pipeline:
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
+    @torch.inference_mode()
+    def stream(self, selection: Selection, *, smooth: bool = True) -> Stream:
+        """Everything that the supports have to give, ready for frames that are still to come.
+
+        Args:
+            selection: the supports.
+            smooth: whether the frame before counts.
+
+        Returns:
+            What takes the frames, one after the other; nothing of them is kept.
+        """
+        prepared = self.prepare(selection)
+
+        def decode(image: Tensor) -> tuple[Tensor, Tensor]:
+            target = self.encoding.encode(image)
+            decoded = self._segmenter.segment(target, prepared.encoding)
+            return self._mix(decoded.mask_logits, target, prepared), decoded.presence_logit.sigmoid()
+
+        return Stream(self._foundation, decode, len(selection.structures), smooth=smooth)
+
     def _mix(self, logits: Tensor, target: Features, prepared: Prepared | None) -> Tensor:
         if prepared is None or prepared.classifier is None:
             return logits
         return prepared.classifier.mix(logits, target)
 
-    def _decode(self, study: Study, indices: Sequence[int], prepared: Prepared) -> dict[str, Tensor]:
-        """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
-        logits, presence = [], []
-        step = self._slices_at_once(prepared.encoding.values.shape[1])
-        for start in range(0, len(indices), step):
-            advance(start, len(indices))
-            target = self.encoding.target(study, indices[start : start + step])
-            with self._latencies.of("decode"):
-                decoded = self._segmenter.segment(target, prepared.encoding)
-                logits.append(self._mix(decoded.mask_logits, target, prepared).half().cpu())
-                presence.append(decoded.presence_logit.float().sigmoid().cpu())
-        advance(len(indices), len(indices))
-        return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+    def _mode(self, mode: str, study: Study, indices: Sequence[int] | None) -> str:
+        """What is done about neighbours; ``auto`` is what won, see docs/volumes.md."""
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+        if len(study) == 1 or (indices is not None and list(indices) != list(range(len(study)))):
+            return SLICE_BY_SLICE
+        if mode == AUTO:
+            mode = NEIGHBOURS
+        return NEIGHBOURS if mode == PROPAGATE and not self._foundation.remembers else mode
+
+    def _decoded(
+        self,
+        study: Study,
+        indices: Sequence[int],
+        prepared: Prepared,
+        remembered: str,
+        tags: frozenset[str],
+        *,
+        passes: int = 1,
+    ) -> Mapping[str, Tensor]:
+        """What the decoder says of some slices: logits (n, N, s, s) float16, presence (n, N) probabilities."""
+
+        def compute() -> dict[str, Tensor]:
+            logits, presence = [], []
+            step = self._slices_at_once(prepared.encoding.values.shape[1])
+            for start in range(0, len(indices), step):
+                advance(start, passes * len(indices))
+                target = self.encoding.target(study, indices[start : start + step])
+                with self._latencies.of("decode"):
+                    decoded = self._segmenter.segment(target, prepared.encoding)
+                    logits.append(self._mix(decoded.mask_logits, target, prepared).half().cpu())
+                    presence.append(decoded.presence_logit.float().sigmoid().cpu())
+            advance(len(indices), passes * len(indices))
+            return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+
+        key = self.encoding.key("decoded", study.content_hash, remembered, indices, self._classify)
+        return self._cache.get_or_compute(key, tags, compute).tensors
+
+    def _propagated(
+        self,
+        study: Study,
+        small: Mapping[str, Tensor],
+        selection: Selection,
+        corrections: Corrections,
+        remembered: str,
+        tags: frozenset[str],
+    ) -> Mapping[str, Tensor]:
+        """The whole study as :class:`Propagation` says, from what the decoder said of each slice."""
+        count, known = len(study), sorted(set(corrections) & set(range(len(study))))
+
+        def compute() -> dict[str, Tensor]:
+            logits, presence = small["logits"].clone(), small["presence"].clone()
+            for z in known:
+                for name in set(corrections[z]) & set(selection.structures):
+                    n, mask = selection.structures.index(name), corrections[z][name]
+                    laid = self.encoding.lay(mask[None])
+                    laid = interpolate(laid, logits.shape[-2:], mode="area").clamp(0, 1)[0, 0].cpu()
+                    logits[z, n], presence[z, n] = (2 * laid - 1) * SURE, float(mask.any())
+            propagation = Propagation(
+                self._foundation, lambda z: self.encoding.target(study, [z]), logits, presence, self._latencies
+            )
+            logits, presence = propagation.run(known, lambda done: advance(count + done, 2 * count))
+            return {"logits": logits, "presence": presence}
+
+        key = self.encoding.key("propagated", study.content_hash, remembered, known, self._classify)
+        return self._cache.get_or_compute(key, tags, compute).tensors
 
     @torch.inference_mode()
     def prepare(self, selection: Selection, key: str | None = None) -> Prepared:
