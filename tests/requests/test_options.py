@@ -36,12 +36,13 @@ def test_what_a_viewer_changed_comes_as_text():
         "everywhere": "true",
         "corrected": "7, 3",
         "mode": "propagate",
+        "clean": "true",
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
         "result_compress": False,
         "restore_label_idx": False,
     }
-    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd", (7, 3), "propagate")
+    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd", (7, 3), "propagate", True)
     assert parse(request) == expected
 
 

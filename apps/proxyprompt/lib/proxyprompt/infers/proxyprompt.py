@@ -159,6 +159,7 @@ class ProxyPromptInfer(InferTask):
             everywhere=options.everywhere,
             corrections=corrections,
             mode=options.mode,
+            clean=options.clean,
         )
 
     def _corrections(self, study: Study, image: str | Path, options: Options) -> Corrections:

@@ -98,6 +98,7 @@ class Pipeline:
         everywhere: bool = False,
         corrections: Corrections = MappingProxyType({}),
         mode: str = AUTO,
+        clean: bool = False,
     ) -> Masks:
         """Segment a study as the supports show; nothing where there is no support.
 
@@ -109,6 +110,7 @@ class Pipeline:
             everywhere: also where labelled volumes do not show the structure.
             corrections: slices of the study that a person painted. They support the others, and stay as they are.
             mode: of :data:`proxyprompt.settings.MODES`; some slices of a study are always segmented slice by slice.
+            clean: whether small parts and holes are removed, by what the supports show.
 
         Returns:
             What the model says of these slices.
@@ -143,6 +145,9 @@ class Pipeline:
         shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
         masks = Masks(logits, presence, where, (None,) * structures, shares)
         masks = masks.keep(corrections, selection.structures, indices)
+        if clean:
+            masks = masks.cleaned(selection, volume=study.kind == "volume" and len(indices) == len(study))
+            masks = masks.keep(corrections, selection.structures, indices)
         if not agreement or not len(others):
             return masks
         shown = indices[most_shown(masks)]

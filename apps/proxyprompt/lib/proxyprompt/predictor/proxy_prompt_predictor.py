@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from proxyprompt.foundation.base import Points
 from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
 from proxyprompt.io.cache import ContentCache
-from proxyprompt.io.study import Study, StudyError, read_study, study_of
+from proxyprompt.io.study import Study, StudyError, read_clip, read_study, study_of
 from proxyprompt.settings import AUTO, MODES, SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
@@ -241,18 +241,19 @@ class ProxyPromptPredictor:
 
     def predict_volume(
         self,
-        volume: Image,
+        volume: Image | Sequence[str | PathLike[str]],
         *,
         points: Mapping[str, Sequence[Sequence[float]]] | None = None,
         corrected: Mask | None = None,
         corrected_slices: Sequence[int] = (),
         agreement: bool = False,
         mode: str = AUTO,
+        clean: bool = False,
     ) -> Prediction:
         """Segment every slice of a volume, or every frame of a clip.
 
         Args:
-            volume: as for :meth:`set_support`.
+            volume: as for :meth:`set_support`; a list of files is a clip, whose frames they are.
             points: as for :meth:`predict`, as (x, y, z, label); z counts the third axis of the file, of an array the
                 slices.
             corrected: masks of the volume, as for :meth:`set_support`, of which ``corrected_slices`` are right.
@@ -261,6 +262,7 @@ class ProxyPromptPredictor:
             agreement: as for :meth:`predict`; on the slice that shows most.
             mode: what is done about the neighbours of a slice: ``slice by slice`` (nothing), ``neighbours`` (a
                 weighted mean), ``propagate`` (through the foundation's memory), ``auto`` (what won).
+            clean: whether small parts and holes are removed, by what the supports show.
 
         Returns:
             The prediction.
@@ -270,16 +272,16 @@ class ProxyPromptPredictor:
             SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
             ValueError: as for :meth:`predict`, and for corrected slices without masks, and for another mode.
         """
-        study = _study(volume)
+        study = read_clip([Path(p) for p in volume]) if isinstance(volume, list | tuple) else _study(volume)
         if corrected is None:
             if len(corrected_slices):
                 raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
-            return self._predict(study, points or {}, agreement, mode=mode)
+            return self._predict(study, points or {}, agreement, mode=mode, clean=clean)
         masks = _masks_on(study, corrected, len(self.names), 0)
         if wrong := [index for index in corrected_slices if not 0 <= index < len(study)]:
             raise SupportError(f"slices {wrong} are said to be corrected; the volume has slices 0 to {len(study) - 1}")
         corrections = {index: dict(zip(self.names, masks[index], strict=True)) for index in corrected_slices}
-        return self._predict(study, points or {}, agreement, corrections, mode)
+        return self._predict(study, points or {}, agreement, corrections, mode, clean)
 
     def stream(self, *, mode: str = AUTO) -> Callable[[Image], Prediction]:
         """Get ready for frames that come one after the other, as in an examination.
@@ -327,6 +329,7 @@ class ProxyPromptPredictor:
         agreement: bool,
         corrections: Corrections = MappingProxyType({}),
         mode: str = AUTO,
+        clean: bool = False,
     ) -> Prediction:
         selection = self._selection
         if not len(selection):
@@ -339,7 +342,13 @@ class ProxyPromptPredictor:
             )
         pipeline = self._pipeline()
         found = pipeline.run(
-            study, selection, agreement=agreement, everywhere=self.paper, corrections=corrections, mode=mode
+            study,
+            selection,
+            agreement=agreement,
+            everywhere=self.paper,
+            corrections=corrections,
+            mode=mode,
+            clean=clean,
         )
         logits, drawn = found.logits, found.present()
         for name, clicks in points.items():

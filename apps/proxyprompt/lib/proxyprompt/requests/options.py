@@ -28,6 +28,7 @@ OURS = (
     "everywhere",
     "corrected",
     "mode",
+    "clean",
     "result_extension",
     "result_dtype",
     "result_compress",
@@ -69,6 +70,7 @@ class Options:
     exist is for the library to say, which knows their aliases. everywhere: also on slices of a volume where the
     supports' volumes do not show the structure. extension: the result's suffix; None for the usual one. corrected:
     indices of slices of the target that a person painted. mode: of :data:`proxyprompt.settings.MODES`.
+    clean: whether small parts and holes are removed.
     """
 
     support: str | tuple[str, ...] = AUTO
@@ -80,6 +82,7 @@ class Options:
     extension: str | None = None
     corrected: tuple[int, ...] = ()
     mode: str = AUTO
+    clean: bool = False
 
 
 def drop_downs(choices: Choices) -> dict[str, Any]:
@@ -96,6 +99,7 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
         "agreement": True,
         "everywhere": False,
         "mode": list(MODES),
+        "clean": False,
     }
 
 
@@ -123,6 +127,7 @@ def parse_options(
         everywhere=flag("everywhere", request.get("everywhere"), everywhere),
         corrected=_indices(request.get("corrected")),
         mode=_mode(request.get("mode")),
+        clean=flag("clean", request.get("clean"), False),
         extension=_extension(request),
     )
 
