@@ -18,10 +18,14 @@ are drawn from the pool for every seed, and every method gets the same ones and 
                 proxy prompt: what the decoder draws when it is asked nothing
   proxyprompt:corrected-1, -2, -4   the slices of a volume that are most wrong painted right, as supports for the others
   proxyprompt:replaced-1, -2, -4    the same slices painted, and nothing else changed
+  proxyprompt:slice-by-slice, :neighbours, :propagate   the same, with this done about neighbouring slices or frames
+                (docs/volumes.md); also with :corrected-N and :replaced-N
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
   memory        the supports as earlier frames of a video: plain SAM 2 (or atto), no generator
+  memory:video  the same, and frame after frame what was found on those before
+  frame-0:mask, :box, :point   the target's first frame prompted by the truth, the others by the memory
   persam        clicks where the target looks most and least like the structure, refined by the mask they give
   point, clicks-5, box, everything   the foundation prompted by the target's own truth: what a user's prompts would
                 give; clicks-5: one after the other, each in the middle of the largest error
@@ -92,6 +96,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     data.add_argument("--limit-targets", type=int, metavar="N", help="at most so many cases of each collection")
     data.add_argument(
         "--target-slices", type=int, metavar="N", help="so many slices of each volume, evenly; default all"
+    )
+    data.add_argument("--clips", action="store_true", help="the images of one group are the frames of one clip")
+    data.add_argument(
+        "--everywhere", action="store_true", help="supports do not tell where along a volume a structure lies"
     )
     data.add_argument("--supports-share", type=float, default=0.4, help="of the groups, for the pool (default 0.4)")
     data.add_argument("--split-seed", type=int, default=0, help="another split into pool and targets")
@@ -209,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     from proxyprompt.datasets.collections import read_collection, structures_of
     from proxyprompt.evaluation.case_figures import draw_overlays
     from proxyprompt.evaluation.catalogue import build_methods
+    from proxyprompt.evaluation.clips import as_clips
     from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
     from proxyprompt.evaluation.figures import plot
     from proxyprompt.evaluation.record import Record
@@ -229,12 +238,15 @@ def main(arguments: list[str] | None = None) -> int:
         folders = [*options.data, *([options.unrelated] if options.unrelated else [])]
         structures = structures_of(options.structures, [folder.resolve().name for folder in folders])
         collections = [read_collection(f, structures=structures.get(f.resolve().name)) for f in folders]
+        if options.clips:
+            collections = [as_clips(collection) for collection in collections]
         episodes = EpisodeConfig(
             options.supports_share,
             options.split_seed,
             options.limit_targets,
             options.target_slices,
             options.shots or None,
+            options.everywhere,
         )
         plan = EvalConfig(
             tuple(collections[: len(options.data)]),

@@ -73,7 +73,7 @@ def by_hand(segmenter, study, index, selection):
 @torch.inference_mode()
 def test_every_slice_is_what_it_is_alone(segmenter, cache, samples, selection):
     study = read_study(samples / "mr_05.nii.gz")
-    masks, _ = run(segmenter, cache, study, selection)
+    masks, _ = run(segmenter, cache, study, selection, mode="slice by slice")
     assert masks.logits.shape == (len(study), 2, *study.slice_shape)
     for index in (0, len(study) // 2, len(study) - 1):
         logits, presence = by_hand(segmenter, study, index, selection)
@@ -210,7 +210,7 @@ def test_without_support_a_click_is_all_there_is(segmenter, cache, samples, sele
 
 def test_some_slices_are_as_they_are_among_all(segmenter, cache, samples, selection):
     study = read_study(samples / "mr_05.nii.gz")
-    every, _ = run(segmenter, cache, study, selection, agreement=False)
+    every, _ = run(segmenter, cache, study, selection, agreement=False, mode="slice by slice")
     some, _ = run(segmenter, cache, study, selection, indices=[5, 2], agreement=False)
     np.testing.assert_allclose(some.logits, every.logits[[5, 2]], rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(some.presence, every.presence[[5, 2]], atol=1e-4)

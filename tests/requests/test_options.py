@@ -35,12 +35,14 @@ def test_what_a_viewer_changed_comes_as_text():
         "agreement": "false",
         "everywhere": "true",
         "corrected": "7, 3",
+        "mode": "propagate",
+        "clean": "true",
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
         "result_compress": False,
         "restore_label_idx": False,
     }
-    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd", (7, 3))
+    expected = Options(("b",), ("spleen",), 2, "adapter-x", False, True, ".nrrd", (7, 3), "propagate", True)
     assert parse(request) == expected
 
 
@@ -55,6 +57,7 @@ def test_several_supports_and_structures():
     [
         ({"suport": "a"}, ["suport", "support", "structure", "supports", "adapter"]),
         ({"path": "/etc/passwd"}, ["path"]),
+        ({"mode": "backwards"}, ["backwards", "slice by slice", "propagate"]),
         ({"structure": ["liver", 3]}, ["3"]),
         ({"structure": 3}, ["3"]),
         ({"supports": "many"}, ["many", "1 to 64"]),

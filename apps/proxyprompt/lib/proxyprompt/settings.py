@@ -19,6 +19,8 @@ from proxyprompt.foundation import foundation_entry, foundation_names
 logger = logging.getLogger(__name__)
 
 SUPPORT_COUNTS = (1, 2, 4, 8, 16)
+AUTO, SLICE_BY_SLICE, NEIGHBOURS, PROPAGATE = MODES = ("auto", "slice by slice", "neighbours", "propagate")
+"""What is done about the neighbours of a slice of a volume, or of a frame of a clip: see docs/volumes.md."""
 # Read by MONAI Label itself or written by its sample apps' command lines; they are no options of ours.
 FOREIGN_KEYS = ("server_mode",)
 RETIRED_KEYS = {"dense_proxy": "the proxy prompt alone carries the mask now"}

@@ -12,6 +12,7 @@ from proxyprompt.foundation.base import Foundation
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
 from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
+from proxyprompt.settings import AUTO, MODES
 from proxyprompt.training.groups import FILE as GROUPS_FILE
 from proxyprompt.training.groups import GroupSplit
 
@@ -22,6 +23,7 @@ from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
 from .prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
 from .removal import REMOVALS, Removal
+from .tracking import FRAME_0, FrameZero, MemoryVideo
 
 FINETUNED = ("finetuned", "finetuned_paper")
 PRETRAINED_FILTERS = (128, 96, 64, 32, 16)
@@ -33,10 +35,17 @@ CORRECTING = {
     for count in (1, 2, 4)
 }
 """Name -> how many slices are painted, and whether they support the others."""
+IN_MODE = {f"proxyprompt:{mode.replace(' ', '-')}": mode for mode in MODES[1:]}
+"""Name -> what is done about neighbouring slices."""
+CORRECTING_IN_MODE = {
+    f"{way}:{name.split(':')[1]}": (mode, *what) for way, mode in IN_MODE.items() for name, what in CORRECTING.items()
+}
+"""Name -> the same, and what is painted."""
 WITHOUT = {"proxyprompt:without-pieces": ALL._replace(pieces=False)}
 """Name -> what is left of the extensions."""
-OURS = ("proxyprompt", *WITHOUT, *REMOVALS, *CORRECTING)
-METHODS = (*OURS, "copy", "nearest", "prototype", "memory", "persam", *TRUTH_PROMPTS, *FINETUNED, *UNETS)
+OURS = ("proxyprompt", *WITHOUT, *REMOVALS, *IN_MODE, *CORRECTING, *CORRECTING_IN_MODE)
+_OTHERS = ("copy", "nearest", "prototype", "memory", "memory:video", "persam", *FRAME_0, *TRUTH_PROMPTS)
+METHODS = (*OURS, *_OTHERS, *FINETUNED, *UNETS)
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,11 @@ def build_methods(options: MethodOptions) -> list[Method]:
     methods: list[Method] = []
     foundation: Foundation | None = None
     removals = [name for name in REMOVALS if name in options.names]
-    correcting = [name for name in CORRECTING if name in options.names]
     without = [name for name in WITHOUT if name in options.names]
-    if "proxyprompt" in options.names or without or removals or correcting:
+    ways = {n: mode for n, mode in IN_MODE.items() if n in options.names}
+    painting = {n: (AUTO, *what) for n, what in CORRECTING.items()} | CORRECTING_IN_MODE
+    correcting = [what for name, what in painting.items() if name in options.names]
+    if "proxyprompt" in options.names or without or removals or ways or correcting:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
@@ -114,8 +125,11 @@ def build_methods(options: MethodOptions) -> list[Method]:
             methods += [with_supports_of(ours, options.unrelated)] if options.unrelated else []
         methods += [ProxyPromptMethod(segmenter, seen=seen, extensions=WITHOUT[name], name=name) for name in without]
         methods += [Removal(name, segmenter) for name in removals]
-        painted = (CORRECTING[name] for name in correcting)
-        methods += [Correcting(ours, count, support=support) for count, support in painted]
+        methods += [ours.in_mode(mode) for mode in ways.values()]
+        methods += [
+            Correcting(ours if mode == AUTO else ours.in_mode(mode), count, support=support)
+            for mode, count, support in correcting
+        ]
     apart = (*OURS, *UNETS)
     others = [name for name in METHODS if name in options.names and name not in apart]
     if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):
@@ -237,4 +251,6 @@ def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> M
         return TruthPrompted(name, TRUTH_PROMPTS[name], foundation)
     if name in _LABELS:
         return FeatureMethod(name, _LABELS[name], foundation)
-    return {"memory": Memory, "persam": PerSam}[name](foundation)
+    if name in FRAME_0:
+        return FrameZero(foundation, name.split(":")[1])
+    return {"memory": Memory, "memory:video": MemoryVideo, "persam": PerSam}[name](foundation)

@@ -31,7 +31,7 @@ class Correcting(Method):
     """
 
     def __init__(self, ours: ProxyPromptMethod, count: int, *, support: bool) -> None:
-        self.name = f"proxyprompt:{'corrected' if support else 'replaced'}-{count}"
+        self.name = f"{ours.name}:{'corrected' if support else 'replaced'}-{count}"
         self.settings = {**ours.settings, "corrected": count, "support": support}
         self._ours, self._count, self._support = ours, count, support
 
@@ -51,19 +51,23 @@ class Correcting(Method):
         """
 
         def predict(slices: Slices, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
-            masks = self._run(self._ours.pipeline, slices, supports, {})
+            masks = self._run(self._ours.pipeline, slices, supports, {}, self._ours.mode)
             rows = worst(masks, truth, self._count)
             if self._support:
                 painted = {slices.indices[row]: {supports.structures[0]: truth[row]} for row in rows}
-                return self._run(self._ours.pipeline, slices, supports, painted)
+                return self._run(self._ours.pipeline, slices, supports, painted, self._ours.mode)
             masks[rows] = truth[rows]
             return masks
 
         return Fitted(predict, sees_truth=True)
 
     @staticmethod
-    def _run(pipeline: Pipeline, slices: Slices, supports: Selection, corrections: Corrections) -> NDArray[np.bool_]:
-        masks = pipeline.run(slices.study, supports, indices=slices.indices, agreement=False, corrections=corrections)
+    def _run(
+        pipeline: Pipeline, slices: Slices, supports: Selection, corrections: Corrections, mode: str
+    ) -> NDArray[np.bool_]:
+        masks = pipeline.run(
+            slices.study, supports, indices=slices.indices, agreement=False, corrections=corrections, mode=mode
+        )
         return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
 

@@ -35,7 +35,8 @@ class EpisodeConfig:
 
     limit_targets: None for every case of the other groups, else so many, from as many groups as possible.
     target_slices: None for all slices of a volume, else so many, evenly from end to end. shots: None for supports from
-    the whole pool, else from its first cases, those that ``scripts/train.py --shots`` trains on.
+    the whole pool, else from its first cases, those that ``scripts/train.py --shots`` trains on. everywhere: supports
+    do not tell where along a volume the structure lies.
     """
 
     supports_share: float = 0.4
@@ -43,6 +44,7 @@ class EpisodeConfig:
     limit_targets: int | None = None
     target_slices: int | None = None
     shots: int | None = None
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.supports_share < 1:
@@ -126,7 +128,7 @@ class EvalEpisodes:
             )
             images.append(study.image(index))
             masks.append(self.collection.mask(case, labels[index], structure)[None])
-            if study.kind == "volume" and case.id not in slice_presence:
+            if study.kind == "volume" and case.id not in slice_presence and not self.config.everywhere:
                 shown = self.collection.mask(case, labels, structure).any(axis=(1, 2))[:, None]
                 slice_presence[case.id] = SlicePresence(shown, np.ones(1, dtype=bool), study.length)
         return Selection(tuple(chosen), (structure,), images, masks, np.ones((count, 1), dtype=bool), slice_presence)

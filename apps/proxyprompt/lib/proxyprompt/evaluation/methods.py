@@ -5,6 +5,7 @@ Training-free opponents see the same supports, images and image size as the prox
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -23,6 +24,7 @@ from proxyprompt.predictor.latency import Latencies
 from proxyprompt.predictor.pipeline import Pipeline
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.generator import GeneratorConfig
+from proxyprompt.settings import AUTO
 from proxyprompt.supports.selection import Selection
 
 from .baselines import copy_support_mask
@@ -67,7 +69,8 @@ class Method(ABC):
 class ProxyPromptMethod(Method):
     """A segmenter, by the very way that a request takes; its foundation should be an :class:`EncodeOnce`.
 
-    seen: whether the segmenter was trained on a group. extensions: what is used beyond the paper.
+    seen: whether the segmenter was trained on a group. extensions: what is used beyond the paper. mode: what is done
+    about neighbouring slices.
 
     Attributes:
         pipeline: the way that requests take.
@@ -82,11 +85,12 @@ class ProxyPromptMethod(Method):
         seen: Callable[[str], bool] = lambda group: False,
         cache_bytes: int = 2**28,
         extensions: Extensions = ALL,
+        mode: str = AUTO,
         name: str = name,
     ) -> None:
         self.name = name
-        self.settings = {**weights_of(segmenter), **_changed(segmenter), **extensions._asdict()}
-        cache = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0)
+        self.settings = {**weights_of(segmenter), **_changed(segmenter), **extensions._asdict(), "mode": mode}
+        cache, self.mode = ContentCache(None, memory_bytes=cache_bytes, disk_bytes=0), mode
         self.pipeline, self._seen = Pipeline(segmenter, cache, Latencies(), extensions=extensions), seen
 
     def has_seen(self, collection: str, group: str) -> bool:
@@ -94,10 +98,17 @@ class ProxyPromptMethod(Method):
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         def predict(slices: Slices) -> np.ndarray:
-            masks = self.pipeline.run(slices.study, supports, indices=slices.indices, agreement=False)
+            masks = self.pipeline.run(slices.study, supports, indices=slices.indices, agreement=False, mode=self.mode)
             return (masks.logits[:, 0] > 0) & masks.present()[:, 0, None, None]
 
         return Fitted(predict)
+
+    def in_mode(self, mode: str) -> ProxyPromptMethod:
+        """The same, with another way about neighbouring slices, on what was computed already."""
+        other = copy.copy(self)
+        other.mode, other.settings = mode, {**self.settings, "mode": mode}
+        other.name = f"{self.name}:{mode.replace(' ', '-')}"
+        return other
 
 
 def weights_of(segmenter: Segmenter) -> dict[str, object]:

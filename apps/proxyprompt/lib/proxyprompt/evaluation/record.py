@@ -56,7 +56,8 @@ class Unit:
     @classmethod
     def from_json(cls, content: Mapping) -> Unit:
         columns = content["scores"]
-        scores = [Score(*row) for row in zip(*(columns[name] for name in Score.__dataclass_fields__), strict=True)]
+        known = [name for name in Score.__dataclass_fields__ if name in columns]
+        scores = [Score(**dict(zip(known, row, strict=True))) for row in zip(*(columns[n] for n in known), strict=True)]
         if not len(scores) == len(content["cases"]) == len(content["groups"]):
             raise ValueError(f"{len(scores)} scores for {len(content['cases'])} cases")
         return cls(**{**content, "scores": scores})

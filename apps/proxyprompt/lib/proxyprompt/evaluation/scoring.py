@@ -7,6 +7,7 @@ are measured in whole volumes whose spacing is known, with MONAI's metrics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ TOLERANCE = 2.0
 class Score:
     """dice, iou: over all slices of the case; None where the truth is empty. hd95: mm, None also where nothing is drawn
     (there nsd is 0). Slices: how many hold the structure and how many of those stay empty; how many do not hold it and
-    on how many of those something is drawn.
+    on how many of those something is drawn. smoothness: of a volume or clip, mean Dice of neighbouring slices of which
+    any is drawn on; truth_smoothness: the same of the truth.
     """
 
     dice: float | None
@@ -33,6 +35,8 @@ class Score:
     missed_slices: int
     absent_slices: int
     false_slices: int
+    smoothness: float | None = None
+    truth_smoothness: float | None = None
 
 
 def score(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float] | None = None) -> Score:
@@ -55,7 +59,14 @@ def score(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
         missed_slices=int((there & ~drawn).sum()),
         absent_slices=int((~there).sum()),
         false_slices=int((drawn & ~there).sum()),
+        smoothness=_smoothness(predicted),
+        truth_smoothness=_smoothness(truth),
     )
+
+
+def _smoothness(masks: np.ndarray) -> float | None:
+    pairs = [overlap(*pair).dice for pair in pairwise(masks) if any(mask.any() for mask in pair)]
+    return float(np.mean(pairs)) if pairs else None
 
 
 def image_difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -23,6 +23,7 @@ class ResultRow:
 
     spread: standard deviation over support draws of the mean over cases; lowest: the worst draw. false_slices: share of
     the slices without the structure on which something is drawn; missed_slices: share of those with it that stay empty.
+    smoothness, truth_smoothness: as :class:`~proxyprompt.evaluation.scoring.Score`, mean over cases and draws.
     None for what does not apply.
     """
 
@@ -41,6 +42,8 @@ class ResultRow:
     nsd: float | None
     missed_slices: float | None
     false_slices: float | None
+    smoothness: float | None
+    truth_smoothness: float | None
     seconds: float
 
 
@@ -161,6 +164,8 @@ def _row(key: tuple[str, str, str, int], draws: Sequence[Unit]) -> ResultRow:
         nsd=_mean(s.nsd for s in scores),
         missed_slices=_share([(s.missed_slices, s.present_slices) for s in scores]),
         false_slices=_share([(s.false_slices, s.absent_slices) for s in scores]),
+        smoothness=_mean(s.smoothness for s in scores),
+        truth_smoothness=_mean(s.truth_smoothness for s in scores),
         seconds=round(sum(unit.seconds for unit in draws), 2),
     )
 

@@ -41,6 +41,7 @@ def markdown(
             ("IoU: mean [95 % interval over groups].", _iou),
             ("Share of slices without the structure on which something is drawn.", _false),
             ("Share of slices with the structure that stay empty, in volumes that also have slices without.", _missed),
+            ("Dice of neighbouring slices of a volume or frames of a clip (of the truth).", _smooth),
             ("HD95 in mm / normalised surface Dice at 2 mm, where spacing is known.", _distance),
         ):
             lines = _by_structure([row for row in table if row.supports == count], names, cell)
@@ -111,6 +112,10 @@ def _false(row: ResultRow) -> str:
 
 def _missed(row: ResultRow) -> str:
     return _number(row.missed_slices) if row.false_slices is not None else "-"
+
+
+def _smooth(row: ResultRow) -> str:
+    return "-" if row.smoothness is None else f"{row.smoothness:.2f} ({_number(row.truth_smoothness)})"
 
 
 def _distance(row: ResultRow) -> str:

@@ -159,6 +159,8 @@ class ProxyPromptInfer(InferTask):
             agreement=options.agreement,
             everywhere=options.everywhere,
             corrections=corrections,
+            mode=options.mode,
+            clean=options.clean,
         )
 
     def _corrections(self, study: Study, image: str | Path, options: Options) -> Corrections:

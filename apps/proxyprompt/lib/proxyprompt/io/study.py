@@ -21,7 +21,7 @@ from .padding import without_padding
 from .raster import Raster, from_itk
 from .readers import read_raster
 
-__all__ = ["Study", "StudyError", "read_study", "study_of"]
+__all__ = ["Study", "StudyError", "read_clip", "read_study", "study_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,36 @@ def study_of(image: np.ndarray | sitk.Image, *, intensity: IntensitySettings | N
         array = array.astype(np.float32) if array.dtype == np.float16 else array
         image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=colour)
     return Study(from_itk(Path("the image"), image), intensity=intensity or IntensitySettings())
+
+
+def read_clip(paths: Sequence[str | Path], *, intensity: IntensitySettings | None = None) -> Study:
+    """Frames of a clip that are a file each, such as a sequence of PNG.
+
+    Args:
+        paths: of images of one size, in their order in time.
+        intensity: as for :func:`read_study`; of all frames together.
+
+    Returns:
+        The clip; its path is the first frame's.
+
+    Raises:
+        StudyError: for a file that cannot be used, for frames of different sizes, and for no frame.
+    """
+    if not len(paths):
+        raise StudyError("a clip of no frames: expected the path of at least one image")
+    rasters = [read_raster(path) for path in paths]
+    first = rasters[0]
+    for raster in rasters:
+        if raster.voxels.shape != first.voxels.shape or raster.voxels.shape[2] != 1:
+            sizes = (" x ".join(map(str, (*one.grid.size, *one.voxels.shape[3:]))) for one in (first, raster))
+            raise StudyError(
+                f"frames of a clip have one size: {first.path} is {next(sizes)}, {raster.path} is {next(sizes)}; "
+                "bring them to one size, or give them one by one"
+            )
+    array = np.stack([raster.voxels[:, :, 0].swapaxes(0, 1) for raster in rasters])
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=first.colour)
+    stack = replace(from_itk(first.path, image), frames=True, orientation=first.orientation, notes=first.notes)
+    return Study(stack, intensity=intensity or IntensitySettings())
 
 
 class Study:

@@ -72,19 +72,26 @@ class Encoding:
             found = {n: entry for n, key in enumerate(keys) if (entry := self._cache.get(key)) is not None}
             missing = [n for n in range(len(keys)) if n not in found]
             if missing:
-                made = self._encode(torch.from_numpy(study.images([indices[n] for n in missing])))
+                made = self.encode(torch.from_numpy(study.images([indices[n] for n in missing])))
                 for row, n in enumerate(missing):
                     found[n] = self._cache.put(keys[n], made[row : row + 1].to_tensors(), tags={study.content_hash})
             return Features.join([Features.from_tensors(found[n].tensors) for n in range(len(keys))], self.device)
 
-    def _encode(self, images: Tensor) -> Features:
-        """images: (B, 3, h, w) in [0, 1]. Features with their padding."""
+    def encode(self, images: Tensor) -> Features:
+        """Encode images, whatever the cache holds.
+
+        Args:
+            images: (B, 3, h, w) in [0, 1].
+
+        Returns:
+            Features with their padding.
+        """
         prepared, geometry = self._foundation.preprocess(images.to(self.device))
         features = self._segmenter.encode(prepared)
         return replace(features, padding=self._foundation.padding(geometry, len(images), self.device))
 
     def _encoded(self, image: Tensor) -> dict[str, Tensor]:
-        return self._encode(image).to_tensors()
+        return self.encode(image).to_tensors()
 
     def supports(self, selection: Selection) -> tuple[Features, Tensor]:
         """What is made of each support by itself.

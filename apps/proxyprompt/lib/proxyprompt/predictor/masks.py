@@ -19,6 +19,8 @@ from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import Selection
 from proxyprompt.supports.slice_positions import likely
 
+from .cleaning import clean, shape_of
+
 PRESENT = 0.5
 """A structure is drawn on a slice when the probability that it is there reaches this."""
 PLACED = 0.5
@@ -83,6 +85,22 @@ class Masks:
                     self.logits[row, n] = np.where(mask, SURE, -SURE)
                     presence[row, n], where[row, n] = float(mask.any()), 1.0
         return replace(self, presence=presence, placed=where)
+
+    def cleaned(self, selection: Selection, *, volume: bool) -> Masks:
+        """Small parts taken away and holes filled, as :mod:`proxyprompt.predictor.cleaning` says.
+
+        Args:
+            selection: the supports.
+            volume: whether parts go through slices.
+
+        Returns:
+            Masks whose logits have changed their sign there; ``logits`` are changed in place.
+        """
+        for n in range(self.logits.shape[1]):
+            drawn = self.gated(n) > 0
+            changed = clean(drawn, shape_of(selection, n), volume=volume) != drawn
+            self.logits[:, n][changed] = np.where(drawn[changed], -SURE, SURE)
+        return self
 
 
 class Alone(NamedTuple):

@@ -11,7 +11,7 @@ Axes: ``Z`` target slices of (h, w), ``K`` support slices, ``N`` structures.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from proxyprompt.extensions import ALL, Extensions
 from proxyprompt.extensions.pieces import tiles_along_a_side
@@ -27,15 +28,18 @@ from proxyprompt.foundation.base import Features, Points
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.io.study import Study
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding
+from proxyprompt.settings import AUTO, MODES, NEIGHBOURS, PROPAGATE, SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections, with_corrections
 from proxyprompt.supports.selection import Selection
 
 from .encoding import Encoding
 from .latency import Latencies
-from .masks import PRESENT, Alone, Masks, mean_dice, most_shown, placed, searched
+from .masks import PRESENT, SURE, Alone, Masks, mean_dice, most_shown, placed, searched
 from .pieces import StudyInPieces, supports_in_pieces
 from .progress import advance
+from .propagation import Propagation, with_neighbours
 from .segmenter import Segmenter
+from .stream import Stream
 
 _WORK = 32 * 32
 """Objects times grid positions that are decoded at once on a CPU: more leave its caches and take longer each."""
@@ -74,6 +78,8 @@ class Pipeline:
         agreement: bool = True,
         everywhere: bool = False,
         corrections: Corrections = MappingProxyType({}),
+        mode: str = AUTO,
+        clean: bool = False,
     ) -> Masks:
         """Segment a study as the supports show; nothing where there is no support.
 
@@ -84,13 +90,17 @@ class Pipeline:
             agreement: whether to compare what each support says by itself, on the slice that shows most.
             everywhere: also where labelled volumes do not show the structure.
             corrections: slices of the study that a person painted. They support the others, and stay as they are.
+            mode: of :data:`proxyprompt.settings.MODES`; some slices of a study are always segmented slice by slice.
+            clean: whether small parts and holes are removed, by what the supports show.
 
         Returns:
             What the model says of these slices.
 
         Raises:
             StudyError: for input that cannot be used.
+            ValueError: for an unknown mode.
         """
+        mode = self._mode(mode, study, indices)
         structures, others = len(selection.structures), selection
         selection = with_corrections(selection, study, corrections)
         indices = list(range(len(study)) if indices is None else indices)
@@ -100,12 +110,19 @@ class Pipeline:
             return Masks(logits, presence, presence + 1, (None,) * structures)
         sides = np.ones(structures, int)
         for side, chosen in self._by_side(selection).items():
-            decoded = self._decoded if side == 1 else partial(self._decoded_in_pieces, side)
-            logits[:, chosen], presence[:, chosen] = decoded(study, selection.of(chosen), indices)
+            some = selection.of(chosen)
+            if side == 1:
+                found = self._in_whole_view(study, some, indices, mode, corrections)
+            else:
+                found = self._in_pieces(side, study, some, indices, mode)
+            logits[:, chosen], presence[:, chosen] = found
             sides[chosen] = side
         where = np.ones(presence.shape) if everywhere else placed(study, selection, indices)
         masks = Masks(logits, presence, where, (None,) * structures, tuple(sides.tolist()))
         masks = masks.keep(corrections, selection.structures, indices)
+        if clean:
+            masks = masks.cleaned(selection, volume=study.kind == "volume" and len(indices) == len(study))
+            masks = masks.keep(corrections, selection.structures, indices)
         if not agreement or not len(others):
             return masks
         shown = indices[most_shown(masks)]
@@ -121,33 +138,38 @@ class Pipeline:
             found[side].append(n)
         return dict(sorted(found.items()))
 
-    def _decoded(
-        self, study: Study | StudyInPieces, selection: Selection, indices: Sequence[int]
+    def _in_whole_view(
+        self, study: Study, selection: Selection, indices: Sequence[int], mode: str, corrections: Corrections
     ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
         """Logits (n, N, h, w) and presence (n, N) of some slices."""
-        logits = np.zeros((len(indices), len(selection.structures), *study.slice_shape), np.float16)
-        remembered = self.encoding.memory_key(selection)
-        encoding = self.prepare(selection, remembered)
-        key = self.encoding.key("decoded", study.content_hash, remembered, indices)
-        entry = self._cache.get(key)
-        if entry is None:
-            made = self._decode(study, indices, encoding)
-            entry = self._cache.put(key, made, tags=selection.tags.union({study.content_hash}))
+        small = self._decoded(study, selection, indices, passes=1 + (mode == PROPAGATE))
+        if mode == PROPAGATE:
+            small = self._propagated(study, small, selection, corrections)
+        if mode != SLICE_BY_SLICE:
+            small = {name: with_neighbours(tensor) for name, tensor in small.items()}
+        return self._enlarged(small["logits"], study), small["presence"].numpy()
+
+    def _in_pieces(
+        self, side: int, study: Study, selection: Selection, indices: Sequence[int], mode: str
+    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        """The same, tile by tile; a structure is on a slice when it is on one of the tiles. Memory knows no tiles."""
+        pieces = StudyInPieces(study, side)
+        small = self._decoded(pieces, supports_in_pieces(selection, side), pieces.of_slices(indices))
+        small = {name: tensor.unflatten(0, (len(indices), side**2)) for name, tensor in small.items()}
+        if mode != SLICE_BY_SLICE:
+            small = {name: with_neighbours(tensor) for name, tensor in small.items()}
+        logits = np.stack([pieces.tiles.join(self._enlarged(each, pieces)) for each in small["logits"]])
+        return logits, small["presence"].amax(1).numpy()
+
+    def _enlarged(self, small: Tensor, study: Study | StudyInPieces) -> NDArray[np.float16]:
+        """(n, N, s, s) as the decoder gives them -> (n, N, h, w)."""
+        logits = np.zeros((*small.shape[:2], *study.slice_shape), np.float16)
         with self._latencies.of("decode"):
             geometry = self._foundation.geometry(study.slice_shape)
-            for z, small in enumerate(entry.tensors["logits"]):
-                small = small[None].to(self.encoding.device)
-                logits[z] = self._foundation.postprocess(small, geometry)[0].half().cpu().numpy()
-        return logits, entry.tensors["presence"].numpy()
-
-    def _decoded_in_pieces(
-        self, side: int, study: Study, selection: Selection, indices: Sequence[int]
-    ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-        """As :meth:`_decoded`; a structure is on a slice when it is on one of the tiles."""
-        pieces = StudyInPieces(study, side)
-        found = self._decoded(pieces, supports_in_pieces(selection, side), pieces.of_slices(indices))
-        logits, presence = (x.reshape(len(indices), side**2, *x.shape[1:]) for x in found)
-        return np.stack([pieces.tiles.join(x) for x in logits]), presence.max(1)
+            for z, each in enumerate(small):
+                large = self._foundation.postprocess(each[None].to(self.encoding.device), geometry)
+                logits[z] = large[0].half().cpu().numpy()
+        return logits
 
     @torch.inference_mode()
     def click(
@@ -185,7 +207,7 @@ class Pipeline:
     ) -> NDArray[np.float16]:
         """Tiles without a click stay as they are."""
         pieces, supports = StudyInPieces(study, side), supports_in_pieces(selection, side)
-        logits = self._decoded(pieces, supports, pieces.of_slices([index]))[0]
+        logits = self._enlarged(self._decoded(pieces, supports, pieces.of_slices([index]))["logits"], pieces)
         for tile, row in enumerate(pieces.of_slices([index])):
             on_it = pieces.points(points, tile)
             if on_it is not None:
@@ -212,21 +234,88 @@ class Pipeline:
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
             return logits[0, 0].half().cpu().numpy()
 
-    def _decode(
-        self, study: Study | StudyInPieces, indices: Sequence[int], encoding: SupportEncoding
-    ) -> dict[str, Tensor]:
-        """What the decoder says of some slices: logits (n, N, S/4, S/4) float16, presence (n, N) probabilities."""
-        logits, presence = [], []
-        step = self._slices_at_once(encoding.values.shape[1])
-        for start in range(0, len(indices), step):
-            advance(start, len(indices))
-            target = self.encoding.target(study, indices[start : start + step])
-            with self._latencies.of("decode"):
-                decoded = self._segmenter.segment(target, encoding)
-                logits.append(decoded.mask_logits.half().cpu())
-                presence.append(decoded.presence_logit.float().sigmoid().cpu())
-        advance(len(indices), len(indices))
-        return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+    @torch.inference_mode()
+    def stream(self, selection: Selection, *, smooth: bool = True) -> Stream:
+        """Everything that the supports have to give, ready for frames that are still to come.
+
+        Fine structures are looked at in the whole view like all others: pieces would take too long.
+
+        Args:
+            selection: the supports.
+            smooth: whether the frame before counts.
+
+        Returns:
+            What takes the frames, one after the other; nothing of them is kept.
+        """
+        encoding = self.prepare(selection)
+
+        def decode(image: Tensor) -> tuple[Tensor, Tensor]:
+            target = self.encoding.encode(image)
+            decoded = self._segmenter.segment(target, encoding)
+            return decoded.mask_logits, decoded.presence_logit.sigmoid()
+
+        return Stream(self._foundation, decode, len(selection.structures), smooth=smooth)
+
+    def _mode(self, mode: str, study: Study, indices: Sequence[int] | None) -> str:
+        """What is done about neighbours; ``auto`` is what won, see docs/volumes.md."""
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+        if len(study) == 1 or (indices is not None and list(indices) != list(range(len(study)))):
+            return SLICE_BY_SLICE
+        if mode == AUTO:
+            mode = NEIGHBOURS
+        return NEIGHBOURS if mode == PROPAGATE and not self._foundation.remembers else mode
+
+    def _decoded(
+        self, study: Study | StudyInPieces, selection: Selection, indices: Sequence[int], *, passes: int = 1
+    ) -> Mapping[str, Tensor]:
+        """What the decoder says of some slices: logits (n, N, s, s) float16, presence (n, N) probabilities."""
+        remembered = self.encoding.memory_key(selection)
+        encoding = self.prepare(selection, remembered)
+
+        def compute() -> dict[str, Tensor]:
+            logits, presence = [], []
+            step = self._slices_at_once(encoding.values.shape[1])
+            for start in range(0, len(indices), step):
+                advance(start, passes * len(indices))
+                target = self.encoding.target(study, indices[start : start + step])
+                with self._latencies.of("decode"):
+                    decoded = self._segmenter.segment(target, encoding)
+                    logits.append(decoded.mask_logits.half().cpu())
+                    presence.append(decoded.presence_logit.float().sigmoid().cpu())
+            advance(len(indices), passes * len(indices))
+            return {"logits": torch.cat(logits), "presence": torch.cat(presence)}
+
+        key = self.encoding.key("decoded", study.content_hash, remembered, indices)
+        return self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute).tensors
+
+    def _propagated(
+        self,
+        study: Study,
+        small: Mapping[str, Tensor],
+        selection: Selection,
+        corrections: Corrections,
+    ) -> Mapping[str, Tensor]:
+        """The whole study as :class:`Propagation` says, from what the decoder said of each slice."""
+        count, known = len(study), sorted(set(corrections) & set(range(len(study))))
+
+        def compute() -> dict[str, Tensor]:
+            logits, presence = small["logits"].clone(), small["presence"].clone()
+            for z in known:
+                for name in set(corrections[z]) & set(selection.structures):
+                    n, mask = selection.structures.index(name), corrections[z][name]
+                    laid = self.encoding.lay(mask[None])
+                    laid = interpolate(laid, logits.shape[-2:], mode="area").clamp(0, 1)[0, 0].cpu()
+                    logits[z, n], presence[z, n] = (2 * laid - 1) * SURE, float(mask.any())
+            propagation = Propagation(
+                self._foundation, lambda z: self.encoding.target(study, [z]), logits, presence, self._latencies
+            )
+            logits, presence = propagation.run(known, lambda done: advance(count + done, 2 * count))
+            return {"logits": logits, "presence": presence}
+
+        remembered, tags = self.encoding.memory_key(selection), selection.tags.union({study.content_hash})
+        key = self.encoding.key("propagated", study.content_hash, remembered, known)
+        return self._cache.get_or_compute(key, tags, compute).tensors
 
     @torch.inference_mode()
     def prepare(self, selection: Selection, key: str | None = None) -> SupportEncoding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,14 +17,16 @@ from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.foundation.base import Points
 from proxyprompt.foundation.loading import EMBEDDED_WEIGHTS, weights_identity
 from proxyprompt.io.cache import ContentCache
-from proxyprompt.io.study import Study, StudyError, read_study, study_of
+from proxyprompt.io.study import Study, StudyError, read_clip, read_study, study_of
+from proxyprompt.settings import AUTO, MODES, SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import Selection, SupportError, SupportSlice
 from proxyprompt.supports.slice_positions import SlicePresence
 
 from .adapters import AdapterStore
 from .latency import Latencies
-from .pipeline import Masks, Pipeline
+from .masks import Masks
+from .pipeline import Pipeline
 from .segmenter import Segmenter, build_segmenter
 
 if TYPE_CHECKING:
@@ -237,30 +239,32 @@ class ProxyPromptPredictor:
             SupportError: when there is no support, and no points either.
             ValueError: for points of a structure that the supports do not show, or of another form.
         """
-        study = _study(image)
-        if len(study) > 1:
-            raise StudyError(f"{study.path} has {len(study)} slices; use predict_volume, or give one slice")
-        return self._predict(study, points or {}, agreement)
+        return self._predict(_single(image), points or {}, agreement)
 
     def predict_volume(
         self,
-        volume: Image,
+        volume: Image | Sequence[str | PathLike[str]],
         *,
         points: Mapping[str, Sequence[Sequence[float]]] | None = None,
         corrected: Mask | None = None,
         corrected_slices: Sequence[int] = (),
         agreement: bool = False,
+        mode: str = AUTO,
+        clean: bool = False,
     ) -> Prediction:
         """Segment every slice of a volume, or every frame of a clip.
 
         Args:
-            volume: as for :meth:`set_support`.
+            volume: as for :meth:`set_support`; a list of files is a clip, whose frames they are.
             points: as for :meth:`predict`, as (x, y, z, label); z counts the third axis of the file, of an array the
                 slices.
             corrected: masks of the volume, as for :meth:`set_support`, of which ``corrected_slices`` are right.
             corrected_slices: these slices, counted as the prediction's ``presence`` counts them, show the others what
                 is wanted, and stay as they are.
             agreement: as for :meth:`predict`; on the slice that shows most.
+            mode: what is done about the neighbours of a slice: ``slice by slice`` (nothing), ``neighbours`` (a
+                weighted mean), ``propagate`` (through the foundation's memory), ``auto`` (what won).
+            clean: whether small parts and holes are removed, by what the supports show.
 
         Returns:
             The prediction.
@@ -268,18 +272,57 @@ class ProxyPromptPredictor:
         Raises:
             StudyError: for a volume that cannot be used.
             SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
-            ValueError: as for :meth:`predict`, and for corrected slices without masks.
+            ValueError: as for :meth:`predict`, and for corrected slices without masks, and for another mode.
         """
-        study = _study(volume)
+        study = read_clip([Path(p) for p in volume]) if isinstance(volume, list | tuple) else _study(volume)
         if corrected is None:
             if len(corrected_slices):
                 raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
-            return self._predict(study, points or {}, agreement)
+            return self._predict(study, points or {}, agreement, mode=mode, clean=clean)
         masks = _masks_on(study, corrected, len(self.names), 0)
         if wrong := [index for index in corrected_slices if not 0 <= index < len(study)]:
             raise SupportError(f"slices {wrong} are said to be corrected; the volume has slices 0 to {len(study) - 1}")
         corrections = {index: dict(zip(self.names, masks[index], strict=True)) for index in corrected_slices}
-        return self._predict(study, points or {}, agreement, corrections)
+        return self._predict(study, points or {}, agreement, corrections, mode, clean)
+
+    def stream(self, *, mode: str = AUTO) -> Callable[[Image], Prediction]:
+        """Get ready for frames that come one after the other, as in an examination.
+
+        All that the supports have to give is made at once; then nothing is kept of a frame but what the next one needs.
+
+        Example:
+            >>> segment = predictor.stream()
+            >>> for frame in camera:
+            ...     show(frame, segment(frame).masks)
+
+        Args:
+            mode: ``slice by slice``: every frame by itself; any other: the frames before count a third.
+
+        Returns:
+            What takes a frame, as :meth:`predict` takes an image, and gives its prediction. It is one examination's:
+            frames must come in order, from one thread. It raises StudyError for a frame that cannot be used, and goes
+            on with the next.
+
+        Raises:
+            SupportError: when there is no support.
+            ValueError: for an unknown mode.
+        """
+        if not len(self._selection):
+            raise SupportError("there is no support: call set_support before stream")
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
+        names = self._selection.structures
+        stream = self._pipeline().stream(self._selection, smooth=mode != SLICE_BY_SLICE)
+
+        def segment(frame: Image) -> Prediction:
+            study = _single(frame)
+            found = stream.segment(study)
+            return _prediction(study, names, found, found.present())
+
+        return segment
+
+    def _pipeline(self) -> Pipeline:
+        return Pipeline(self.segmenter, self._cache, Latencies(), extensions=PAPER if self.paper else ALL)
 
     def _predict(
         self,
@@ -287,6 +330,8 @@ class ProxyPromptPredictor:
         points: Mapping[str, Sequence[Sequence[float]]],
         agreement: bool,
         corrections: Corrections = MappingProxyType({}),
+        mode: str = AUTO,
+        clean: bool = False,
     ) -> Prediction:
         selection = self._selection
         if not len(selection):
@@ -297,8 +342,16 @@ class ProxyPromptPredictor:
             raise ValueError(
                 f"points are given for {', '.join(unknown)}; the supports show {', '.join(selection.structures)}"
             )
-        pipeline = Pipeline(self.segmenter, self._cache, Latencies(), extensions=PAPER if self.paper else ALL)
-        found = pipeline.run(study, selection, agreement=agreement, everywhere=self.paper, corrections=corrections)
+        pipeline = self._pipeline()
+        found = pipeline.run(
+            study,
+            selection,
+            agreement=agreement,
+            everywhere=self.paper,
+            corrections=corrections,
+            mode=mode,
+            clean=clean,
+        )
         logits, drawn = found.logits, found.present()
         for name, clicks in points.items():
             structure = selection.structures.index(name)
@@ -323,6 +376,13 @@ def _study(image: Image) -> Study:
         if image.ndim == 3 and image.shape[0] == 3:
             image = image.transpose(1, 2, 0)
     return study_of(image)
+
+
+def _single(image: Image) -> Study:
+    study = _study(image)
+    if len(study) > 1:
+        raise StudyError(f"{study.path} has {len(study)} slices; use predict_volume, or give one slice")
+    return study
 
 
 def _masks_on(study: Study, mask: Mask, count: int, number: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxyprompt.errors import refuse
-from proxyprompt.settings import SUPPORT_COUNTS
+from proxyprompt.settings import MODES, SUPPORT_COUNTS
 
 from .safety import check_id
 
@@ -27,6 +27,8 @@ OURS = (
     "agreement",
     "everywhere",
     "corrected",
+    "mode",
+    "clean",
     "result_extension",
     "result_dtype",
     "result_compress",
@@ -67,7 +69,8 @@ class Options:
     support: "auto", or ids of labelled studies. structures: names, or None for those that suit the target; whether they
     exist is for the library to say, which knows their aliases. everywhere: also on slices of a volume where the
     supports' volumes do not show the structure. extension: the result's suffix; None for the usual one. corrected:
-    indices of slices of the target that a person painted.
+    indices of slices of the target that a person painted. mode: of :data:`proxyprompt.settings.MODES`.
+    clean: whether small parts and holes are removed.
     """
 
     support: str | tuple[str, ...] = AUTO
@@ -78,6 +81,8 @@ class Options:
     everywhere: bool = False
     extension: str | None = None
     corrected: tuple[int, ...] = ()
+    mode: str = AUTO
+    clean: bool = False
 
 
 def drop_downs(choices: Choices) -> dict[str, Any]:
@@ -93,6 +98,8 @@ def drop_downs(choices: Choices) -> dict[str, Any]:
         "adapter": list(choices.adapters),
         "agreement": True,
         "everywhere": False,
+        "mode": list(MODES),
+        "clean": False,
     }
 
 
@@ -119,6 +126,8 @@ def parse_options(
         agreement=flag("agreement", request.get("agreement"), agreement),
         everywhere=flag("everywhere", request.get("everywhere"), everywhere),
         corrected=_indices(request.get("corrected")),
+        mode=_mode(request.get("mode")),
+        clean=flag("clean", request.get("clean"), False),
         extension=_extension(request),
     )
 
@@ -169,6 +178,15 @@ def _indices(value: Any) -> tuple[int, ...]:
     if any(index < 0 for index in indices):
         raise refuse(f"corrected {value!r} is not a list of slices; expected whole numbers from 0, such as [3, 7]")
     return tuple(dict.fromkeys(indices))
+
+
+def _mode(value: Any) -> str:
+    value = first(value)
+    if value in (None, ""):
+        return AUTO
+    if value not in MODES:
+        raise refuse(f"there is no mode {value!r}; valid: {', '.join(MODES)}")
+    return value
 
 
 def _adapter(value: Any, known: Sequence[str]) -> str | None:
