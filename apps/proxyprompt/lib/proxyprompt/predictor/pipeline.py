@@ -143,7 +143,7 @@ class Pipeline:
         presence = small["presence"].numpy()
         where = np.ones_like(presence) if everywhere else placed(study, selection, indices)
         shares = () if prepared.classifier is None else tuple(prepared.classifier.share.tolist())
-        masks = Masks(logits, presence, where, (None,) * structures, shares)
+        masks = Masks(logits, presence, where, (None,) * structures, shares, mode)
         masks = masks.keep(corrections, selection.structures, indices)
         if clean:
             masks = masks.cleaned(selection, volume=study.kind == "volume" and len(indices) == len(study))

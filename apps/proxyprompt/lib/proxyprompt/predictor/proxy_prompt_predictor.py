@@ -111,8 +111,8 @@ class ProxyPromptPredictor:
 
     Args:
         segmenter: foundation and generator; :meth:`from_pretrained` loads them.
-        paper: whether to leave out what the paper does not have (the pixel classifier, and what labelled volumes say
-            of the place of a slice).
+        paper: whether to leave out what the paper does not have (the pixel classifier, the say of neighbouring slices,
+            and what labelled volumes say of the place of a slice).
         cache_bytes: memory for what was computed of supports and images; the least recently used goes first.
     """
 
@@ -310,7 +310,9 @@ class ProxyPromptPredictor:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
         names = self._selection.structures
-        stream = self._pipeline().stream(self._selection, smooth=mode != SLICE_BY_SLICE)
+        stream = self._pipeline().stream(
+            self._selection, smooth=mode != SLICE_BY_SLICE and not (self.paper and mode == AUTO)
+        )
 
         def segment(frame: Image) -> Prediction:
             study = _single(frame)
@@ -347,7 +349,7 @@ class ProxyPromptPredictor:
             agreement=agreement,
             everywhere=self.paper,
             corrections=corrections,
-            mode=mode,
+            mode=SLICE_BY_SLICE if self.paper and mode == AUTO else mode,
             clean=clean,
         )
         logits, drawn = found.logits, found.present()
