@@ -38,6 +38,7 @@ OPTIONS = (
     *("support", "structure", "supports", "adapter", "agreement", "everywhere", "result_extension", "result_dtype"),
     *("model", "image", "images", "label", "label_tag", "label_info", "label_names", "params", "session", "save_label"),
     *("foreground", "background", "ring", "strategy", "client_id", "device", "gpus", "max_workers", "max_batch_size"),
+    *("mode", "clean", "corrected"),
     *("multi_gpu", "support_disagreement", "support_quality", "overwrite", "name", "PatientID", "max_epochs", "method"),
 )
 VALUES = st.recursive(

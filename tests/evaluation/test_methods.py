@@ -13,6 +13,7 @@ from proxyprompt.evaluation.methods import Copy, EncodeOnce, FeatureMethod, Prox
 from proxyprompt.extensions import PAPER
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
+from proxyprompt.settings import SLICE_BY_SLICE
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPromptMethod(segmenter, extensions=PAPER).fit(supports, seed=0).predict(slices)
+    masks = ProxyPromptMethod(segmenter, extensions=PAPER, mode=SLICE_BY_SLICE).fit(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))

@@ -249,3 +249,15 @@ def test_sam2_propagates_as_well(selection):
     found, presence = propagation.run([], lambda done: None)
     assert found.shape == logits.shape and torch.isfinite(found).all() and presence.shape == (9, 2)
     assert (found != logits).flatten(1).any(1).sum() == 8
+
+
+@pytest.mark.slow
+def test_three_thousand_frames(segmenter, selection):
+    """In one request, and with a cache that holds but a part of them."""
+    study, requests = study_of(volume(3000, size=16)), FollowedRequests()
+    cache = ContentCache(None, memory_bytes=1 << 27, disk_bytes=0)
+    with requests.following("mine"):
+        masks = run(segmenter, selection, study, "propagate", cache=cache)
+        assert (requests.get("mine").done, requests.get("mine").total) == (6000, 6000)
+    assert masks.logits.shape == (3000, 2, 16, 16) and np.isfinite(masks.logits).all()
+    assert cache.stats()["memory_bytes"] <= 1 << 27

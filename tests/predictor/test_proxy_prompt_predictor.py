@@ -235,3 +235,24 @@ def store_header(path):
     """Of a version, whatever it was made for."""
     with safe_open(path, framework="pt") as file:
         return AdapterHeader.from_json(file.metadata()["header"])
+
+
+def test_what_neighbours_have_to_say(predictor):
+    """Nothing in the paper, unless it is asked for; a list of files is a clip of these frames."""
+    volume = np.stack([scene(at=(20, 30 + z), seed=z)[0] for z in range(4)])
+    alone, near = (predictor.predict_volume(volume, mode=mode) for mode in ("slice by slice", "neighbours"))
+    assert np.array_equal(predictor.predict_volume(volume).logits, alone.logits)
+    assert not np.array_equal(near.logits, alone.logits)
+    with pytest.raises(ValueError, match="mode is 'both'; expected one of auto, slice by slice, neighbours, propagate"):
+        predictor.predict_volume(volume, mode="both")
+
+
+def test_a_clip_of_files(predictor, tmp_path):
+    paths = [tmp_path / f"{n}.png" for n in range(3)]
+    for n, path in enumerate(paths):
+        Image.fromarray(scene(at=(20, 30 + n), seed=n)[0].clip(0, 255).astype(np.uint8)).save(path)
+    found = predictor.predict_volume(paths)
+    assert found.masks.shape == (2, 3, 60, 80) and found.presence.shape == (3, 2)
+    Image.fromarray(scene(50, 80)[0].astype(np.uint8)).save(paths[1])
+    with pytest.raises(StudyError, match=r"0.png is 80 x 60 x 1, .*1.png is 80 x 50 x 1"):
+        predictor.predict_volume(paths)

@@ -12,7 +12,7 @@ from proxyprompt.foundation.base import Foundation
 from proxyprompt.io.cache import ContentCache
 from proxyprompt.predictor.adapters import AdapterHeader, AdapterStore
 from proxyprompt.predictor.segmenter import Segmenter, build_segmenter
-from proxyprompt.settings import AUTO, MODES
+from proxyprompt.settings import AUTO, MODES, SLICE_BY_SLICE
 from proxyprompt.training.groups import FILE as GROUPS_FILE
 from proxyprompt.training.groups import GroupSplit
 
@@ -116,7 +116,12 @@ def build_methods(options: MethodOptions) -> list[Method]:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
-        ours = ProxyPromptMethod(segmenter, seen=seen, extensions=PAPER if options.paper else ALL)
+        ours = ProxyPromptMethod(
+            segmenter,
+            seen=seen,
+            extensions=PAPER if options.paper else ALL,
+            mode=SLICE_BY_SLICE if options.paper else AUTO,
+        )
         if header is not None:
             ours.settings |= {name: header.config[name] for name in ("training", "untrained") if name in header.config}
         if "proxyprompt" in options.names:

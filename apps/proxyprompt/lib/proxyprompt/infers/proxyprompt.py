@@ -27,6 +27,7 @@ from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.requests.options import Choices, Options, drop_downs, parse_options
 from proxyprompt.requests.safety import check_id
 from proxyprompt.session.proposals import Proposal, Proposals
+from proxyprompt.settings import AUTO, SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import NoSupport, Selection
 from proxyprompt.supports.support import SupportLibrary
@@ -72,6 +73,7 @@ class ProxyPromptInfer(InferTask):
             count=self._supports,
             agreement=agreement,
             everywhere=self._paper,
+            mode=SLICE_BY_SLICE if self._paper else AUTO,
         )
 
     def is_valid(self) -> bool:
@@ -249,6 +251,7 @@ class ProxyPromptInfer(InferTask):
             "left_out": left_out,
             "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
             **({"instances": study.instances} if study.instances else {}),
+            "mode": parts[0][1].mode,
             "foundation": segmenter.foundation.name,
             "adapter": segmenter.version,
             "weights_sha256": segmenter.weights_sha256,

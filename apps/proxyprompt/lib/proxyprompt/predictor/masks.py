@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from proxyprompt.io.study import Study
 from proxyprompt.metrics.segmentation import overlap
+from proxyprompt.settings import SLICE_BY_SLICE
 from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import Selection
 from proxyprompt.supports.slice_positions import likely
@@ -39,6 +40,7 @@ class Masks:
         placed: (Z, N), from 0 to 1, what labelled volumes say of the place of the slice.
         agreement: N, None where fewer than two supports hold the structure.
         sides: N, in how many tiles along each side of a slice the structure was looked at, 1 for the whole view.
+        mode: what was done about neighbouring slices.
     """
 
     logits: NDArray[np.float16]
@@ -46,6 +48,7 @@ class Masks:
     placed: NDArray[np.float64]
     agreement: tuple[float | None, ...]
     sides: tuple[int, ...] = ()
+    mode: str = SLICE_BY_SLICE
 
     def searched(self) -> NDArray[np.bool_]:
         """(Z, N) bool, whether the slice lies where the structure can be."""

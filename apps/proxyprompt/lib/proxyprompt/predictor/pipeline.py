@@ -118,7 +118,7 @@ class Pipeline:
             logits[:, chosen], presence[:, chosen] = found
             sides[chosen] = side
         where = np.ones(presence.shape) if everywhere else placed(study, selection, indices)
-        masks = Masks(logits, presence, where, (None,) * structures, tuple(sides.tolist()))
+        masks = Masks(logits, presence, where, (None,) * structures, tuple(sides.tolist()), mode)
         masks = masks.keep(corrections, selection.structures, indices)
         if clean:
             masks = masks.cleaned(selection, volume=study.kind == "volume" and len(indices) == len(study))
@@ -297,12 +297,13 @@ class Pipeline:
         corrections: Corrections,
     ) -> Mapping[str, Tensor]:
         """The whole study as :class:`Propagation` says, from what the decoder said of each slice."""
-        count, known = len(study), sorted(set(corrections) & set(range(len(study))))
+        count, names = len(study), set(selection.structures)
+        known = sorted(index for index, masks in corrections.items() if names & set(masks))
 
         def compute() -> dict[str, Tensor]:
             logits, presence = small["logits"].clone(), small["presence"].clone()
             for z in known:
-                for name in set(corrections[z]) & set(selection.structures):
+                for name in names & set(corrections[z]):
                     n, mask = selection.structures.index(name), corrections[z][name]
                     laid = self.encoding.lay(mask[None])
                     laid = interpolate(laid, logits.shape[-2:], mode="area").clamp(0, 1)[0, 0].cpu()
@@ -311,6 +312,7 @@ class Pipeline:
                 self._foundation, lambda z: self.encoding.target(study, [z]), logits, presence, self._latencies
             )
             logits, presence = propagation.run(known, lambda done: advance(count + done, 2 * count))
+            logits[known], presence[known] = small["logits"][known], small["presence"][known]  # no louder than others
             return {"logits": logits, "presence": presence}
 
         remembered, tags = self.encoding.memory_key(selection), selection.tags.union({study.content_hash})

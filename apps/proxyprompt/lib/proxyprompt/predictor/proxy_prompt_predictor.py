@@ -113,8 +113,8 @@ class ProxyPromptPredictor:
 
     Args:
         segmenter: foundation and generator; :meth:`from_pretrained` loads them.
-        paper: whether to leave out what the paper does not have (fine structures piece by piece, and what labelled
-            volumes say of the place of a slice).
+        paper: whether to leave out what the paper does not have (fine structures piece by piece, the say of
+            neighbouring slices, and what labelled volumes say of the place of a slice).
         cache_bytes: memory for what was computed of supports and images; the least recently used goes first.
     """
 
@@ -274,7 +274,7 @@ class ProxyPromptPredictor:
             SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
             ValueError: as for :meth:`predict`, and for corrected slices without masks, and for another mode.
         """
-        study = read_clip([Path(p) for p in volume]) if isinstance(volume, list | tuple) else _study(volume)
+        study = _study_or_clip(volume)
         if corrected is None:
             if len(corrected_slices):
                 raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
@@ -312,7 +312,9 @@ class ProxyPromptPredictor:
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}")
         names = self._selection.structures
-        stream = self._pipeline().stream(self._selection, smooth=mode != SLICE_BY_SLICE)
+        stream = self._pipeline().stream(
+            self._selection, smooth=mode != SLICE_BY_SLICE and not (self.paper and mode == AUTO)
+        )
 
         def segment(frame: Image) -> Prediction:
             study = _single(frame)
@@ -349,7 +351,7 @@ class ProxyPromptPredictor:
             agreement=agreement,
             everywhere=self.paper,
             corrections=corrections,
-            mode=mode,
+            mode=SLICE_BY_SLICE if self.paper and mode == AUTO else mode,
             clean=clean,
         )
         logits, drawn = found.logits, found.present()
@@ -366,6 +368,12 @@ class ProxyPromptPredictor:
 def _several(given: Item | Sequence[Item]) -> list[Item]:
     """One thing or a list of them, as a list."""
     return list(given) if isinstance(given, list | tuple) else [cast("Item", given)]
+
+
+def _study_or_clip(volume: Image | Sequence[str | PathLike[str]]) -> Study:
+    if isinstance(volume, list | tuple):
+        return read_clip([Path(path) for path in volume])
+    return _study(cast("Image", volume))
 
 
 def _study(image: Image) -> Study:

@@ -110,6 +110,7 @@ def parse_options(
     count: int,
     agreement: bool = True,
     everywhere: bool = False,
+    mode: str = AUTO,
 ) -> Options:
     """One request's options. adapters: the versions there are. The others: what an unchanged request means.
 
@@ -126,7 +127,7 @@ def parse_options(
         agreement=flag("agreement", request.get("agreement"), agreement),
         everywhere=flag("everywhere", request.get("everywhere"), everywhere),
         corrected=_indices(request.get("corrected")),
-        mode=_mode(request.get("mode")),
+        mode=_mode(request.get("mode"), mode),
         clean=flag("clean", request.get("clean"), False),
         extension=_extension(request),
     )
@@ -180,10 +181,10 @@ def _indices(value: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(indices))
 
 
-def _mode(value: Any) -> str:
+def _mode(value: Any, default: str) -> str:
     value = first(value)
-    if value in (None, ""):
-        return AUTO
+    if value in (None, "", AUTO):
+        return default
     if value not in MODES:
         raise refuse(f"there is no mode {value!r}; valid: {', '.join(MODES)}")
     return value
