@@ -252,6 +252,7 @@ def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> M
         return Copy()
     if name in FINETUNED:
         return _finetuned(name, options)
+    assert foundation is not None, name  # built for all that are named below
     if name in TRUTH_PROMPTS:
         return TruthPrompted(name, TRUTH_PROMPTS[name], foundation)
     if name in _LABELS:

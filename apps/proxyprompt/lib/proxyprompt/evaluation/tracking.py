@@ -12,6 +12,7 @@ from collections import deque
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from proxyprompt.foundation.base import Foundation, FrameMemory, MemoryBank, Prompts
 from proxyprompt.predictor.propagation import RECENT
@@ -34,14 +35,14 @@ class MemoryVideo(Memory):
             given = [self._frame(image, mask) for image, mask in zip(supports.images, supports.masks, strict=True)]
 
         @torch.inference_mode()
-        def predict(slices: Slices) -> np.ndarray:
+        def predict(slices: Slices) -> NDArray[np.bool_]:
             masks = np.zeros((len(slices), *slices.slice_shape), bool)
             self._track(given, slices, range(len(slices)), masks)
             return masks
 
         return Fitted(predict)
 
-    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: np.ndarray) -> None:
+    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: NDArray[np.bool_]) -> None:
         """Segment rows, one after the other, into masks."""
         recent: deque[FrameMemory] = deque(maxlen=RECENT)
         for row in rows:
@@ -65,7 +66,7 @@ class FrameZero(MemoryVideo):
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         @torch.inference_mode()
-        def predict(slices: Slices, truth: np.ndarray) -> np.ndarray:
+        def predict(slices: Slices, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
             masks = np.zeros_like(truth)
             if not truth.any():
                 return masks
@@ -79,7 +80,9 @@ class FrameZero(MemoryVideo):
 
         return Fitted(predict, sees_truth=True)
 
-    def _given(self, image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[FrameMemory, np.ndarray]:
+    def _given(
+        self, image: NDArray[np.bool_], truth: NDArray[np.bool_], rng: np.random.Generator
+    ) -> tuple[FrameMemory, NDArray[np.bool_]]:
         """What the prompted slice leaves in the memory, and its mask."""
         if self._kind == "mask":
             return self._frame(image, truth[None]), truth
