@@ -21,7 +21,6 @@ from proxyprompt.training.cases import Case, LabelledSlice
 from proxyprompt.training.episodes import EpisodeSource
 from proxyprompt.training.finetune import trained_model
 from proxyprompt.training.finetune_config import FinetuneConfig
-from proxyprompt.training.pieces import in_pieces
 from proxyprompt.training.run import Run
 from proxyprompt.training.strategies import STRATEGIES
 from proxyprompt.training.training_data import TrainingData
@@ -51,7 +50,7 @@ class FineTuned(Method):
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         """Raises TrainingError where the supports give nothing to train on."""
         segmenter, config = self._start(), self._config.with_options(seed=seed)
-        data = _training_data(supports, config, pieces=self._extensions.pieces and segmenter.foundation.looks_at_pieces)
+        data = _training_data(supports, config)
         STRATEGIES[config.trainable].prepare(segmenter, config, None)
         model = trained_model(segmenter, config)
         with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +63,7 @@ class FineTuned(Method):
         return Fitted(method.fit(supports, seed=seed).predict, notes=notes)
 
 
-def _training_data(supports: Selection, config: FinetuneConfig, *, pieces: bool) -> TrainingData:
+def _training_data(supports: Selection, config: FinetuneConfig) -> TrainingData:
     """The support slices, all of them to train on. Slices of one study are of one group."""
     slices = []
     for k, chosen in enumerate(supports.slices):
@@ -80,7 +79,6 @@ def _training_data(supports: Selection, config: FinetuneConfig, *, pieces: bool)
                 shown=masks.flatten(1).any(1),
             )
         )
-    slices = in_pieces(slices) if pieces else slices
     source = EpisodeSource.configured(slices, supports.structures, config)
     nothing_held_out = Validation([], slices, supports.structures, source.structures, supports=1, hash_of=str)
     return TrainingData(source, nothing_held_out, supports.structures, (), ())
