@@ -136,7 +136,7 @@ def test_what_is_left_out_is_counted_and_said_once(folder, caplog):
     assert "not_listed" not in store.status()
 
 
-def test_names_that_are_not_text_are_left_out_with_a_word(folder):
+def test_names_that_are_not_text_are_left_out_with_a_word(folder, caplog):
     folder.mkdir()
     content = Path(drawn(folder / "one.png")).read_bytes()
     for name in (b"M\xfcller.png", b"a\nb.png", b"x" * 230 + b".png"):
@@ -146,6 +146,7 @@ def test_names_that_are_not_text_are_left_out_with_a_word(folder):
     assert store.list_images() == ["one"]
     assert store.status()["not_listed"]["count"] == 3
     json.dumps(store.status()).encode()
+    assert caplog.text.encode().count(b"not listed") == 3  # a log file can hold it
 
 
 def test_a_study_that_is_not_listed_says_why_to_who_asks(folder):

@@ -303,7 +303,7 @@ class StudyFolder(SharedDatastore):
         """Once about each."""
         news = {path: why for path, why in left_out.items() if why != self._left_out.get(path) and why != _ON_THE_WAY}
         for path, why in sorted(news.items())[:SAID]:
-            logger.warning("%s is not listed: it %s", path, why)
+            logger.warning("%s is not listed: it %s", os.fsencode(path).decode(errors="replace"), why)
         if len(news) > SAID:
             logger.warning("%d more files are not listed; GET /info/ counts them", len(news) - SAID)
         self._left_out = left_out
