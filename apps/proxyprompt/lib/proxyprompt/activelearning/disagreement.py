@@ -101,7 +101,7 @@ class SupportDisagreement(ScoringMethod):
         study = self._library.open(image_id)
         selection = self._library.choose(study, image_id, count=self._supports)
         pipeline = Pipeline(segmenter, self._cache, Latencies())
-        state = content_key(study.content_hash, pipeline.memory_key(selection))
+        state = content_key(study.content_hash, pipeline.encoding.memory_key(selection))
         if old.get("state") == state:
             return {**old, "pool": pool}
         found = disagreement(pipeline.alone(study, selection, evenly(range(len(study)), SLICES)))

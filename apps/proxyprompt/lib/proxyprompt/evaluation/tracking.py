@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from proxyprompt.foundation.base import Foundation, FrameMemory, MemoryBank, Prompts
 from proxyprompt.predictor.propagation import RECENT
@@ -34,14 +36,14 @@ class MemoryVideo(Memory):
             given = [self._frame(image, mask) for image, mask in zip(supports.images, supports.masks, strict=True)]
 
         @torch.inference_mode()
-        def predict(slices: Slices) -> np.ndarray:
+        def predict(slices: Slices) -> NDArray[Any]:
             masks = np.zeros((len(slices), *slices.slice_shape), bool)
             self._track(given, slices, range(len(slices)), masks)
             return masks
 
         return Fitted(predict)
 
-    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: np.ndarray) -> None:
+    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: NDArray[Any]) -> None:
         """Segment rows, one after the other, into masks."""
         recent: deque[FrameMemory] = deque(maxlen=RECENT)
         for row in rows:
@@ -65,7 +67,7 @@ class FrameZero(MemoryVideo):
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         @torch.inference_mode()
-        def predict(slices: Slices, truth: np.ndarray) -> np.ndarray:
+        def predict(slices: Slices, truth: NDArray[Any]) -> NDArray[Any]:
             masks = np.zeros_like(truth)
             if not truth.any():
                 return masks
@@ -79,7 +81,9 @@ class FrameZero(MemoryVideo):
 
         return Fitted(predict, sees_truth=True)
 
-    def _given(self, image: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> tuple[FrameMemory, np.ndarray]:
+    def _given(
+        self, image: NDArray[Any], truth: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[FrameMemory, NDArray[Any]]:
         """What the prompted slice leaves in the memory, and its mask."""
         if self._kind == "mask":
             return self._frame(image, truth[None]), truth

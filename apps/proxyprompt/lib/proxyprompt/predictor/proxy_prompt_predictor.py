@@ -24,7 +24,8 @@ from proxyprompt.supports.slice_positions import SlicePresence
 
 from .adapters import AdapterStore
 from .latency import Latencies
-from .pipeline import Masks, Pipeline
+from .masks import Masks
+from .pipeline import Pipeline
 from .segmenter import Segmenter, build_segmenter
 
 if TYPE_CHECKING:
@@ -272,7 +273,10 @@ class ProxyPromptPredictor:
             SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
             ValueError: as for :meth:`predict`, and for corrected slices without masks, and for another mode.
         """
-        study = read_clip([Path(p) for p in volume]) if isinstance(volume, list | tuple) else _study(volume)
+        if isinstance(volume, list | tuple):
+            study = read_clip([Path(path) for path in volume])
+        else:
+            study = _study(cast("Image", volume))
         if corrected is None:
             if len(corrected_slices):
                 raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
