@@ -20,8 +20,8 @@ def test_a_volume_in_each_mode(app):
     for mode in ("slice by slice", "neighbours", "propagate", "auto"):
         path, answer = infer(app, "mr_05", mode=mode, everywhere=True)
         found[mode], said = np.asarray(nibabel.load(path).dataobj), answer["mode"]
-        assert said == ("neighbours" if mode == "auto" else mode)
-    assert np.array_equal(found["auto"], found["neighbours"])
+        assert said == ("propagate" if mode == "auto" else mode)
+    assert np.array_equal(found["auto"], found["propagate"])
     assert infer(app, "us_09", mode="propagate")[1]["mode"] == "slice by slice"
     assert app.info()["models"]["proxyprompt"]["config"]["mode"][0] == "auto"
     with pytest.raises(MONAILabelException, match="there is no mode 'sideways'; valid: auto, slice by slice") as caught:

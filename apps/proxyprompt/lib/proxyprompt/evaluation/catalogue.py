@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.foundation import build_foundation, weights_identity
@@ -258,5 +259,5 @@ def _make(name: str, options: MethodOptions, foundation: Foundation | None) -> M
     if name in _LABELS:
         return FeatureMethod(name, _LABELS[name], foundation)
     if name in FRAME_0:
-        return FrameZero(foundation, name.split(":")[1])
+        return FrameZero(cast("Foundation", foundation), name.split(":")[1])
     return {"memory": Memory, "memory:video": MemoryVideo, "persam": PerSam}[name](foundation)

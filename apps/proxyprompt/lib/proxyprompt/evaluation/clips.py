@@ -22,7 +22,7 @@ class ClipCollection(Collection):
 
     frames: dict[str, tuple[CollectionCase, ...]] | None = None
 
-    def open(self, case: CollectionCase) -> tuple[Study, NDArray[np.generic]]:
+    def open(self, case: CollectionCase) -> tuple[Study, NDArray[np.uint8]]:
         frames = (self.frames or {})[case.id]
         study = read_clip([frame.image_path for frame in frames], intensity=self.intensity)
         labels = [read_study(f.image_path, intensity=self.intensity).read_label(f.label_path) for f in frames]

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from proxyprompt.metrics.segmentation import overlap
@@ -64,7 +65,7 @@ def score(predicted: np.ndarray, truth: np.ndarray, spacing: tuple[float, float,
     )
 
 
-def _smoothness(masks: np.ndarray) -> float | None:
+def _smoothness(masks: NDArray[np.bool_]) -> float | None:
     pairs = [overlap(*pair).dice for pair in pairwise(masks) if any(mask.any() for mask in pair)]
     return float(np.mean(pairs)) if pairs else None
 

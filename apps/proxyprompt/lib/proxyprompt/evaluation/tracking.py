@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,14 @@ class MemoryVideo(Memory):
             given = [self._frame(image, mask) for image, mask in zip(supports.images, supports.masks, strict=True)]
 
         @torch.inference_mode()
-        def predict(slices: Slices) -> NDArray[np.bool_]:
+        def predict(slices: Slices) -> NDArray[Any]:
             masks = np.zeros((len(slices), *slices.slice_shape), bool)
             self._track(given, slices, range(len(slices)), masks)
             return masks
 
         return Fitted(predict)
 
-    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: NDArray[np.bool_]) -> None:
+    def _track(self, given: list[FrameMemory], slices: Slices, rows: range, masks: NDArray[Any]) -> None:
         """Segment rows, one after the other, into masks."""
         recent: deque[FrameMemory] = deque(maxlen=RECENT)
         for row in rows:
@@ -66,7 +67,7 @@ class FrameZero(MemoryVideo):
 
     def fit(self, supports: Selection, *, seed: int) -> Fitted:
         @torch.inference_mode()
-        def predict(slices: Slices, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        def predict(slices: Slices, truth: NDArray[Any]) -> NDArray[Any]:
             masks = np.zeros_like(truth)
             if not truth.any():
                 return masks
@@ -81,8 +82,8 @@ class FrameZero(MemoryVideo):
         return Fitted(predict, sees_truth=True)
 
     def _given(
-        self, image: NDArray[np.bool_], truth: NDArray[np.bool_], rng: np.random.Generator
-    ) -> tuple[FrameMemory, NDArray[np.bool_]]:
+        self, image: NDArray[Any], truth: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[FrameMemory, NDArray[Any]]:
         """What the prompted slice leaves in the memory, and its mask."""
         if self._kind == "mask":
             return self._frame(image, truth[None]), truth

@@ -263,7 +263,7 @@ class Pipeline:
         if len(study) == 1 or (indices is not None and list(indices) != list(range(len(study)))):
             return SLICE_BY_SLICE
         if mode == AUTO:
-            mode = NEIGHBOURS
+            mode = PROPAGATE if study.kind == "volume" else NEIGHBOURS
         return NEIGHBOURS if mode == PROPAGATE and not self._foundation.remembers else mode
 
     def _decoded(

@@ -274,7 +274,10 @@ class ProxyPromptPredictor:
             SupportError: as for :meth:`predict`, and for a corrected slice that the volume does not have.
             ValueError: as for :meth:`predict`, and for corrected slices without masks, and for another mode.
         """
-        study = _study_or_clip(volume)
+        if isinstance(volume, list | tuple):
+            study = read_clip([Path(path) for path in volume])
+        else:
+            study = _study(cast("Image", volume))
         if corrected is None:
             if len(corrected_slices):
                 raise ValueError(f"slices {list(corrected_slices)} are said to be corrected; expected their masks, too")
@@ -368,12 +371,6 @@ class ProxyPromptPredictor:
 def _several(given: Item | Sequence[Item]) -> list[Item]:
     """One thing or a list of them, as a list."""
     return list(given) if isinstance(given, list | tuple) else [cast("Item", given)]
-
-
-def _study_or_clip(volume: Image | Sequence[str | PathLike[str]]) -> Study:
-    if isinstance(volume, list | tuple):
-        return read_clip([Path(path) for path in volume])
-    return _study(cast("Image", volume))
 
 
 def _study(image: Image) -> Study:
