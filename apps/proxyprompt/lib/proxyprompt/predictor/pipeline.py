@@ -227,9 +227,15 @@ class Pipeline:
 
     @torch.inference_mode()
     def click(
-        self, study: Study, selection: Selection, index: int, structure: int, points: Points
+        self,
+        study: Study,
+        selection: Selection,
+        index: int,
+        structure: int,
+        points: Points | None,
+        box: Tensor | None = None,
     ) -> NDArray[np.float16]:
-        """One structure on one slice, prompted by its supports and by clicks; without supports by these alone.
+        """One structure on one slice, prompted by its supports and by clicks or a box; without supports by these alone.
 
         Args:
             study: the target.
@@ -237,6 +243,7 @@ class Pipeline:
             index: of the slice.
             structure: which of the N.
             points: coords (1, 1, P, 2) as (x, y) in pixels of the slice.
+            box: (1, 1, 4) as x0, y0, x1, y1 in pixels of the slice.
 
         Returns:
             (h, w) logits, not gated.
@@ -246,14 +253,19 @@ class Pipeline:
         target = self._target(study, [index])
 
         def compute() -> dict[str, Tensor]:
-            coords = self._foundation.to_input(points.coords.to(self._device), geometry)
-            clicks = Points(coords, points.labels.to(self._device))
-            decoded = self._segmenter.segment(target, None if prepared is None else prepared.encoding, clicks)
+            clicks, corners = None, None
+            if points is not None:
+                coords = self._foundation.to_input(points.coords.to(self._device), geometry)
+                clicks = Points(coords, points.labels.to(self._device))
+            if box is not None:
+                corners = self._foundation.to_input(box.to(self._device).unflatten(2, (2, 2)), geometry).flatten(2)
+            encoding = None if prepared is None else prepared.encoding
+            decoded = self._segmenter.segment(target, encoding, clicks, corners)
             return {"logits": self._mix(decoded.mask_logits, target, prepared)[0]}
 
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
-            said = (study.slice_hash(index), structure, points.coords, points.labels)
+            said = (study.slice_hash(index), structure, *(points or ()), *(() if box is None else ("box", box)))
             key = self._key("clicked", remembered, *said, self._classify)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self._device), geometry)
@@ -477,6 +489,29 @@ class Pipeline:
         where = searched(study, selection, indices)
         found = self._alone(study, selection, indices)
         return [one._replace(masks=one.masks & where[:, one.structure, None, None]) for one in found]
+
+    @torch.inference_mode()
+    def disagreement(self, study: Study, selection: Selection, index: int) -> NDArray[np.float32] | None:
+        """Where on a slice the supports, each by itself, draw different things.
+
+        Args:
+            study: the target.
+            selection: the supports.
+            index: of the slice.
+
+        Returns:
+            (h, w), from 0 where all agree on every structure to 1 where half of them draw one; None where no two
+            supports hold the same structure.
+        """
+        drawn: dict[int, list[NDArray[np.bool_]]] = {}
+        for one in self._alone(study, selection, [index]):
+            drawn.setdefault(one.structure, []).append(one.masks)
+        if not drawn:
+            return None
+        share = np.stack([np.mean(masks, axis=0, dtype=np.float32) for masks in drawn.values()], axis=1)
+        geometry = self._foundation.geometry(study.slice_shape)
+        laid = self._foundation.postprocess(torch.from_numpy(share).to(self._device), geometry)[0].clamp(0, 1)
+        return (4 * laid * (1 - laid)).amax(dim=0).cpu().numpy()
 
     def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:
         held = selection.held()

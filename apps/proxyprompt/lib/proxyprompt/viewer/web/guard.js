@@ -1,6 +1,7 @@
 /* Leaving with unsaved work: the browser asks for a reload, we for OHIF's own arrow; the draft is kept either way. */
 import { ask } from './dom.js';
-import { keepDraft, unsaved } from './work.js';
+import { keepDraft } from './drafts.js';
+import { unsaved } from './state.js';
 
 let allowed = false;
 
