@@ -28,7 +28,7 @@ export function leave() {
   subscriptions.forEach(stop => stop());
   subscriptions = [];
   state.series = null;
-  state.tool = '';
+  Object.assign(state, { tool: '', turnable: false, unsure: false });
   series.clear();
 }
 

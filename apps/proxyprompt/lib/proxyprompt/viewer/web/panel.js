@@ -199,7 +199,7 @@ const RESULT = {
 const PAINT = {
   of: () => {
     const map = work.currentMap();
-    return [state.tool, state.brush, state.field, map && maps.sizes(map), maps.activeName(map), work.current()?.points.length, map && maps.segmentsOf(map).map(one => maps.isShown(map, one.label))];
+    return [state.tool, state.turnable, work.canTurn(), state.brush, state.field, map && maps.sizes(map), maps.activeName(map), work.current()?.points.length, map && maps.segmentsOf(map).map(one => maps.isShown(map, one.label))];
   },
   draw() {
     const map = work.currentMap();
@@ -216,7 +216,8 @@ const PAINT = {
             h('i.pp-swatch', { style: `background:${css(maps.colorOf(label, segmentIndex))}` }),
             h('span', {}, label),
             h('span.pp-size', { title: `${sizes[label].pixels} pixels on ${sizes[label].slices} slices` }, sizes[label].text))),
-        action('+ structure', () => work.addStructure(), { set: { id: 'pp-add' } })),
+        action('+ structure', () => work.addStructure(), { set: { id: 'pp-add' } }),
+        work.canTurn() ? action(state.turnable ? 'Slices' : '3-D', work.toggleSurface, { set: { id: 'pp-3d', title: state.turnable ? 'Back to the slices' : 'The structures as surfaces that can be turned' } }) : null),
       h('div.pp-row', {},
         tool('brush', 'Brush', 'Paint the chosen structure (p)'),
         tool('eraser', 'Eraser', 'Erase the chosen structure (e)'),

@@ -13,6 +13,7 @@ export const state = {
   message: null,
   training: null,
   tool: '',
+  turnable: false, // whether surfaces are shown in the place of slices
   unsure: false, // whether the overlay of uncertainty is on
   proposal: null,
 };

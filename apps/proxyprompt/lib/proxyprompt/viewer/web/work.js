@@ -9,5 +9,6 @@ export * from './segmenting.js';
 export * from './state.js';
 export * from './stored.js';
 export * from './supports.js';
+export * from './surface.js';
 export * from './training.js';
 export * from './uncertainty.js';
