@@ -8,6 +8,7 @@ import * as maps from './labelmaps.js';
 import { options, remember } from './memory.js';
 import { enterPoints, leavePoints } from './points.js';
 import { confidence, percent, signature, supportsOf } from './report.js';
+import { enterRepairs, leaveRepairs } from './repairs.js';
 import * as work from './work.js';
 
 const { state } = work;
@@ -342,6 +343,7 @@ export function enter(given) {
     work.onChange(schedule);
     styled = true;
   }
+  enterRepairs();
   work.enter();
   enterPoints();
   enterKeys();
@@ -353,4 +355,5 @@ export function leave() {
   leaveKeys();
   leavePoints();
   work.leave();
+  leaveRepairs();
 }
