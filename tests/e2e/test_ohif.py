@@ -215,10 +215,10 @@ def test_the_browsers_back_button_asks_before_unsaved_work_is_left(archived, vie
     study = viewer.page.url
     viewer.segment()
     drawn = viewer.painted()
-    viewer.page.evaluate("history.back()")
+    viewer.page.evaluate("setTimeout(() => history.back(), 50)")  # or this call waits for the page it goes to
     assert "not submitted" in viewer.answer_dialog("Stay here")
     assert viewer.page.url == study and viewer.painted() == drawn
-    viewer.page.evaluate("history.back()")
+    viewer.page.evaluate("setTimeout(() => history.back(), 50)")  # or this call waits for the page it goes to
     viewer.answer_dialog("Leave")
     viewer.page.get_by_text("Study List").wait_for()
     viewer.open(archived.studies["rgb_10"].study)
