@@ -196,7 +196,8 @@ class ProxyPromptApp(MONAILabelApp):
         )
         if served:
             server = sys.modules["monailabel.app"].app
-            for router in (panel_router(self.library), progress_router(self._requests)):
+            panel = panel_router(self.library, self._infers[NAME].disagreement)
+            for router in (panel, progress_router(self._requests)):
                 server.include_router(router)
             if isinstance(self.datastore(), DicomWebStudies):
                 install_viewer(server, self._state / "viewer")

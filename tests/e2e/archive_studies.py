@@ -124,5 +124,7 @@ def _saved(name: str, files: list, folder: Path, truth: np.ndarray, structures: 
         ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName = "1", name, ""
         if ds.Modality in ("US", "OP"):
             del ds.FrameOfReferenceUID
+        if ds.Modality == "MR":  # as scanners write it
+            ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction = 500, 1000, "LINEAR"
         ds.save_as(folder / f"{n:03d}.dcm", write_like_original=False)
     return ArchiveStudy(name, study, series, folder, truth, dict(structures))

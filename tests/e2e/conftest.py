@@ -1,6 +1,7 @@
 """An archive with studies of all kinds, and the server on it, for all tests of this folder that ask for them."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,16 @@ def archived(tmp_path_factory):
             made = Archived(Server(running.url, folder, running.process), archive, studies)
             _wait_for_labels(made)
             yield made
+
+
+@pytest.fixture(scope="module")
+def viewer(archived, tmp_path_factory):
+    """OHIF on that server. Screenshots go to the folder that OHIF_SCREENSHOTS names, else to one of their own."""
+    import viewer_page
+
+    folder = Path(os.environ.get("OHIF_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    with viewer_page.viewer(archived.server.url, folder) as page:
+        yield page
 
 
 def _wait_for_labels(archived: Archived) -> None:

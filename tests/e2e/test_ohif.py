@@ -4,8 +4,6 @@ They go to the folder that OHIF_SCREENSHOTS names, else to the test's own.
 """
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -20,13 +18,6 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(viewer_page.missing() is not None, reason=viewer_page.missing() or ""),
 ]
-
-
-@pytest.fixture(scope="module")
-def viewer(archived, tmp_path_factory):
-    folder = Path(os.environ.get("OHIF_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    with viewer_page.viewer(archived.server.url, folder) as page:
-        yield page
 
 
 def submitted(archived, name, folder):
@@ -127,6 +118,11 @@ def test_the_next_sample_is_one_click_away_and_says_why(archived, viewer):
     viewer.shot("next_sample")
 
 
+def test_a_volume_opens_where_something_is_to_be_seen(archived, viewer):
+    viewer.open(archived.studies["mr_08"].study)
+    viewer.page.wait_for_function(f"() => ({_FRAME})() === 7")  # its middle; scanners' VOI LUT function hides nothing
+
+
 def test_keys_do_what_their_list_says(archived, viewer):
     viewer.open(archived.studies["us_09"].study)
     size = float(viewer.page.locator("#pp-brush-size").input_value())
@@ -209,6 +205,26 @@ def test_two_browsers_on_one_study_do_not_overwrite_each_other(archived, viewer,
     viewer.page.locator("#pp-stored", has_text="Ada").wait_for()
     viewer.page.locator("#pp-busy").wait_for(state="detached")
     assert sizes(submitted(archived, "us_05", tmp_path)) == theirs == viewer.painted()
+
+
+def test_the_browsers_back_button_asks_before_unsaved_work_is_left(archived, viewer):
+    viewer.page.goto(f"{viewer.url}/ohif/", wait_until="domcontentloaded")
+    viewer.page.get_by_text("rgb_10").first.click()
+    viewer.page.get_by_text("Proxy Prompt", exact=True).first.click()
+    viewer.ready()
+    study = viewer.page.url
+    viewer.segment()
+    drawn = viewer.painted()
+    viewer.page.evaluate("setTimeout(() => history.back(), 50)")  # or this call waits for the page it goes to
+    assert "not submitted" in viewer.answer_dialog("Stay here")
+    assert viewer.page.url == study and viewer.painted() == drawn
+    viewer.page.evaluate("setTimeout(() => history.back(), 50)")  # or this call waits for the page it goes to
+    viewer.answer_dialog("Leave")
+    viewer.page.get_by_text("Study List").wait_for()
+    viewer.open(archived.studies["rgb_10"].study)
+    viewer.press("text=Continue it")
+    viewer.page.wait_for_timeout(2500)
+    assert viewer.painted() == drawn
 
 
 def test_leaving_with_unsaved_work_asks_and_a_draft_is_kept(archived, viewer):

@@ -152,6 +152,11 @@ class Viewer:
         """name -> pixels that have it, of the label map of the active series; without those of none."""
         return self.page.evaluate(_PAINTED, self.page.locator("#pp-series").get_attribute("title"))
 
+    def pixels(self) -> list[bytes]:
+        """The label map of the active series, an item a slice, in the viewer's order."""
+        found = self.page.evaluate(_PIXELS, self.page.locator("#pp-series").get_attribute("title"))
+        return [bytes(pixels) for pixels in found]
+
     def activate(self, structure: str) -> None:
         self.press(f'.pp-segment[data-name="{structure}"]')
 
@@ -160,13 +165,27 @@ class Viewer:
         if "pp-on" not in (self.page.locator("#pp-brush").get_attribute("class") or ""):
             self.press("#pp-brush")
             self.page.locator("#pp-brush.pp-on").wait_for()
-        points = [self._at(place) for place in strokes]
+        self.drag(*strokes)
+        self.page.wait_for_timeout(2000)  # the draft is being kept
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """The left button held from one place to the next."""
+        points = [self._at(place) for place in places]
         self.page.mouse.move(*points[0])
         self.page.mouse.down()
         for point in points[1:]:
             self.page.mouse.move(*point, steps=8)
         self.page.mouse.up()
-        self.page.wait_for_timeout(2000)  # the draft is being kept
+
+    def shape(self, tool: str, *places: tuple[float, float]) -> dict:
+        """A box or a lasso on the active structure, which runs; the answer's JSON."""
+        self.press(f"#pp-{tool}")
+        self.page.locator(f"#pp-{tool}.pp-on").wait_for()
+        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
+            self.drag(*places)
+        assert answered.value.status == 200, answered.value.text()
+        self.settled()
+        return _answer(answered.value.body())
 
     def point(self, place: tuple[float, float], *, inside: bool = True) -> dict:
         """One point on the active structure, which runs; the answer's JSON."""
@@ -251,6 +270,14 @@ _PAINTED = """series => {
     }
   }
   return pixels;
+}"""
+
+_PIXELS = """series => {
+  const { segmentationService, displaySetService } = window.services;
+  const sets = displaySetService.getActiveDisplaySets();
+  const set = sets.find(one => one.SeriesInstanceUID === series && one.imageIds?.length);
+  const own = segmentationService.getSegmentation(`proxyprompt-${set.displaySetInstanceUID}`);
+  return own.representationData.Labelmap.imageIds.map(id => [...window.cornerstone.cache.getImage(id).getPixelData()]);
 }"""
 
 

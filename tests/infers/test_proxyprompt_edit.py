@@ -155,3 +155,21 @@ def test_clicks_alone_segment_where_nothing_is_labelled(samples, weights, tmp_pa
     assert answer["supports"] == []
     assert "no labelled study" in refused(app, "us_09")
     assert "no labelled study" in refused(app, "us_09", structure="neck", head=[[30, 40, 0]])
+
+
+def test_a_box_is_a_prompt_and_the_structure_stays_within_it(app, ids):
+    before, _ = edit(app, "us_09", structure="head")
+    (left, top), (right, bottom) = (
+        np.argwhere(before == ids["head"]).min(0),
+        np.argwhere(before == ids["head"]).max(0),
+    )
+    half = [[[int(left), int(top), 0], [int((left + right) // 2), int(bottom), 0]]]
+    after, answer = edit(app, "us_09", structure="head", head={"boxes": half})
+    within = np.zeros(after.shape, bool)
+    within[left : (left + right) // 2 + 1, top : bottom + 1] = True
+    assert not (after[~within] == ids["head"]).any() and (after[within] == ids["head"]).any()
+    assert (after[within] != before[within]).any()  # more than cut off: the decoder was told
+    assert answer["clicks"]["head"] == {"inside": 0, "outside": 0, "boxes": 1, "slices": [0], "enforced": 0}
+    out = [int(right), int(bottom), 0]
+    both, _ = edit(app, "us_09", structure="head", head={"boxes": half, "foreground": [out]})
+    assert both[tuple(out[:2])] == ids["head"]

@@ -105,6 +105,14 @@ def test_clicks_are_handed_to_a_tile_in_its_own_pixels():
     assert pieces.points(points, 1) is None
 
 
+def test_a_box_is_handed_to_the_tiles_that_it_touches():
+    pieces = StudyInPieces(threads(3)[0], 2)
+    start = pieces.tiles.columns[1]
+    assert pieces.box(torch.tensor([[[10.0, 20.0, 150.0, 30.0]]]), 0).tolist() == [[[10, 20, 95, 30]]]
+    assert pieces.box(torch.tensor([[[10.0, 20.0, 150.0, 30.0]]]), 1).tolist() == [[[0, 20, 150 - start, 30]]]
+    assert pieces.box(torch.tensor([[[10.0, 20.0, 150.0, 30.0]]]), 2) is None
+
+
 def test_the_same_tile_is_the_same_to_the_cache_as_target_and_as_support(selection):
     study, _ = threads(1)
     pieces = StudyInPieces(study, MOST)

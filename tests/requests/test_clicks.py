@@ -9,7 +9,7 @@ from PIL import Image
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.labels import StructureRegistry
 from proxyprompt.io.study import read_study
-from proxyprompt.requests.clicks import Click, as_points, parse_clicks, split_points
+from proxyprompt.requests.clicks import Box, Click, as_box, as_points, parse_clicks, split_points
 
 
 @pytest.fixture
@@ -116,3 +116,13 @@ def test_points_are_columns_and_rows():
     points = as_points([Click(4, 2, 3, True), Click(4, 6, 5, False)])
     assert points.coords.tolist() == [[[[3, 2], [5, 6]]]]
     assert points.labels.tolist() == [[[1, 0]]]
+
+
+def test_a_box_has_two_corners_on_one_slice(plain_image, registry):
+    found = parse(plain_image, registry, head={"boxes": [[[9, 3, 0], [2, 7, 0]]]})
+    assert found.boxes == {"head": (Box(0, 3, 2, 7, 9),)} and found.structures() == ["head"] and len(found) == 1
+    assert found.box("head", 0) and found.box("head", 1) is None
+    assert as_box(found.box("head", 0)).tolist() == [[[2, 3, 9, 7]]]
+    for wrong in ([[[2, 3, 0]]], [[[2, 3, 0], [999, 7, 0]]], [[[2, 3, 0], [9, 7, 0]], [[1, 1, 0], [2, 2, 0]]]):
+        with pytest.raises((MONAILabelException, StudyError)):
+            parse(plain_image, registry, head={"boxes": wrong})

@@ -1,6 +1,7 @@
 """What the viewer's panel asks: supports as images, labels as voxels."""
 
 import io
+from functools import partial
 from itertools import combinations
 
 import nibabel
@@ -84,10 +85,10 @@ def test_what_is_not_there_is_said(library):
             ask(library, "../etc/passwd")
 
 
-def test_over_http(library, volume):
+def test_over_http(app, library, volume):
     server = FastAPI()
     install_answers(server)
-    server.include_router(panel_router(library))
+    server.include_router(panel_router(library, app._infers["proxyprompt"].disagreement))
     client = TestClient(server)
     assert client.get("/proxyprompt/supports").json()["supports"]
     shown = client.get("/proxyprompt/image", params={"image": volume.id, "size": 32})
@@ -97,3 +98,17 @@ def test_over_http(library, volume):
     told = client.get("/proxyprompt/slices", params={"image": volume.id}).json()
     voxels = client.get("/proxyprompt/label/voxels", params={"image": volume.id})
     assert len(voxels.content) == np.prod(told["shape"]) and voxels.headers["cache-control"] == "no-store"
+
+
+def test_where_the_supports_disagree(app, library):
+    target = next(id for id in app.datastore().get_unlabeled_images() if id.startswith("us"))
+    rows, columns = library.open(target).slice_shape
+    server = FastAPI()
+    install_answers(server)
+    server.include_router(panel_router(library, app._infers["proxyprompt"].disagreement))
+    ask = partial(TestClient(server).post, "/proxyprompt/disagreement", params={"image": target, "slice": 0})
+    found = np.frombuffer(ask(json={"supports": "4"}).content, np.uint8)
+    assert found.size == rows * columns and found.max() > 100 and len(np.unique(found)) > 2
+    one = ask(json={"support": [id for id in library.ids() if id.startswith("us")][:1]})
+    assert one.status_code == 400 and "one support only" in one.json()["detail"]
+    assert TestClient(server).post("/proxyprompt/disagreement?image=none&slice=0", json={}).status_code == 404

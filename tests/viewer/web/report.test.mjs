@@ -60,10 +60,11 @@ test('points go out by structure and side', () => {
     { name: 'head', inside: true, voxel: [1, 2, 0] },
     { name: 'head', inside: false, voxel: [3, 4, 0] },
     { name: 'disc', inside: true, voxel: [5, 6, 1] },
+    { name: 'disc', voxel: [0, 0, 1], box: [[0, 0, 1], [9, 9, 1]] },
   ];
   assert.deepEqual(pointsOf(points), {
-    head: { foreground: [[1, 2, 0]], background: [[3, 4, 0]] },
-    disc: { foreground: [[5, 6, 1]], background: [] },
+    head: { foreground: [[1, 2, 0]], background: [[3, 4, 0]], boxes: [] },
+    disc: { foreground: [[5, 6, 1]], background: [], boxes: [[[0, 0, 1], [9, 9, 1]]] },
   });
 });
 

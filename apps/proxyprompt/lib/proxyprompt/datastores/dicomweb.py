@@ -54,6 +54,8 @@ from .versions import LabelVersion, writer_of
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
+SLICES = ".bin"
+"""Suffix of a label that is bare bytes, slice after slice, as our viewer sends it."""
 STORE_PATIENCE = 15.0
 """Seconds after which a label that the archive has not taken waits here for it."""
 _NIFTI, _OUTBOX, _EXPORTED = ".nifti", ".outbox", ".nii.gz"
@@ -223,12 +225,14 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
         folder = self._series(image_id)
         if folder is None:
             raise ImageNotFoundException(f"there is no image {image_id!r} in the archive {self.name()}")
-        if label_tag != FINAL:
+        if label_tag != FINAL and Path(label_filename).suffix != SLICES:
             return super().save_label(image_id, label_filename, label_tag, label_info)
         with as_monailabel("storing the label", StudyError), tempfile.TemporaryDirectory() as temporary:
             masks = self._masks(folder, Path(label_filename), label_info)
             path = Path(temporary) / "label.dcm"
             write_seg(folder, masks, path, creator=writer_of(label_info) or MAKER)
+            if label_tag != FINAL:
+                return super().save_label(image_id, str(path), label_tag, label_info)
             self._store(image_id, dcmread(path), label_info or {})
         return image_id
 
@@ -358,7 +362,7 @@ class DicomWebStudies(StudyFolder, DICOMWebDatastore):
 
     def _masks(self, folder: Path, label: Path, info: Mapping[str, Any] | None) -> dict[str, NDArray[np.bool_]]:
         image = read_dicom(folder)
-        if label.suffix == ".bin":
+        if label.suffix == SLICES:
             found = LabelMap(read_slices_on(image, label, (info or {}).get("instances")))
         else:
             found = read_label_map(image, label)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from proxyprompt.io.labels import NESTED, merge
 from proxyprompt.io.registry import StructureRegistry
-from proxyprompt.requests.clicks import Click
+from proxyprompt.requests.clicks import Box, Click
 
 REACH = 0.1
 """Of a slice's longer side: how far a click's own correction goes at most. How much of it changes side depends on how
@@ -25,17 +25,24 @@ MARGIN = 1.0
 """Logit of a corrected pixel: a probability of 0.73."""
 
 
-def obey(logits: NDArray[np.float16], clicks: Sequence[Click]) -> tuple[NDArray[np.float16], int]:
-    """Let every click have its way on its own pixel.
+def obey(
+    logits: NDArray[np.float16], clicks: Sequence[Click], box: Box | None = None
+) -> tuple[NDArray[np.float16], int]:
+    """Let every click have its way on its own pixel, and leave nothing outside a box but what clicks want there.
 
     Args:
         logits: (h, w), positive inside.
         clicks: on this slice.
+        box: on this slice.
 
     Returns:
         Logits that say on every clicked pixel what the click says, and how many of the clicks had to be enforced.
     """
     logits, enforced = logits.astype(np.float32, copy=True), 0
+    if box is not None:
+        within = np.zeros(logits.shape, bool)
+        within[box.top : box.bottom + 1, box.left : box.right + 1] = True
+        logits = np.where(within, logits, np.minimum(logits, -MARGIN))
     for click in clicks:
         if (logits[click.row, click.column] > 0) == click.inside:
             continue

@@ -142,6 +142,35 @@ class ProxyPromptInfer(InferTask):
             logger.info("%s: %s in %s", image, ", ".join(selection.structures), answer["latencies"])
             return str(path), answer
 
+    def disagreement(self, request: Mapping[str, Any], index: int) -> bytes:
+        """Where on a slice the supports of a request, each by itself, draw different things.
+
+        Args:
+            request: as for a segmentation.
+            index: of the slice, in the order of a DICOM series.
+
+        Returns:
+            One byte a pixel of the slice, its rows and columns as the series has them, from 0 (all agree) to 255 (half
+            of them draw it).
+
+        Raises:
+            MONAILabelException: as for a segmentation, for a slice that does not exist, and where there are not two
+                supports of one structure.
+        """
+        with as_monailabel("comparing the supports", StudyError):
+            options = self._options(request)
+            study = self._read(request["image"])
+            own, _, _ = study.locate((0, 0, index))
+            selection = self._choose(study, request["image"], options, options.structures)
+            pipeline = Pipeline(self._models.get(options.adapter), self._cache, Latencies(), classify=not self._paper)
+            found = pipeline.disagreement(study, selection, own)
+            if found is None:
+                raise refuse("there is one support only, which cannot disagree; pick two, or let the server choose")
+            values = np.zeros((len(study), *study.slice_shape), np.uint8)
+            values[own] = (255 * found).round().astype(np.uint8)
+            grid = study.to_grid(values)
+            return grid.reshape(-1, *grid.shape[-2:])[index].tobytes()
+
     def _choose(self, study: Study, image: str | Path, options: Options, structures: Sequence[str] | None) -> Selection:
         return self._library.choose(
             study,

@@ -27,7 +27,7 @@ from proxyprompt.io.study import Study
 from proxyprompt.predictor.latency import Latencies
 from proxyprompt.predictor.masks import Masks
 from proxyprompt.predictor.pipeline import Pipeline
-from proxyprompt.requests.clicks import Click, Clicks, as_points, parse_clicks, split_points, structure_name
+from proxyprompt.requests.clicks import Click, Clicks, as_box, as_points, parse_clicks, split_points, structure_name
 from proxyprompt.requests.options import Options
 from proxyprompt.supports.corrections import Corrections
 from proxyprompt.supports.selection import NoSupport, Selection
@@ -82,7 +82,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
                 parts.append(Part(selection, masks, alone))
             edited = Edited(study, parts, clicks, registry, corrections)
             edited.apply(pipeline)
-            names = {label} if label else {*(options.structures or ()), *edited.clicks.of}
+            names = {label} if label else {*(options.structures or ()), *edited.clicks.structures()}
             with latencies.of("write"):
                 labels = edited.only(names)
                 path = self._write(study, labels, options)
@@ -117,16 +117,16 @@ class ProxyPromptEdit(ProxyPromptInfer):
             try:
                 found.append((self._choose(study, image, options, options.structures), ""))
             except NoSupport:
-                if not clicks.of or set(options.structures or ()) - set(clicks.of):
+                if not clicks.structures() or set(options.structures or ()) - set(clicks.structures()):
                     raise
             known = {name for selection, _ in found for name in selection.structures}
-            for name in dict.fromkeys((*clicks.of, *([label] if label else []))):
+            for name in dict.fromkeys((*clicks.structures(), *([label] if label else []))):
                 if name in known:
                     continue
                 try:
                     found.append((self._choose(study, image, options, (name,)), ""))
                 except NoSupport as none:
-                    if name not in clicks.of:
+                    if name not in clicks.structures():
                         raise
                     found.append((Selection.empty((name,)), str(none)))
         return found
@@ -155,8 +155,9 @@ class Edited:
         self.ids = {name: registry.id_of(name) for name in self._place}
         self.proposed = merge(self._layers, registry)
         self.labels = self.proposed.copy()
-        self.clicks = Clicks({name: given for name in self._place if (given := self._about(name, clicks))})
-        self._enforced = dict.fromkeys(self.clicks.of, 0)
+        about = {name: given for name in self._place if (given := self._about(name, clicks))}
+        self.clicks = Clicks(about, boxes=clicks.boxes)
+        self._enforced = dict.fromkeys(self.clicks.structures(), 0)
 
     def _about(self, name: str, clicks: Clicks) -> tuple[Click, ...]:
         """The clicks on a structure. A point that is in nothing speaks about what is drawn on it, or clicked beside."""
@@ -169,19 +170,20 @@ class Edited:
 
     def apply(self, pipeline: Pipeline) -> None:
         """Decode every clicked structure on every slice where it was clicked, and lay it into the label map."""
-        for name, given in self.clicks.of.items():
-            for index in sorted({click.slice for click in given}):
+        for name in self.clicks.structures():
+            for index in self.clicks.slices(name):
                 self._apply(name, index, pipeline)
 
     def _apply(self, name: str, index: int, pipeline: Pipeline) -> None:
-        given = self.clicks.on(name, index)
-        inside = any(click.inside for click in given)
+        given, box = self.clicks.on(name, index), self.clicks.box(name, index)
+        inside = box is not None or any(click.inside for click in given)
         if not inside and not any(self._drawn(name, click) for click in given):
             return  # nothing is there to be taken away
         p, n = self._place[name]
         part = self.parts[p]
-        logits = pipeline.click(self._study, part.selection, index, n, as_points(given), corrections=self._corrections)
-        logits, enforced = obey(logits, given)
+        prompts = as_points(given), as_box(box)
+        made = pipeline.click(self._study, part.selection, index, n, *prompts, corrections=self._corrections)
+        logits, enforced = obey(made, given, box)
         self._layers[name][index] = logits
         self._enforced[name] += enforced
         if inside:
@@ -189,7 +191,7 @@ class Edited:
             presence[index, n] = 1.0
             self.parts[p] = replace(part, masks=replace(part.masks, presence=presence))
         layers = {other: masks[index] for other, masks in self._layers.items()}
-        on_slice = {other: self.clicks.on(other, index) for other in self.clicks.of}
+        on_slice = {other: self.clicks.on(other, index) for other in self.clicks.structures()}
         self.labels[index] = lay(self.labels[index], layers, name, on_slice, self._registry)
 
     def only(self, names: Collection[str]) -> NDArray[np.uint8]:
@@ -201,17 +203,18 @@ class Edited:
         """For the answer.
 
         Returns:
-            By structure the clicks inside and outside, the slices they lie on, and how many of them the decoder did not
-            obey by itself.
+            By structure the clicks inside and outside, its boxes, the slices they lie on, and how many of the clicks
+            the decoder did not obey by itself.
         """
         return {
             name: {
-                "inside": sum(click.inside for click in given),
-                "outside": sum(not click.inside for click in given),
-                "slices": sorted({click.slice for click in given}),
+                "inside": sum(click.inside for click in self.clicks.of.get(name, ())),
+                "outside": sum(not click.inside for click in self.clicks.of.get(name, ())),
+                "boxes": len(self.clicks.boxes.get(name, ())),
+                "slices": self.clicks.slices(name),
                 "enforced": self._enforced[name],
             }
-            for name, given in self.clicks.of.items()
+            for name in self.clicks.structures()
         }
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from proxyprompt.extensions.pieces import Tiles, most_telling
 from proxyprompt.foundation.base import Points
@@ -77,7 +78,7 @@ class StudyInPieces:
         slice_index, tile = divmod(index, self._count)
         return piece_key(self._study.slice_hash(slice_index), self._side, tile)
 
-    def points(self, points: Points, tile: int) -> Points | None:
+    def points(self, points: Points | None, tile: int) -> Points | None:
         """The clicks that lie on a tile.
 
         Args:
@@ -87,12 +88,33 @@ class StudyInPieces:
         Returns:
             Their coordinates in pixels of the tile; None where there is none.
         """
-        rows, columns = self.tiles.boxes()[tile]
-        start = torch.tensor([columns.start, rows.start], dtype=points.coords.dtype)
+        if points is None:
+            return None
+        start, size = self._place(tile)
         coords = points.coords - start
-        size = torch.tensor([self.slice_shape[1], self.slice_shape[0]])
         on_it = ((coords >= 0) & (coords < size)).all(-1)[0, 0]
         return Points(coords[:, :, on_it], points.labels[:, :, on_it]) if bool(on_it.any()) else None
+
+    def box(self, box: Tensor | None, tile: int) -> Tensor | None:
+        """What of a box lies on a tile.
+
+        Args:
+            box: (1, 1, 4) as x0, y0, x1, y1 in pixels of the whole slice.
+            tile: which of the T.
+
+        Returns:
+            The same in pixels of the tile; None where nothing lies on it.
+        """
+        if box is None:
+            return None
+        start, size = self._place(tile)
+        corners = (box.unflatten(2, (2, 2)) - start).clamp(min=torch.zeros(2), max=size - 1)
+        return corners.flatten(2) if bool((corners[:, :, 1] > corners[:, :, 0]).all()) else None
+
+    def _place(self, tile: int) -> tuple[Tensor, Tensor]:
+        """Where a tile begins, and its size, as (x, y)."""
+        rows, columns = self.tiles.boxes()[tile]
+        return torch.tensor([columns.start, rows.start]).float(), torch.tensor(self.slice_shape[::-1]).float()
 
 
 def piece_key(whole: str, *parts: int) -> str:

@@ -178,11 +178,12 @@ class Pipeline:
         selection: Selection,
         index: int,
         structure: int,
-        points: Points,
+        points: Points | None,
+        box: Tensor | None = None,
         *,
         corrections: Corrections = MappingProxyType({}),
     ) -> NDArray[np.float16]:
-        """One structure on one slice, prompted by its supports and by clicks; without supports by these alone.
+        """One structure on one slice, prompted by its supports and by clicks or a box; without supports by these alone.
 
         Args:
             study: the target.
@@ -190,6 +191,7 @@ class Pipeline:
             index: of the slice.
             structure: which of the N.
             points: coords (1, 1, P, 2) as (x, y) in pixels of the slice.
+            box: (1, 1, 4) as x0, y0, x1, y1 in pixels of the slice.
             corrections: as for :meth:`run`.
 
         Returns:
@@ -199,36 +201,46 @@ class Pipeline:
         if len(selection):
             side = next(side for side, chosen in self._by_side(selection).items() if structure in chosen)
             if side > 1:
-                return self._clicked_in_pieces(study, selection.of([structure]), index, points, side)
-        return self._clicked(study, selection, index, structure, points)
+                return self._clicked_in_pieces(study, selection.of([structure]), index, points, box, side)
+        return self._clicked(study, selection, index, structure, points, box)
 
     def _clicked_in_pieces(
-        self, study: Study, selection: Selection, index: int, points: Points, side: int
+        self, study: Study, selection: Selection, index: int, points: Points | None, box: Tensor | None, side: int
     ) -> NDArray[np.float16]:
-        """Tiles without a click stay as they are."""
+        """Tiles on which no click lies and nothing of the box stay as they are."""
         pieces, supports = StudyInPieces(study, side), supports_in_pieces(selection, side)
         logits = self._enlarged(self._decoded(pieces, supports, pieces.of_slices([index]))["logits"], pieces)
         for tile, row in enumerate(pieces.of_slices([index])):
-            on_it = pieces.points(points, tile)
-            if on_it is not None:
-                logits[tile, 0] = self._clicked(pieces, supports, row, 0, on_it)
+            clicks, part = pieces.points(points, tile), pieces.box(box, tile)
+            if clicks is not None or part is not None:
+                logits[tile, 0] = self._clicked(pieces, supports, row, 0, clicks, part)
         return pieces.tiles.join(logits)[0]
 
     def _clicked(
-        self, study: Study | StudyInPieces, selection: Selection, index: int, structure: int, points: Points
+        self,
+        study: Study | StudyInPieces,
+        selection: Selection,
+        index: int,
+        structure: int,
+        points: Points | None,
+        box: Tensor | None,
     ) -> NDArray[np.float16]:
         remembered = self.encoding.memory_key(selection)
         encoding = self.prepare(selection, remembered).only(structure) if len(selection) else None
-        target = self.encoding.target(study, [index])
+        target, device = self.encoding.target(study, [index]), self.encoding.device
 
         def compute() -> dict[str, Tensor]:
-            coords = self._foundation.to_input(points.coords.to(self.encoding.device), geometry)
-            clicks = Points(coords, points.labels.to(self.encoding.device))
-            return {"logits": self._segmenter.segment(target, encoding, clicks).mask_logits[0]}
+            clicks, corners = None, None
+            if points is not None:
+                coords = self._foundation.to_input(points.coords.to(device), geometry)
+                clicks = Points(coords, points.labels.to(device))
+            if box is not None:
+                corners = self._foundation.to_input(box.to(device).unflatten(2, (2, 2)), geometry).flatten(2)
+            return {"logits": self._segmenter.segment(target, encoding, clicks, corners).mask_logits[0]}
 
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
-            said = (study.slice_hash(index), structure, points.coords, points.labels)
+            said = (study.slice_hash(index), structure, *(points or ()), *(() if box is None else ("box", box)))
             key = self.encoding.key("clicked", remembered, *said)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
@@ -352,6 +364,29 @@ class Pipeline:
         where = searched(study, selection, indices)
         found = self._alone(study, selection, indices)
         return [one._replace(masks=one.masks & where[:, one.structure, None, None]) for one in found]
+
+    @torch.inference_mode()
+    def disagreement(self, study: Study, selection: Selection, index: int) -> NDArray[np.float32] | None:
+        """Where on a slice the supports, each by itself, draw different things.
+
+        Args:
+            study: the target.
+            selection: the supports.
+            index: of the slice.
+
+        Returns:
+            (h, w), from 0 where all agree on every structure to 1 where half of them draw one; None where no two
+            supports hold the same structure.
+        """
+        drawn: dict[int, list[NDArray[np.bool_]]] = {}
+        for one in self._alone(study, selection, [index]):
+            drawn.setdefault(one.structure, []).append(one.masks)
+        if not drawn:
+            return None
+        share = np.stack([np.mean(masks, axis=0, dtype=np.float32) for masks in drawn.values()], axis=1)
+        geometry = self._foundation.geometry(study.slice_shape)
+        laid = self._foundation.postprocess(torch.from_numpy(share).to(self._device), geometry)[0].clamp(0, 1)
+        return (4 * laid * (1 - laid)).amax(dim=0).cpu().numpy()
 
     def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:
         held = selection.held()

@@ -123,6 +123,7 @@ class Segmenter(PromptedFoundation):
         features: Features,
         support: SupportEncoding | None,
         points: Points | None = None,
+        boxes: Tensor | None = None,
         *,
         bank: MemoryBank | None = None,
     ) -> Decoded:
@@ -130,17 +131,18 @@ class Segmenter(PromptedFoundation):
 
         Args:
             features: of B images.
-            support: of N objects; None where there is no support: then the foundation segments by the clicks alone.
+            support: of N objects; None where there is none: then the foundation segments by clicks and boxes alone.
             points: clicks beside the proxy.
+            boxes: (B, N, 4) as x0, y0, x1, y1, beside them.
             bank: earlier slices.
 
         Returns:
             The N objects in the B images.
         """
         if support is None:
-            return self.foundation.decode(features, Prompts(points=points), bank)
+            return self.foundation.decode(features, Prompts(points=points, boxes=boxes), bank)
         proxy = self.generator(features.embedding, support)
-        return self.foundation.decode(features, Prompts(proxy=proxy.tokens, points=points), bank)
+        return self.foundation.decode(features, Prompts(proxy=proxy.tokens, points=points, boxes=boxes), bank)
 
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:

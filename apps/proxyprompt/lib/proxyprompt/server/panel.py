@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from monailabel.config import RBAC_USER, settings
@@ -42,11 +43,16 @@ def color_of(number: int) -> tuple[int, int, int]:
     return channel(0), channel(8), channel(4)
 
 
-def panel_router(library: SupportLibrary) -> APIRouter:
+Disagreement = Callable[[Mapping[str, Any], int], bytes]
+"""Of a request for a segmentation and a slice, one byte a pixel, see :meth:`ProxyPromptInfer.disagreement`."""
+
+
+def panel_router(library: SupportLibrary, disagreement: Disagreement) -> APIRouter:
     """Routes of the panel.
 
     Args:
         library: the labelled studies.
+        disagreement: where the supports of a request draw different things.
 
     Returns:
         The router.
@@ -74,6 +80,12 @@ def panel_router(library: SupportLibrary) -> APIRouter:
     @router.get("/label/voxels", summary=f"{RBAC_USER}The stored label of a study, one byte a voxel")
     async def voxels(image: str) -> Response:
         made = await run_in_threadpool(label_voxels, library, image)
+        return Response(made, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+    @router.post("/disagreement", summary=f"{RBAC_USER}Where on a slice the supports of a request disagree")
+    async def uncertain(image: str, slice: int, params: Annotated[dict[str, Any], Body()]) -> Response:
+        request = {**params, "image": _known(library, image)}
+        made = await run_in_threadpool(disagreement, request, slice)
         return Response(made, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
 
     @router.get("/slices", summary=f"{RBAC_USER}The order of a study's slices, and what the bytes of its label mean")

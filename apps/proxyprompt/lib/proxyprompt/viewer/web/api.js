@@ -70,15 +70,21 @@ export function rawVoxels(nrrd) {
   return nrrd.subarray(end + 1);
 }
 
+/* Where on a slice the supports of a request disagree: one byte a pixel. */
+export async function disagreement(image, slice, params) {
+  const address = of('/proxyprompt/disagreement', { image, slice });
+  return new Uint8Array(await (await ask(address, body(params))).arrayBuffer());
+}
+
 export const progress = id => json(`/proxyprompt/progress/${id}`).catch(() => null);
 export const cancel = id => fetch(`/proxyprompt/progress/${id}`, { method: 'DELETE' }).catch(() => null);
 
-/* Stores planes of pixels as the final label. base: the version that was opened; replace: although it is another one. */
-export function submit(image, planes, params, signal) {
+/* Stores planes of pixels as a label. base: the version that was opened; replace: although it is another one. */
+export function submit(image, planes, params, signal, tag = 'final') {
   const form = new FormData();
   form.append('params', JSON.stringify(params));
   form.append('label', new Blob(planes), 'label.bin');
-  return json(of('/datastore/label', { image, tag: 'final' }), { method: 'PUT', body: form, signal });
+  return json(of('/datastore/label', { image, tag }), { method: 'PUT', body: form, signal });
 }
 
 export const restore = (image, version, client_id) =>

@@ -1,6 +1,7 @@
 /* Leaving with unsaved work: the browser asks for a reload, we for OHIF's own arrow; the draft is kept either way. */
 import { ask } from './dom.js';
-import { keepDraft, unsaved } from './work.js';
+import { keepDraft } from './drafts.js';
+import { unsaved } from './state.js';
 
 let allowed = false;
 
@@ -34,7 +35,7 @@ async function click(event) {
 
 /* The browser's own back button within the viewer: asks before the viewer hears of it. */
 async function back(event) {
-  if (allowed || !unsaved().length) {
+  if (!here || allowed || !unsaved().length) {
     return;
   }
   event.stopImmediatePropagation();
@@ -50,17 +51,19 @@ async function back(event) {
   }
 }
 
-let here = '';
+let here = ''; // the viewer's address while it is open
+
+// Listeners of the window are called in the order in which they came: the viewer's own comes after this module.
+window.addEventListener('popstate', back);
 
 export function enterGuard() {
   here = location.href;
   window.addEventListener('beforeunload', unload);
   document.addEventListener('click', click, true);
-  window.addEventListener('popstate', back, true);
 }
 
 export function leaveGuard() {
   window.removeEventListener('beforeunload', unload);
   document.removeEventListener('click', click, true);
-  window.removeEventListener('popstate', back, true);
+  here = '';
 }

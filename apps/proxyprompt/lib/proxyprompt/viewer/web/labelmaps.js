@@ -1,5 +1,5 @@
 /* Label maps: one per series, with one image for each image of the series, whether it is a volume, a still or a clip. */
-import { core, host, key, keyOf, spacing, tools, viewportsOf } from './host.js';
+import { core, cornerstoneViewport, host, key, keyOf, spacing, tools, viewportsOf } from './host.js';
 
 const service = () => host.services.segmentationService;
 const idOf = displaySet => `proxyprompt-${displaySet.displaySetInstanceUID}`;
@@ -38,15 +38,31 @@ export async function ensureLabelMap(displaySet, name, number) {
     });
   }
   const type = tools().Enums.SegmentationRepresentations.Labelmap;
+  const map = labelMap(displaySet);
   for (const viewportId of viewportsOf(displaySet)) {
-    if (!service().getSegmentationRepresentations(viewportId, { segmentationId }).length) {
-      await service().addSegmentationRepresentation(viewportId, { segmentationId, type });
-    }
-    for (const { segmentIndex, label } of segmentsOf(labelMap(displaySet))) {
-      service().setSegmentColor(viewportId, segmentationId, segmentIndex, [...colorOf(label, segmentIndex), 255]);
+    if (cornerstoneViewport(viewportId)?.type !== core().Enums.ViewportType.VOLUME_3D) {
+      await representIn(map, viewportId, type);
     }
   }
-  return labelMap(displaySet);
+  return map;
+}
+
+/* Takes a label map, in whatever form, out of a viewport; its surfaces are made anew next time. */
+export function takeOut(map, viewportId) {
+  const { segmentationId, representationData } = map.segmentation;
+  service().removeRepresentationsFromViewport(viewportId, { segmentationId });
+  delete representationData.Surface;
+}
+
+/* Shows a label map in a viewport, as what it is or as surfaces. */
+export async function representIn(map, viewportId, type) {
+  const { segmentationId } = map.segmentation;
+  if (!service().getSegmentationRepresentations(viewportId, { segmentationId }).length) {
+    await service().addSegmentationRepresentation(viewportId, { segmentationId, type });
+  }
+  for (const { segmentIndex, label } of segmentsOf(map)) {
+    service().setSegmentColor(viewportId, segmentationId, segmentIndex, [...colorOf(label, segmentIndex), 255]);
+  }
 }
 
 export const segmentsOf = map => (map ? Object.values(map.segmentation.segments).filter(segment => segment?.label) : []);

@@ -8,6 +8,7 @@ import * as maps from './labelmaps.js';
 import { options, remember } from './memory.js';
 import { enterPoints, leavePoints } from './points.js';
 import { confidence, percent, signature, supportsOf } from './report.js';
+import { enterRepairs, leaveRepairs } from './repairs.js';
 import * as work from './work.js';
 
 const { state } = work;
@@ -139,7 +140,7 @@ const SUPPORTS = {
 };
 
 const RUN = {
-  of: () => [!!state.busy, state.structures, work.knownNames(), work.versions(), options.adapter, !!work.current()?.other, work.current()?.shown?.name],
+  of: () => [!!state.busy, state.structures, work.knownNames(), work.versions(), options.adapter, !!work.current()?.other, work.current()?.shown?.name, work.current()?.painted],
   draw() {
     const wanted = state.structures;
     const choose = name => {
@@ -152,6 +153,7 @@ const RUN = {
     };
     const [first, ...others] = work.versions();
     const used = options.adapter || first;
+    const painted = work.current()?.painted ?? [];
     return [
       h('div.pp-chips', { title: 'What to look for; none chosen: all that the supports show' },
         h(`button.pp-chip${wanted ? '' : '.pp-on'}`, { onclick: () => { state.structures = null; work.update(); } }, 'all that suit'),
@@ -163,12 +165,14 @@ const RUN = {
         others.length ? h('select.pp-field', { id: 'pp-compare', title: 'Segment with another version too, and look at both in turn', onchange: event => event.target.value && work.compare(event.target.value) },
           h('option', { value: '' }, 'compare with…'), work.versions().map(version => h('option', {}, version))) : null,
         work.current()?.other ? action('Toggle', work.toggleCompared, { set: { id: 'pp-toggle' } }) : null),
+      painted.length ? h('p.pp-quiet', { id: 'pp-painted' }, `${painted.length === 1 ? 'Slice' : 'Slices'} ${painted.map(n => n + 1).join(', ')}: as you painted, and an example for the others `,
+        action('Draw anew', () => work.forgetPainted(work.current()), { set: { title: 'Auto-segment draws these slices, too' } })) : null,
     ];
   },
 };
 
 const RESULT = {
-  of: () => [work.current()?.answer, state.series?.SeriesInstanceUID],
+  of: () => [work.current()?.answer, state.series?.SeriesInstanceUID, state.unsure],
   draw() {
     const answer = work.current()?.answer;
     if (!answer) {
@@ -187,6 +191,7 @@ const RESULT = {
           h('th', { title: 'How far the supports agree, each by itself' }, 'Agreement'), several ? h('th', {}, 'Slices') : null),
         rows),
       h('p.pp-quiet', {}, `${answer.adapter ?? ''}, from ${supportsOf(answer).length === 1 ? 'one study' : `${supportsOf(answer).length} studies`}. ${answer.disclaimer ?? ''}`),
+      work.canCompare(answer) ? action('Show where they disagree', work.toggleUncertainty, { set: { id: 'pp-unsure', className: `pp-button${state.unsure ? ' pp-on' : ''}`, title: 'Over the image: where the supports, each by itself, draw different things' } }) : null,
       ...(answer.warnings ?? []).map(text => h('p.pp-warning', {}, text)),
     ];
   },
@@ -195,14 +200,14 @@ const RESULT = {
 const PAINT = {
   of: () => {
     const map = work.currentMap();
-    return [state.tool, state.brush, state.field, map && maps.sizes(map), maps.activeName(map), work.current()?.points.length, map && maps.segmentsOf(map).map(one => maps.isShown(map, one.label))];
+    return [state.tool, state.turnable, work.canTurn(), state.brush, state.field, map && maps.sizes(map), maps.activeName(map), work.current()?.points.length, map && maps.segmentsOf(map).map(one => maps.isShown(map, one.label))];
   },
   draw() {
     const map = work.currentMap();
     const sizes = map ? maps.sizes(map) : {};
     const active = maps.activeName(map);
     const tool = (name, label, title) => h(`button.pp-button${state.tool === name ? '.pp-on' : ''}`, { id: `pp-${name}`, title, onclick: () => work.useTool(name) }, label);
-    const points = work.current()?.points.length ?? 0;
+    const points = work.count(work.current()?.points ?? []);
     return [
       h('h4', {}, 'Correct'),
       h('div.pp-segments', { id: 'pp-segments' },
@@ -212,18 +217,21 @@ const PAINT = {
             h('i.pp-swatch', { style: `background:${css(maps.colorOf(label, segmentIndex))}` }),
             h('span', {}, label),
             h('span.pp-size', { title: `${sizes[label].pixels} pixels on ${sizes[label].slices} slices` }, sizes[label].text))),
-        action('+ structure', () => work.addStructure(), { set: { id: 'pp-add' } })),
+        action('+ structure', () => work.addStructure(), { set: { id: 'pp-add' } }),
+        work.canTurn() ? action(state.turnable ? 'Slices' : '3-D', work.toggleSurface, { set: { id: 'pp-3d', title: state.turnable ? 'Back to the slices' : 'The structures as surfaces that can be turned' } }) : null),
       h('div.pp-row', {},
         tool('brush', 'Brush', 'Paint the chosen structure (p)'),
         tool('eraser', 'Eraser', 'Erase the chosen structure (e)'),
         tool('foreground', '+ point', 'Click, or drag along, what belongs to the chosen structure: each one runs (f)'),
         tool('background', '− point', 'Click, or drag along, what does not belong to it: each one runs (b)'),
+        tool('box', 'Box', 'Drag a box around the chosen structure, which does not leave it then: it runs (x)'),
+        tool('lasso', 'Lasso', 'Draw roughly around the chosen structure: it runs (l)'),
         action('Undo', work.undo, { set: { id: 'pp-undo', title: 'Take the last step back (z)' } }),
         action('Redo', work.redo, { set: { id: 'pp-redo', title: 'Bring it back (y)' } })),
       h('label.pp-row', { title: 'Size of the brush ([ and ])' }, 'Brush',
         h('input', { id: 'pp-brush-size', type: 'range', min: 0.4, max: 25, step: 0.1, value: 100 * (state.brush ?? 1 / 30), oninput: event => work.resizeBrush(event.target.value / 100 / (state.brush ?? 1 / 30)) }),
         h('span.pp-size', {}, `${(2 * (state.brush ?? 1 / 30) * (state.field ?? 100)).toFixed(1)}`)),
-      points ? h('div.pp-row', {}, h('span.pp-quiet', {}, `${points} points`), action('Remove last', work.removeLastPoint), action('Clear', work.clearPoints)) : null,
+      points ? h('div.pp-row', {}, h('span.pp-quiet', {}, points), action('Remove last', work.removeLastPoint), action('Clear', work.clearPoints)) : null,
     ];
   },
 };
@@ -335,6 +343,7 @@ export function enter(given) {
     work.onChange(schedule);
     styled = true;
   }
+  enterRepairs();
   work.enter();
   enterPoints();
   enterKeys();
@@ -346,4 +355,5 @@ export function leave() {
   leaveKeys();
   leavePoints();
   work.leave();
+  leaveRepairs();
 }

@@ -72,7 +72,7 @@ export function signature(label) {
 }
 
 /* The options of a request for a segmentation, as the server takes them. */
-export function request(options, { structures = null, picked = [], adapter = '' } = {}) {
+export function request(options, { structures = null, picked = [], adapter = '', corrected = [] } = {}) {
   const params = { agreement: options.agreement, everywhere: options.everywhere };
   if (options.supports) {
     params.supports = String(options.supports);
@@ -83,18 +83,22 @@ export function request(options, { structures = null, picked = [], adapter = '' 
   if (picked.length) {
     params.support = picked;
   }
+  if (corrected.length) {
+    params.corrected = corrected;
+  }
   if (structures?.length) {
     params.structure = structures;
   }
   return params;
 }
 
-/* Points by structure, as the server takes them: { head: { foreground: [[x, y, z]], background: [] } }. */
+/* Points and boxes by structure, as the server takes them: { head: { foreground: [[x, y, z]], background: [], boxes: [] } }. */
 export function pointsOf(points) {
   const said = {};
-  for (const { name, inside, voxel } of points) {
-    said[name] ??= { foreground: [], background: [] };
-    said[name][inside ? 'foreground' : 'background'].push(voxel);
+  for (const { name, inside, voxel, box } of points) {
+    said[name] ??= { foreground: [], background: [], boxes: [] };
+    const kind = box ? 'boxes' : inside ? 'foreground' : 'background';
+    said[name][kind].push(box ?? voxel);
   }
   return said;
 }
