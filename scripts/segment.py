@@ -22,7 +22,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from proxyprompt.batch.folder import BatchFolder, file_hash
+from proxyprompt.batch.folder import BatchFolder
 from proxyprompt.batch.making import SegmenterMaker
 from proxyprompt.batch.plan import BatchPlan
 from proxyprompt.batch.progress import BatchProgress
@@ -30,6 +30,7 @@ from proxyprompt.batch.queue import DONE, BatchAnswer, BatchError, BatchWorkers,
 from proxyprompt.batch.studies import find_studies, labelled_files
 from proxyprompt.errors import Refusal
 from proxyprompt.io.errors import StudyError, WeightsError
+from proxyprompt.io.files import file_hash
 from proxyprompt.io.label_files import WRITABLE
 from proxyprompt.requests.defaults import set_defaults
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from proxyprompt.batch.folder import BatchFolder, file_hash
+from proxyprompt.batch.folder import BatchFolder
 from proxyprompt.batch.progress import BatchProgress
 from proxyprompt.batch.queue import BatchAnswer, BatchError, BatchItem
 
@@ -69,12 +69,6 @@ def test_what_failed_is_listed_until_it_is_done(tmp_path):
     assert (line["event"], line["image"], line["message"]) == ("refused", "x", "cut short")
     assert json.loads(folder.list_failed({"x": "cut short"}).read_text()) == {"x": "cut short"}
     assert folder.list_failed({}) is None and not (tmp_path / "failed.json").exists()
-
-
-def test_the_hash_is_of_the_content(tmp_path):
-    for name, text in (("a", "1"), ("b", "1"), ("c", "2")):
-        (tmp_path / name).write_text(text)
-    assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b") != file_hash(tmp_path / "c")
 
 
 def test_progress_tells_how_far_it_is_and_what_failed():

@@ -1,12 +1,14 @@
 """Files appear whole or not at all, whoever else writes them."""
 
+import hashlib
 import json
 import stat
 import threading
 
 import pytest
 
-from proxyprompt.io.files import TEMPORARY, replacing, write_json, write_text
+from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import TEMPORARY, file_hash, replacing, write_json, write_text
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -69,3 +71,20 @@ def test_what_is_no_json_changes_nothing(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, [float("nan")], allow_nan=False)
     assert path.read_text() == "[1]\n"
+
+
+def test_the_hash_is_of_the_content(tmp_path):
+    for name, text in (("a", "12"), ("b", "12"), ("c", "2")):
+        (tmp_path / name).write_text(text)
+    assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b") == hashlib.sha256(b"12").hexdigest()
+    assert file_hash(tmp_path / "c") != file_hash(tmp_path / "a")
+    with pytest.raises(StudyError, match="cannot read nowhere"):
+        file_hash(tmp_path / "nowhere")
+
+
+def test_a_folder_s_hash_tells_where_each_file_ends(tmp_path):
+    for name, parts in (("a", ("1", "23")), ("b", ("1", "23")), ("c", ("12", "3"))):
+        (tmp_path / name / "below").mkdir(parents=True)
+        for n, part in enumerate(parts):
+            (tmp_path / name / str(n)).write_text(part)
+    assert file_hash(tmp_path / "a") == file_hash(tmp_path / "b") != file_hash(tmp_path / "c")

@@ -8,7 +8,6 @@ folder waits for none, it is refused.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import secrets
 import shutil
@@ -159,23 +158,6 @@ class BatchFolder:
             return None
         write_json(path, dict(sorted(failed.items())), indent=2, ensure_ascii=False)
         return path
-
-
-def file_hash(path: Path) -> str:
-    """Hash a file, or all files of a folder.
-
-    Args:
-        path: of either.
-
-    Returns:
-        sha256.
-    """
-    digest = hashlib.sha256()
-    for each in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if each.is_file():
-            with each.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _place(written: Path, path: Path) -> None:

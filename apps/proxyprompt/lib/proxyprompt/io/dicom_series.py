@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.pixel_data_handlers.util import get_expected_length
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -24,6 +25,9 @@ from .limits import check_size
 from .raster import DAMAGE, DICOM, has_dicom_magic, suffix_of
 
 logger = logging.getLogger(__name__)
+
+# pydicom warns of values that DICOM does not allow, and tells them: dates of birth and names would stand in logs.
+config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
 
 Values = tuple[float, ...] | None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -86,6 +87,28 @@ def locked(path: str | Path, *, is_singleton: bool = False) -> Iterator[None]:
             if error.errno not in UNWRITABLE:
                 raise
         yield
+
+
+def file_hash(path: Path) -> str:
+    """Hash a file, or the files that lie directly in a folder, in the order of their names.
+
+    Args:
+        path: of either.
+
+    Returns:
+        sha256 in hex; of a folder, that of its files' hashes.
+
+    Raises:
+        StudyError: when a file cannot be read.
+    """
+    if path.is_dir():
+        hashes = [file_hash(each) for each in sorted(path.iterdir()) if each.is_file()]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f"cannot read {path.name}: {error.strerror}; check that it exists and is readable") from error
 
 
 def check_writable(folder: Path) -> None:

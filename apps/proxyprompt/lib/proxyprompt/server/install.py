@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 
@@ -31,6 +32,9 @@ from .threads import INFERENCES, RequestThreads
 from .uploads import upload_router
 from .worklist import worklist_router
 
+TELLTALES = ("monailabel.endpoints", "monailabel.datastore")
+"""Loggers that write whole requests, and all that is noted of a study: who its patient is, too."""
+
 
 def install(
     app: MONAILabelApp,
@@ -54,6 +58,7 @@ def install(
     if module is None:
         return False
     server = module.app
+    quieten()
     install_auth()
     install_checks(app)
     install_answers(server)
@@ -77,6 +82,12 @@ def install(
     watched = {"metrics": operations.metrics, "log": operations.log, "checks": operations.checks}
     server.add_middleware(Observe, only_here=only_here, **watched)
     return True
+
+
+def quieten() -> None:
+    """Let only warnings of :data:`TELLTALES` into the log; the log of requests says what was asked for."""
+    for name in TELLTALES:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def include_first(server: FastAPI, router: APIRouter, *, prefix: str = "") -> None:

@@ -6,7 +6,6 @@ costs a few ``stat`` calls. What a label holds is read once per content and kept
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import threading
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from proxyprompt.datastores.shared import SharedDatastore
 from proxyprompt.io.cache import ContentCache, Entry, content_key
 from proxyprompt.io.errors import StudyError
+from proxyprompt.io.files import file_hash
 from proxyprompt.io.groups import GROUPS, patient_of, read_groups
 from proxyprompt.io.intensity import IntensitySettings
 from proxyprompt.io.labels import StructureRegistry, declared_structures, find_dataset_json
@@ -334,7 +334,7 @@ class Catalogue:
     def _describe(
         self, study_id: str, image: Path, label: Path, info: dict[str, Any], named: Path | None
     ) -> LabelledStudy:
-        image_hash, label_hash = _hash(image), _hash(label)
+        image_hash, label_hash = file_hash(image), file_hash(label)
         settings = asdict(self.intensity or IntensitySettings())
         modality = self.datastore.get_image_info(study_id).get("Modality")
         key = content_key(_FACTS, settings, str(modality), image_hash, label_hash)
@@ -410,21 +410,6 @@ def _stamp(path: Path | None) -> object:
         return tuple(sorted((e.name, e.stat().st_mtime_ns, e.stat().st_size) for e in os.scandir(path)))
     status = path.stat()
     return str(path), status.st_mtime_ns, status.st_size
-
-
-def _hash(path: Path) -> str:
-    """sha256 of a file, or of the files of a folder in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        try:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise StudyError(
-                f"cannot read {file.name}: {error.strerror}; check that it exists and is readable"
-            ) from error
-    return digest.hexdigest()
 
 
 def _groups_beside(image: Path) -> Path:
