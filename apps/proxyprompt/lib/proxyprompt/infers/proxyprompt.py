@@ -129,7 +129,7 @@ class ProxyPromptInfer(InferTask):
             with latencies.of("support"):
                 corrections = self._corrections(study, image, options)
                 selection = self._choose_or_own(study, image, options, corrections)
-            pipeline = Pipeline(segmenter, self._cache, latencies, extensions=PAPER if self._paper else ALL)
+            pipeline = self._pipeline(segmenter, latencies)
             masks = self._segment(pipeline, study, selection, options, corrections)
             with latencies.of("write"):
                 registry = self._library.catalogue.registry
@@ -162,7 +162,9 @@ class ProxyPromptInfer(InferTask):
             study = self._read(request["image"])
             own, _, _ = study.locate((0, 0, index))
             selection = self._choose(study, request["image"], options, options.structures)
-            pipeline = Pipeline(self._models.get(options.adapter), self._cache, Latencies(), classify=not self._paper)
+            pipeline = Pipeline(
+                self._models.get(options.adapter), self._cache, Latencies(), extensions=PAPER if self._paper else ALL
+            )
             found = pipeline.disagreement(study, selection, own)
             if found is None:
                 raise refuse("there is one support only, which cannot disagree; pick two, or let the server choose")
@@ -170,6 +172,9 @@ class ProxyPromptInfer(InferTask):
             values[own] = (255 * found).round().astype(np.uint8)
             grid = study.to_grid(values)
             return grid.reshape(-1, *grid.shape[-2:])[index].tobytes()
+
+    def _pipeline(self, segmenter: Segmenter, latencies: Latencies) -> Pipeline:
+        return Pipeline(segmenter, self._cache, latencies, extensions=PAPER if self._paper else ALL)
 
     def _choose(self, study: Study, image: str | Path, options: Options, structures: Sequence[str] | None) -> Selection:
         return self._library.choose(

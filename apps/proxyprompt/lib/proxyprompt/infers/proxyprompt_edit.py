@@ -20,7 +20,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from numpy.typing import NDArray
 
 from proxyprompt.errors import as_monailabel
-from proxyprompt.extensions import ALL, PAPER
 from proxyprompt.io.errors import StudyError
 from proxyprompt.io.labels import StructureRegistry, merge
 from proxyprompt.io.study import Study
@@ -74,7 +73,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
             with latencies.of("read"):
                 study = self._read(image)
             clicks = parse_clicks(said, study, label=label or _single(options.structures), registry=registry)
-            pipeline = Pipeline(segmenter, self._cache, latencies, extensions=PAPER if self._paper else ALL)
+            pipeline = self._pipeline(segmenter, latencies)
             corrections = self._corrections(study, image, options)
             parts = []
             for selection, alone in self._selections(study, image, options, clicks, label, latencies):

@@ -385,7 +385,7 @@ class Pipeline:
             return None
         share = np.stack([np.mean(masks, axis=0, dtype=np.float32) for masks in drawn.values()], axis=1)
         geometry = self._foundation.geometry(study.slice_shape)
-        laid = self._foundation.postprocess(torch.from_numpy(share).to(self._device), geometry)[0].clamp(0, 1)
+        laid = self._foundation.postprocess(torch.from_numpy(share).to(self.encoding.device), geometry)[0].clamp(0, 1)
         return (4 * laid * (1 - laid)).amax(dim=0).cpu().numpy()
 
     def _alone(self, study: Study, selection: Selection, indices: Sequence[int]) -> Iterator[Alone]:

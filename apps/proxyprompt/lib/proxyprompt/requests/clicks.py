@@ -64,7 +64,8 @@ class Clicks:
 
     def slices(self, structure: str) -> list[int]:
         """Those on which something is said of a structure, in order."""
-        return sorted({one.slice for one in (*self.of.get(structure, ()), *self.boxes.get(structure, ()))})
+        said: list[Click | Box] = [*self.of.get(structure, ()), *self.boxes.get(structure, ())]
+        return sorted({one.slice for one in said})
 
     def box(self, structure: str, index: int) -> Box | None:
         """The box of one structure on one slice."""
