@@ -224,14 +224,13 @@ def test_corrected_slices_stay_and_change_the_others(segmenter, cache, samples, 
     painted = np.zeros((2, *study.slice_shape), bool)
     painted[0, 10:40, 12:50] = True
     corrections = {middle: dict(zip(selection.structures, painted, strict=True))}
-    before, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False)
-    masks, _ = run(segmenter, cache, study, selection, everywhere=True, agreement=False, corrections=corrections)
+    options = {"everywhere": True, "agreement": False, "mode": "slice by slice"}
+    before, _ = run(segmenter, cache, study, selection, **options)
+    masks, _ = run(segmenter, cache, study, selection, corrections=corrections, **options)
     assert np.array_equal(masks.logits[middle] > 0, painted)
     assert masks.present()[middle].tolist() == [True, False]
     others = [z for z in range(len(study)) if z != middle]
-    expected, _ = run(
-        segmenter, cache, study, with_corrections(selection, study, corrections), everywhere=True, agreement=False
-    )
+    expected, _ = run(segmenter, cache, study, with_corrections(selection, study, corrections), **options)
     np.testing.assert_array_equal(masks.logits[others], expected.logits[others])
     assert not np.array_equal(masks.logits[others], before.logits[others])
     alone, _ = run(segmenter, cache, study, Selection.empty(selection.structures), corrections=corrections)
