@@ -65,11 +65,10 @@ def test_a_fine_structure_is_drawn_tile_by_tile_and_a_compact_one_in_the_whole_v
     assert not np.array_equal(found.logits[:, 0], plain.logits[:, 0])
     tiles, bars = Tiles.of(study.slice_shape, MOST), supports_in_pieces(selection.of([0]), MOST)
     assert len(bars) == 16 and bars.images[0].shape[1:] == tiles.size
-    drawn, presence = [], []
+    drawn, presence, encoding = [], [], pipeline(segmenter).prepare(bars)
     for image in tiles.cut(study.image(0)):  # each as if it were an image of its own
         prepared, geometry = segmenter.foundation.preprocess(torch.from_numpy(image.copy())[None])
         with torch.inference_mode():
-            encoding = pipeline(segmenter).prepare(bars)
             decoded = segmenter.segment(segmenter.encode(prepared), encoding)
         drawn.append(segmenter.foundation.postprocess(decoded.mask_logits, geometry)[0].half().numpy())
         presence.append(float(decoded.presence_logit.sigmoid()))

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from proxyprompt.extensions import PAPER
 from proxyprompt.foundation.base import MemoryBank, Points, Prompts
 from proxyprompt.foundation.sam2 import Sam2, build_sam2_model
 from proxyprompt.io.cache import ContentCache
@@ -45,7 +46,7 @@ def volume(count, *, size=40, seed=0):
 
 def run(segmenter, selection, study, mode, *, cache=None, **options):
     cache = ContentCache(None, memory_bytes=1 << 28, disk_bytes=0) if cache is None else cache
-    pipeline = Pipeline(segmenter, cache, Latencies(), classify=False)
+    pipeline = Pipeline(segmenter, cache, Latencies(), extensions=PAPER)
     return pipeline.run(study, selection, mode=mode, agreement=False, **options)
 
 
@@ -68,9 +69,11 @@ def test_propagation_by_hand(segmenter, selection):
     """Two slices: the surer one goes into the memory, from which the other is decoded, without a prompt."""
     study, foundation = study_of(volume(2)), segmenter.foundation
     alone = run(segmenter, selection, study, "slice by slice")
-    pipeline = Pipeline(segmenter, ContentCache(None, memory_bytes=1 << 28, disk_bytes=0), Latencies(), classify=False)
-    prepared, features = pipeline.prepare(selection), [pipeline.encoding.target(study, [z]) for z in range(2)]
-    each = [segmenter.segment(one, prepared.encoding) for one in features]
+    pipeline = Pipeline(
+        segmenter, ContentCache(None, memory_bytes=1 << 28, disk_bytes=0), Latencies(), extensions=PAPER
+    )
+    encoding, features = pipeline.prepare(selection), [pipeline.encoding.target(study, [z]) for z in range(2)]
+    each = [segmenter.segment(one, encoding) for one in features]
     logits = torch.cat([one.mask_logits for one in each]).half()
     presence = torch.cat([one.presence_logit for one in each]).sigmoid()
     first = surest(logits, presence)
