@@ -1,4 +1,4 @@
-"""MONAI Label's older OHIF, which serves where npm cannot be reached, in a real Chromium with nothing from elsewhere."""
+"""MONAI Label's older OHIF, which serves where npm cannot be reached, in a real Chromium without other sites."""
 
 import time
 

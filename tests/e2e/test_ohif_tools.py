@@ -87,6 +87,7 @@ def test_the_structures_of_a_volume_are_shown_as_surfaces(archived, viewer):
     viewer.press("#pp-3d")
     viewer.page.wait_for_function(f"() => ({_SURFACES})() === 0")
     viewer.page.locator("#pp-busy").wait_for(state="detached")
+    viewer.page.wait_for_timeout(2000)
     assert viewer.pixels() == drawn and viewer.page.locator(".pp-unsaved").count() == 0
     assert all(address.startswith((viewer.url, "data:", "blob:")) for address in viewer.asked)
 
@@ -94,7 +95,7 @@ def test_the_structures_of_a_volume_are_shown_as_surfaces(archived, viewer):
 def test_a_run_is_cancelled_here_and_on_the_server(archived, viewer):
     viewer.open(archived.studies["mr_06"].study)
     viewer.press("#pp-run")
-    viewer.page.locator("#pp-busy").wait_for()
+    viewer.page.locator("#pp-busy", has_text="of 14 slices").wait_for()
     with viewer.page.expect_response(lambda r: "/progress/" in r.url and r.request.method == "DELETE") as answered:
         viewer.press("#pp-cancel")
     assert answered.value.json() == {"cancelled": True}
