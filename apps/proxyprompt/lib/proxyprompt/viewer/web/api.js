@@ -77,7 +77,17 @@ export async function disagreement(image, slice, params) {
 }
 
 export const progress = id => json(`/proxyprompt/progress/${id}`).catch(() => null);
-export const cancel = id => fetch(`/proxyprompt/progress/${id}`, { method: 'DELETE' }).catch(() => null);
+
+/* Ends a request on the server, which may take a moment to begin with it. */
+export async function cancel(id) {
+  for (let tries = 0; tries < 10; tries++) {
+    const told = await json(`/proxyprompt/progress/${id}`, { method: 'DELETE' }).catch(() => null);
+    if (!told || told.cancelled) {
+      return;
+    }
+    await new Promise(done => setTimeout(done, 500));
+  }
+}
 
 /* Stores planes of pixels as a label. base: the version that was opened; replace: although it is another one. */
 export function submit(image, planes, params, signal, tag = 'final') {

@@ -11,13 +11,17 @@ export function settle(one, planes, kept = new Set()) {
   one.kept = kept;
 }
 
+const differs = (now, before) => now.some((value, i) => value !== (before?.[i] ?? 0));
+
+/* Whether the user has changed anything since the last result or stored label. */
+export const isChanged = (one, map) => one.kept.size > 0 || map.images.some((image, n) => differs(image.getPixelData(), one.result?.[n]));
+
 /* The numbers of the slices, as the server counts them, that differ from the last result or did before it. */
 export function painted(one, map) {
   const numbers = new Map((one.instances ?? []).map(([uid, frame], n) => [key(uid, frame), n]));
   const found = new Set(one.kept);
   map?.images.forEach((image, n) => {
-    const [now, before] = [image.getPixelData(), one.result?.[n]];
-    if (now.some((value, i) => value !== (before?.[i] ?? 0))) {
+    if (differs(image.getPixelData(), one.result?.[n])) {
       found.add(numbers.get(keyOf(image.referencedImageId)));
     }
   });

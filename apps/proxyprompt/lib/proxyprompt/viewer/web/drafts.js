@@ -1,5 +1,5 @@
 /* Unsaved work: what the user changed, kept in the browser as a draft. */
-import { lookAtPainted, painted, settle } from './corrections.js';
+import { isChanged, lookAtPainted, painted, settle } from './corrections.js';
 import { keyOf } from './host.js';
 import * as maps from './labelmaps.js';
 import * as memory from './memory.js';
@@ -13,8 +13,9 @@ export function touched(segmentationId) {
     return;
   }
   const displaySet = maps.seriesOf(segmentationId);
-  if (!displaySet) {
-    return;
+  const map = displaySet && maps.labelMap(displaySet);
+  if (!map || !(of(displaySet).dirty || isChanged(of(displaySet), map))) {
+    return; // the viewer says so, too, when it makes a volume or a surface of a label map
   }
   of(displaySet).dirty = true;
   clearTimeout(saving);
