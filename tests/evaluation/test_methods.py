@@ -37,7 +37,8 @@ def counted(segmenter, monkeypatch):
 
 def test_proxy_prompt_is_the_segmenter_gated_by_presence_and_place(segmenter, episode):
     supports, slices = episode
-    masks = ProxyPromptMethod(segmenter, classify=False).fit(supports, seed=0).predict(slices)
+    ours = ProxyPromptMethod(segmenter, classify=False, mode="slice by slice")
+    masks = ours.fit(supports, seed=0).predict(slices)
     foundation = segmenter.foundation
     with torch.inference_mode():
         images, geometry = foundation.preprocess(torch.from_numpy(np.stack(supports.images)))
