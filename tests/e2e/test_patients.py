@@ -107,7 +107,7 @@ def use(url, drawn, studies):
     assert answer.status_code == 200, answer.text[:300]
     for path in ("/info/", "/datastore/?output=all", "/proxyprompt/studies?text=Zweistein", "/datastore/?output=train"):
         assert requests.get(f"{url}{path}", timeout=600).status_code == 200, path
-    client.train(max_epochs=1)
+    client.train(max_epochs=1, max_minutes=0.1)
     while (status := client.training()[0])["status"] in ("SUBMITTED", "RUNNING"):
         time.sleep(1)
     assert status["status"] == "DONE", status["details"]

@@ -46,7 +46,9 @@ def test_start_info_and_the_first_request(studies, tmp_path):
     again = timed("info again", app.info)
     assert len(info["models"]["proxyprompt"]["config"]["support"]) == 1 + LABELLED
     assert info["datastore"]["total"] == again["datastore"]["total"] == LABELLED + OTHERS
-    Image.fromarray(np.tile(np.arange(40, dtype=np.uint8), (32, 1))).save(studies / "new.png")
+    alike = np.asarray(Image.open(studies / "l0007.png")).copy()  # one that looks like no other is not segmented
+    alike[0, 0] += 1
+    Image.fromarray(alike).save(studies / "new.png")
     app.datastore().refresh()
     request = {"model": "proxyprompt", "image": "new"}
     answer = timed("first request", app.infer, request)
