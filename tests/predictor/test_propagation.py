@@ -52,7 +52,7 @@ def run(segmenter, selection, study, mode, *, cache=None, **options):
 
 def test_neighbours_count_by_how_near_they_are():
     values = torch.tensor([[0.0], [0.0], [9.0], [0.0], [0.0], [0.0], [9.0]])
-    assert with_neighbours(values).flatten().tolist() == [1.0, 2.0, 3.0, 2.0, 2.0, 3.0, 6.0]
+    assert with_neighbours(values).flatten().tolist() == [0.0, 1.5, 6.0, 1.5, 0.0, 1.5, 7.5]
     assert with_neighbours(values[2:3]).tolist() == [[9.0]]
 
 
@@ -105,7 +105,7 @@ def test_a_mode_for_each_kind_of_study(segmenter, selection):
     propagated, auto = (run(segmenter, selection, study, mode).logits for mode in ("propagate", "auto"))
     np.testing.assert_array_equal(auto, propagated)
     alone, near = by_mode["slice by slice"].astype(np.float32), by_mode["neighbours"]
-    np.testing.assert_allclose(near[1], (3 * alone[0] + 3 * alone[1] + 3 * alone[2]) / 9, rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(near[1], (alone[0] + 4 * alone[1] + alone[2]) / 6, rtol=0.02, atol=0.02)
     assert not np.array_equal(propagated, near)
     study.kind = "cine"
     np.testing.assert_array_equal(run(segmenter, selection, study, "auto").logits, near)

@@ -2,7 +2,8 @@
 
 Two ways, both after every slice has been segmented by itself:
 
-- *neighbours*: each slice's logits are averaged with those of the two slices on either side. For any foundation;
+- *neighbours*: each slice's logits are averaged with those of the slices beside it, which count little: more would
+  blur what is drawn well already. For any foundation;
 - *propagation* through a memory of frames, for foundations that have one (SAM 2, ``atto``): from the corrected
   slices, or from the slice that the model is surest of, in both directions. Memory attention reads the conditioning
   slices and the last ones before, as in SAM 2; what it finds is mixed with what the proxy prompt finds on the slice,
@@ -27,8 +28,8 @@ from proxyprompt.foundation.base import Decoded, Features, Foundation, FrameMemo
 
 from .latency import Latencies
 
-WEIGHTS = (1, 2, 3, 2, 1)
-"""What two slices before, one before, the slice itself, one after and two after count."""
+WEIGHTS = (1, 4, 1)
+"""What the slice before, the slice itself and the one after count."""
 SHARE = 1 / 3
 """Of the memory, in the mixture with the proxy prompt."""
 RECENT = 6
