@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_all_is_sent_and_what_is_refused_is_named(folder, tmp_path, capsys):
     report = tmp_path / "checked.json"
     conf = [word for pair in weights(tmp_path).items() for word in ("--conf", *map(str, pair))]
