@@ -130,6 +130,12 @@ def test_an_archive_unpacks_into_its_session_only(sessions, tmp_path):
         with contextlib.suppress(MONAILabelException):
             sessions.add_session(archive(tmp_path / f"bad{number}", member), uncompress=True)
     assert not [p for p in tree(tmp_path).keys() - before.keys() if p.name == "evil" and p.parent == tmp_path]
+    link = tarfile.TarInfo("in/link")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(tmp_path / "link.tar", "w") as tar:
+        tar.addfile(link)
+    with pytest.raises(MONAILabelException, match="in/link"):
+        sessions.add_session(str(tmp_path / "link.tar"), uncompress=True)
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no archive")
     with pytest.raises(MONAILabelException):

