@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxyprompt.foundation.base import Features, Points, Prompts
+from proxyprompt.foundation.base import Features, Prompts, no_clicks
 from proxyprompt.predictor.segmenter import Segmenter
 from proxyprompt.prompt_generator.contextual_selection import SupportEncoding, mean_context
 from proxyprompt.supports.selection import Selection
@@ -30,10 +30,8 @@ def without_selection(segmenter: Segmenter, features: Features, support: Support
 
 def unprompted(segmenter: Segmenter, features: Features, support: SupportEncoding) -> Prompts:
     """No P, and nothing else: what the foundation draws unasked."""
-    shape = (len(features.embedding), support.valid.shape[1], 1)
-    device = features.embedding.device
-    nothing = Points(torch.zeros(*shape, 2, device=device), torch.full(shape, -1, dtype=torch.int32, device=device))
-    return Prompts(points=nothing)
+    objects, device = support.valid.shape[1], features.embedding.device
+    return Prompts(points=no_clicks(len(features.embedding), objects, device))
 
 
 REMOVALS: dict[str, Callable[[Segmenter, Features, SupportEncoding], Prompts]] = {

@@ -136,6 +136,21 @@ class Points(NamedTuple):
     labels: Tensor
 
 
+def no_clicks(batch: int, objects: int, device: torch.device | str = "cpu") -> Points:
+    """The prompt that says nothing: what a frame is tracked with.
+
+    Args:
+        batch: B.
+        objects: N.
+        device: of the result.
+
+    Returns:
+        One that is not a point for each object.
+    """
+    labels = torch.full((batch, objects, 1), -1, dtype=torch.int32, device=device)
+    return Points(torch.zeros(batch, objects, 1, 2, device=device), labels)
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Everything a request can say about N objects in B images; all fields may stand together.

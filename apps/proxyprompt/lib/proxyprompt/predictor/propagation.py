@@ -24,7 +24,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from proxyprompt.foundation.base import Decoded, Features, Foundation, FrameMemory, MemoryBank, Points, Prompts
+from proxyprompt.foundation.base import Decoded, Features, Foundation, FrameMemory, MemoryBank, Prompts, no_clicks
 
 from .latency import Latencies
 
@@ -118,7 +118,8 @@ class Propagation:
                 features = self._features(z)
                 bank = _bank(z, conditioning, recent)
                 with self._latencies.of("decode"):
-                    decoded = self._foundation.decode(features, _nothing(features, logits.shape[1]), bank)
+                    nothing = no_clicks(1, logits.shape[1], features.embedding.device)
+                    decoded = self._foundation.decode(features, Prompts(points=nothing), bank)
                     logits[z] = self._logits[z].lerp(decoded.mask_logits[0].to(logits), SHARE)
                     presence[z] = self._presence[z].lerp(decoded.presence_logit[0].sigmoid().to(presence), SHARE)
                     recent.append((z, self._remember(features, logits[z], presence[z], decoded)))
@@ -155,10 +156,3 @@ def _bank(z: int, conditioning: Mapping[int, FrameMemory], recent: Sequence[tupl
         tuple(min(abs(z - other), RECENT) for other, _ in frames),
         (True,) * len(nearest) + (False,) * len(recent),
     )
-
-
-def _nothing(features: Features, objects: int) -> Prompts:
-    """The prompt that says nothing of N objects on one slice."""
-    device = features.embedding.device
-    coords = torch.zeros(1, objects, 1, 2, device=device)
-    return Prompts(points=Points(coords, torch.full((1, objects, 1), -1, dtype=torch.int32, device=device)))

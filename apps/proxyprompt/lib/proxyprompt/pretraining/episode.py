@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proxyprompt.foundation.atto import Atto
-from proxyprompt.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts
+from proxyprompt.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts, no_clicks
 from proxyprompt.prompt_generator.generator import ProxyPromptGenerator
 
 from .pool import Group
-from .prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, no_clicks, rough_logits
+from .prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, rough_logits
 
 SURE = 10.0  # logits of a mask that is known
 

@@ -62,12 +62,6 @@ def join(*clicks: Points) -> Points:
     return Points(torch.cat([c.coords for c in clicks], 2), torch.cat([c.labels for c in clicks], 2))
 
 
-def no_clicks(batch: int, objects: int, device: torch.device | str = "cpu") -> Points:
-    """A prompt that says nothing: what a frame is tracked with."""
-    labels = torch.full((batch, objects, 1), -1, dtype=torch.int32, device=device)
-    return Points(torch.zeros(batch, objects, 1, 2, device=device), labels)
-
-
 def boxes_of(masks: Tensor) -> Tensor:
     """(B, N, S, S) in [0, 1] -> (B, N, 4) as x0, y0, x1, y1; the whole image where the mask is empty."""
     size = masks.shape[-1]
