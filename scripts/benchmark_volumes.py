@@ -2,7 +2,7 @@
 """Frames a second of a stream and its memory over many frames; time and memory of a large volume.
 
     python scripts/benchmark_volumes.py                                       # 2,000 frames at 256; 200 slices of 512
-    python scripts/benchmark_volumes.py --frames 300 --slices 0 --threads 2   # the stream alone
+    python scripts/benchmark_volumes.py --frames 300 --slices 0   # the stream alone
     python scripts/benchmark_volumes.py --frames 0 --mode propagate --json FILE
 
 Frames and slices are drawn. Seconds of the processor stand beside those of the clock: on a machine that does other work
@@ -31,7 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mode", default="auto", choices=MODES)
     parser.add_argument("--foundation", default="atto")
     parser.add_argument("--weights-dir", metavar="DIR")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; more hardly pay at these sizes (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args(arguments)
 

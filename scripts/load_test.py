@@ -9,7 +9,7 @@
 By default 20 clients ask for a minute. It submits labels that are there already, so no study changes. What is asked
 and compared: apps/proxyprompt/lib/proxyprompt/benchmark/load.py. It fails when an answer is not the one that a single
 client gets, when `/info/` takes more than a second at the 95th percentile, when the server's memory grew by more than
-50 MB, or when no two inferences were computed at the same time.
+50 MB in 1,000 requests, or when no two inferences were computed at the same time.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ def failures(load: Load) -> list[str]:
     found = [f"{len(load.wrong)} wrong answers"] if load.wrong else []
     if not load.percentile("info", 95) <= INFO_SECONDS:
         found.append(f"/info/ takes {load.percentile('info', 95):.2f} s at the 95th percentile, aim {INFO_SECONDS} s")
-    gained = load.memory_mb[1] - load.memory_mb[0]
-    if gained > MEMORY_MB:
-        found.append(f"the server's memory grew by {gained:.0f} MB, aim {MEMORY_MB} MB")
+    if load.gained_mb > MEMORY_MB:
+        found.append(f"the server's memory grew by {load.gained_mb:.0f} MB in 1,000 requests, aim {MEMORY_MB} MB")
     if load.most_at_once < 2:
         found.append("no two inferences were computed at the same time")
     return found

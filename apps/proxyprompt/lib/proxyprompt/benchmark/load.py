@@ -52,7 +52,7 @@ class Load:
 
     clients: int
     duration: float
-    memory_mb: tuple[float, float] = (0.0, 0.0)
+    memory_mb: list[float] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     busy: list[tuple[float, float]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -60,6 +60,11 @@ class Load:
     def percentile(self, kind: str, percent: float) -> float:
         """Seconds; NaN where no such request was made."""
         return float(np.percentile(self.seconds[kind], percent)) if self.seconds.get(kind) else float("nan")
+
+    @property
+    def gained_mb(self) -> float:
+        """Memory that the server gained for each thousand requests."""
+        return 1000 * (self.memory_mb[-1] - self.memory_mb[0]) / max(1000, sum(map(len, self.seconds.values())))
 
     @property
     def most_at_once(self) -> int:
@@ -78,6 +83,7 @@ class Load:
             "duration": round(self.duration, 1),
             "kinds": kinds,
             "memory_mb": [round(mb) for mb in self.memory_mb],
+            "gained_mb": round(self.gained_mb, 1),
             "inferences_at_once": self.most_at_once,
             "wrong": self.wrong,
         }
@@ -88,7 +94,7 @@ def run_load(url: str, *, clients: int = 20, seconds: float = 60.0, seed: int = 
     cases = _cases(url.rstrip("/"))
     by_kind = {kind: [case for case in cases if case.kind == kind] for kind in SHARES}
     load, noting = Load(clients, seconds), threading.Lock()
-    before = _resident_mb(url)  # every kind of request was answered once by now
+    load.memory_mb.append(_resident_mb(url))  # every kind of request was answered once by now
     start = time.monotonic()
 
     def client(number: int) -> None:
@@ -114,10 +120,13 @@ def run_load(url: str, *, clients: int = 20, seconds: float = 60.0, seed: int = 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
+    for tenth in range(1, 10):
+        time.sleep(max(0.0, start + seconds * tenth / 10 - time.monotonic()))
+        load.memory_mb.append(_resident_mb(url))
     for thread in threads:
         thread.join()
     load.duration = time.monotonic() - start
-    load.memory_mb = before, _resident_mb(url)
+    load.memory_mb.append(_resident_mb(url))
     return load
 
 
@@ -246,6 +255,6 @@ def summary(load: Load) -> str:
         times = " ".join(f"{load.percentile(kind, p):8.3f}" for p in (50, 95, 100))
         lines.append(f"{kind:<8} {len(load.seconds.get(kind, [])):7d} {times}")
     lines.append(f"inferences computed at the same time: up to {load.most_at_once}")
-    lines.append(f"memory of the server: {load.memory_mb[0]:.0f} MB before, {load.memory_mb[1]:.0f} MB after")
+    lines.append(f"memory of the server in MB: {' '.join(f'{mb:.0f}' for mb in load.memory_mb)}")
     lines += [f"wrong ({n} times): {what}" for what, n in Counter(load.wrong).most_common(10)]
     return "\n".join(lines)
