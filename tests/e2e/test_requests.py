@@ -245,6 +245,7 @@ BY_HAND = [
         for path in ("/activelearning/first", "/scoring/support_quality", "/batch/infer/proxyprompt")
         for body in ([], 3, "x", [[]])
     ),
+    Drawn("POST", "/scoring/support_disagreement", {"run_sync": "true"}, {"json": {"model": []}}),
     Drawn("POST", "/activelearning/first", {}, {"json": {"strategy": []}}),
     Drawn("POST", "/activelearning/first", {}, {"json": {"strategy": {"a": 1}}}),
     Drawn("POST", "/batch/infer/proxyprompt", {}, {"json": {"max_workers": "two"}}),

@@ -40,6 +40,7 @@ def test_what_viewers_send_passes(app, method, request_):
         ("train", {"model": "spleen"}, "proxyprompt"),
         ("train", {"model": ["proxyprompt"]}, "proxyprompt"),
         ("scoring", {"method": "dice"}, "spread"),
+        ("scoring", {"method": "spread", "model": []}, "not a name"),
         ("train", {"model": "proxyprompt", "bundle_path": "here"}, "bundle_path"),
         ("train", {"model": "proxyprompt", "weights": "/etc/passwd"}, "path"),
         ("train", {"model": "proxyprompt", "proxyprompt": {"run": ["../../out"]}}, "path"),

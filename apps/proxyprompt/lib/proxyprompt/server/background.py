@@ -29,6 +29,8 @@ def check_request(app: MONAILabelApp, method: str, request: Mapping[str, Any]) -
     wanted = request.get("method" if method == "scoring" else "model")
     if wanted is not None and (not isinstance(wanted, str) or wanted not in tasks):
         raise refuse(f"there is no {wanted!r} for {method}; valid: {', '.join(tasks) or 'none in this app'}")
+    if not isinstance(model := request.get("model", ""), str | None):  # MONAI Label looks it up for scoring, too
+        raise refuse(f"model {model!r} is not a name")
     if "bundle_path" in request:
         raise refuse("unknown option 'bundle_path': this app runs no bundles")
     if not _GPUS.fullmatch(str(request.get("gpus") or "all")):
