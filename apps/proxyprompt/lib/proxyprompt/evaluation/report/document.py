@@ -25,10 +25,10 @@ Written by `{command}` from records of `scripts/evaluate.py`; a record holds eve
 hash of the weights. Dice and IoU are percentages here, as in the paper.
 
 **What can be compared, and what cannot.** The paper fine-tunes SAM ViT-H (641 M parameters, a billion natural masks) at
-1024 pixels on 16 images of each task and tests on whole public sets. Records of `atto` are of a model of some 10 M
-parameters that comes from drawn tasks, at 256 pixels, on small stand-in collections, without fine-tuning unless the
-record's settings name an adapter. The levels are not comparable; the directions are: what helps, what hurts, what makes
-it steadier."""
+1024 pixels on 16 images of each task and tests on whole public sets. Records of `atto` are of a model of some 9 M
+parameters that was pretrained on a thousand images of other tasks and on drawn ones, at the size that its settings say,
+on small stand-in collections, without fine-tuning unless these name an adapter. The levels are not comparable; the
+directions are: what helps, what hurts, what makes it steadier."""
 
 
 def write_results(sheets: Sequence[Sheet], path: Path, *, command: str) -> Path:
