@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_background_indexes_all_and_survives_a_bad_study(atto, cache, tmp_path, 
         raise ValueError("truncated file")
 
     with caplog.at_level(logging.INFO):
-        index.index_in_background([bad, *(lambda s=s: index.of(s) for s in studies)])
+        index.index_in_background({"bad": bad} | {s.content_hash: partial(index.of, s) for s in studies})
         assert index.wait(30)
     assert all(index.known(s.content_hash, range(5)) is not None for s in studies)
     assert "truncated file" in caplog.text
@@ -185,8 +186,10 @@ def test_stop_ends_the_thread_after_the_job_at_hand(atto, cache):
         release.wait(10)
         ran.append("first")
 
-    index.index_in_background([first, lambda: ran.append("second")])
+    index.index_in_background({"first": first, "second": lambda: ran.append("second")})
     assert started.wait(10)
+    index.index_in_background({"second": lambda: ran.append("second, again")})
+    assert index._worker._total == 2
     assert not index.wait(0.05)
     worker = index._worker
     stopper = threading.Thread(target=index.stop)
@@ -197,7 +200,7 @@ def test_stop_ends_the_thread_after_the_job_at_hand(atto, cache):
     stopper.join(10)
     assert ran == ["first"]
     assert not worker._thread.is_alive()
-    index.index_in_background([lambda: ran.append("third")])  # starts again
+    index.index_in_background({"third": lambda: ran.append("third")})  # starts again
     assert index.wait(10)
     assert ran == ["first", "third"]
     index.stop()

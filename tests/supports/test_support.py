@@ -378,6 +378,9 @@ def test_before_the_index_is_ready_a_request_describes_only_so_much(bench, monke
     assert sum(seen) <= 10 + 4 + 2  # the target's slices, the budget, and one for each structure at most
     assert first.indexing > 0
     assert "w" in ids(first)
+    seen.clear()
+    library.choose(target, "target", ["label_1", "label_2"], count=2)  # enough are known by now
+    assert not seen
     monkeypatch.undo()
     library.index_in_background()
     assert bench.index.wait(60)

@@ -120,7 +120,7 @@ class ProxyPromptInfer(InferTask):
         Raises MONAILabelException, always with a message for the user.
         """
         latencies = Latencies()
-        with as_monailabel("segmentation", StudyError):
+        with as_monailabel("segmentation", StudyError), self._library.catalogue.one_look(remote=True):
             options = self._options(request)
             segmenter = self._models.get(options.adapter)
             image = request["image"]

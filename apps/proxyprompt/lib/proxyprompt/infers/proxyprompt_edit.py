@@ -64,7 +64,7 @@ class ProxyPromptEdit(ProxyPromptInfer):
         """
         latencies = Latencies()
         registry = self._library.catalogue.registry
-        with as_monailabel("interactive segmentation", StudyError):
+        with as_monailabel("interactive segmentation", StudyError), self._library.catalogue.one_look(remote=True):
             said, rest = split_points(request)
             options = self._options(rest, agreement=False)
             segmenter = self._models.get(options.adapter)

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -189,13 +189,13 @@ class DescriptorIndex:
 
     # background
 
-    def index_in_background(self, jobs: Sequence[Callable[[], object]]) -> None:
+    def index_in_background(self, jobs: Mapping[str, Callable[[], object]]) -> None:
         """Run jobs one after the other in a single daemon thread.
 
-        A later call adds its jobs behind those that wait. A job that fails is logged and skipped.
+        A later call adds its jobs behind those that wait, each only once. A job that fails is logged and skipped.
 
         Args:
-            jobs: each brings one study into the index.
+            jobs: id of a study -> what brings it into the index.
         """
         if self._worker is None or not self._worker.alive():
             self._worker = _Worker()
@@ -225,8 +225,8 @@ class DescriptorIndex:
 
 class _Worker:
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[tuple[str, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._lock, self._waiting = threading.Lock(), set[str]()
         self._stopping = False
         self._done = self._total = 0
         self.idle = threading.Event()
@@ -237,15 +237,17 @@ class _Worker:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._stopping
 
-    def add(self, jobs: Sequence[Callable[[], object]]) -> None:
+    def add(self, jobs: Mapping[str, Callable[[], object]]) -> None:
         with self._lock:
+            new = {key: job for key, job in jobs.items() if key not in self._waiting}
+            self._waiting.update(new)
             if self._done == self._total:
                 self._done = self._total = 0
-            self._total += len(jobs)
-            if jobs:
+            self._total += len(new)
+            if new:
                 self.idle.clear()
-        for job in jobs:
-            self._jobs.put(job)
+        for key_and_job in new.items():
+            self._jobs.put(key_and_job)
 
     def stop(self, timeout: float) -> None:
         self._stopping = True
@@ -254,12 +256,14 @@ class _Worker:
         self.idle.set()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._stopping:
+        while (taken := self._jobs.get()) is not None and not self._stopping:
+            key, job = taken
             try:
                 job()
             except Exception as error:  # one bad study must not end the index; whoever asks for it gets the error
                 logger.warning("could not index a study: %s", error)
             with self._lock:
+                self._waiting.discard(key)
                 self._done += 1
                 if self._done == self._total or self._done % 10 == 0:
                     logger.info("indexed %d/%d studies", self._done, self._total)

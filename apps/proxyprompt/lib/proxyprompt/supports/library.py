@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,13 @@ class LabelledStudy:
         columns = [i for i, value in enumerate(self.values) if value in self.structures.get(structure, ())]
         return self.areas[:, columns].sum(axis=1)
 
+    @cached_property
+    def _present(self) -> tuple[str, ...]:
+        return tuple(name for name in self.structures if self.area(name).any())
+
     def present(self) -> list[str]:
         """The structures with at least one pixel."""
-        return [name for name in self.structures if self.area(name).any()]
+        return list(self._present)
 
     def slice_presence(self, structures: Sequence[str]) -> SlicePresence:
         """Where along the study structures lie.
@@ -197,20 +201,35 @@ class Catalogue:
                 self.cache.purge(tag)
 
     @contextmanager
-    def one_look(self) -> Iterator[None]:
-        """Within it, this thread gets the studies as they are now, however often it asks, for one look at the files."""
-        self._looked.studies = self.studies()
+    def one_look(self, *, remote: bool = False) -> Iterator[None]:
+        """Within it, this thread gets the studies as they are now, however often it asks, for one look at the files.
+
+        Args:
+            remote: also fetch the labels of a remote datastore.
+
+        Yields:
+            While they stay so.
+        """
+        before = getattr(self._looked, "studies", None)
+        self._looked.studies = self.studies(remote=remote)
         try:
             yield
         finally:
-            self._looked.studies = None
+            self._looked.studies = before
 
-    def studies(self) -> dict[str, LabelledStudy]:
-        """The labelled studies that can be used, by id, in the datastore's order."""
+    def studies(self, *, remote: bool = False) -> dict[str, LabelledStudy]:
+        """The labelled studies that can be used.
+
+        Args:
+            remote: also fetch the labels of a remote datastore.
+
+        Returns:
+            By id, in the datastore's order.
+        """
         if getattr(self._looked, "studies", None) is not None:
             return self._looked.studies
         with self._lock:
-            self.refresh()
+            self.refresh(remote=remote)
             return {i: found for i, (_, found) in self._known.items() if isinstance(found, LabelledStudy)}
 
     def problems(self) -> dict[str, str]:

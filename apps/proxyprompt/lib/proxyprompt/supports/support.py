@@ -196,11 +196,11 @@ class SupportLibrary:
 
     def index_in_background(self) -> None:
         """Start to describe every labelled study that is not indexed yet; returns at once."""
-        jobs = [
-            lambda study=study: self._descriptors.of(self._study(study), usable_slices(study), tags=study.tags)
-            for study in self.catalogue.studies().values()
-            if self._descriptors.known(study.content_hash, usable_slices(study)) is None and usable_slices(study)
-        ]
+        jobs = {}
+        for study in self.catalogue.studies().values():
+            wanted = usable_slices(study)
+            if wanted and self._descriptors.known(study.content_hash, wanted) is None:
+                jobs[study.id] = partial(self._index, study, wanted)
         self._descriptors.index_in_background(jobs)
 
     def choose(
@@ -231,8 +231,7 @@ class SupportLibrary:
         """
         if count < 1:
             raise SupportError(f"the number of supports must be 1 or more, got {count}")
-        self.catalogue.refresh(remote=True)
-        library = self.catalogue.studies()
+        library = self.catalogue.studies(remote=True)
         names = None if structures is None else list(dict.fromkeys(self._known(s) for s in structures))
         if names == []:
             raise SupportError("no structure asked for; name at least one, or none at all for those that suit")
@@ -360,10 +359,11 @@ class SupportLibrary:
     def _candidates(
         self, pool: Sequence[LabelledStudy], target: Study, names: Sequence[str] | None, *, hurry: bool
     ) -> tuple[Candidates, int]:
-        """Describes the target and the studies; with ``hurry``, only about FOREGROUND_SLICES of those not indexed yet.
+        """Describes the target and the studies; with ``hurry``, only until about FOREGROUND_SLICES are known.
 
         Every structure gets a candidate all the same. Returns the number of studies left out, too.
         """
+        found: set[str] = set()
         slices: list[tuple[LabelledStudy, int]] = []
         rows: list[Tensor] = []
         waiting: list[tuple[LabelledStudy, list[int]]] = []
@@ -373,18 +373,19 @@ class SupportLibrary:
             if known is None:
                 waiting.append((study, wanted))
             else:
+                found.update(study.present())
                 slices += [(study, i) for i in wanted]
                 rows.append(known)
-        budget = FOREGROUND_SLICES if hurry else sum(len(wanted) for _, wanted in waiting)
+        budget = max(0, FOREGROUND_SLICES - len(slices)) if hurry else sum(len(wanted) for _, wanted in waiting)
         late = 0
         for position, (study, wanted) in enumerate(waiting):
             share = math.ceil(budget / (len(waiting) - position))
-            found = {n for s, _ in slices for n in s.present()}
             first = best_slices(study, [n for n in names or study.present() if n not in found] if share == 0 else names)
             part = first + evenly([i for i in wanted if i not in first], max(0, share - len(first)))
             if not part:
                 late += 1
                 continue
+            found.update(study.present())
             budget = max(0, budget - len(part))
             rows.append(self._descriptors.of(self._study(study), part, tags=study.tags))
             slices += [(study, i) for i in part]
@@ -412,6 +413,9 @@ class SupportLibrary:
         )
 
     # reading
+
+    def _index(self, study: LabelledStudy, indices: Sequence[int]) -> None:
+        self._descriptors.of(self._study(study), indices, tags=study.tags)
 
     def _study(self, study: LabelledStudy) -> Study:
         opened = self.open(study.id)
