@@ -231,3 +231,11 @@ def test_the_next_sample_is_proposed(server):
     response = requests.post(f"{server.url}/activelearning/random", json={}, timeout=60)
     assert response.status_code == 200
     assert response.json()["id"] not in server.info()["models"]["proxyprompt"]["config"]["support"]
+
+
+def test_the_log_is_plain_text_that_asks_nothing_of_other_sites(server):
+    for query in ("", "?lines=0", "?html=true"):
+        answer = requests.get(f"{server.url}/logs/{query}", timeout=60)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert "googleapis" not in answer.text

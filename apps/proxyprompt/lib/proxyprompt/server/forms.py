@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from fastapi import BackgroundTasks, UploadFile
-from fastapi.responses import FileResponse, Response
+from fastapi import BackgroundTasks, HTTPException, UploadFile
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from monailabel.endpoints import datastore, infer, logs, ohif, session, wsi_infer
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import ImageNotFoundException
@@ -71,6 +72,30 @@ def file_name(file: UploadFile) -> str:
     return name
 
 
+def last_lines(logger_file: str, lines: int | None, *_: object) -> Response:
+    """The end of the server's log, as it is now.
+
+    MONAI Label sends a page that loads scripts from other sites, or the file, whose length it tells before it reads it:
+    the answer breaks off when a line comes meanwhile.
+
+    Args:
+        logger_file: the log.
+        lines: how many; None or 0 for ``MOST_LINES``, which are never exceeded.
+        _: how MONAI Label's page looks.
+
+    Returns:
+        Plain text.
+
+    Raises:
+        HTTPException: 404, when there is no log.
+    """
+    path = Path(logger_file)
+    if not path.is_file():
+        raise HTTPException(status_code=404, detail="no log is here: the server writes none, or it was removed")
+    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+        return PlainTextResponse("".join(deque(file, min(max(lines or 0, 0) or MOST_LINES, MOST_LINES))))
+
+
 class _Objects:
     """In the place of the module ``json``, for handlers that expect objects."""
 
@@ -87,7 +112,7 @@ def install_forms(app: MONAILabelApp) -> None:
     for module in (datastore, infer, wsi_infer):
         module.json = _Objects
     run_inference, create_session = infer.run_inference, session.create_session
-    get_session, get_logs = session.get_session, logs.get_logs
+    get_session = session.get_session
 
     def checked_inference(
         background_tasks: BackgroundTasks,
@@ -134,12 +159,9 @@ def install_forms(app: MONAILabelApp) -> None:
             raise refuse(f"session {session_id!r} holds several files, which cannot be downloaded as one")
         return get_session(session_id, update_ts, image)
 
-    def checked_logs(logger_file: str, lines: int, html: bool, text: bool, refresh: int) -> Response:
-        return get_logs(logger_file, min(lines or 0, MOST_LINES), html, text, refresh)
-
     infer.run_inference, wsi_infer.run_wsi_inference = checked_inference, checked_wsi_inference
     session.create_session, session.get_session = checked_create, checked_session
-    logs.get_logs = checked_logs
+    logs.get_logs = last_lines
     ohif.get_ohif = lambda path: page(path, (STOCK,))
 
 
