@@ -26,7 +26,7 @@ def address(tmp_path_factory):
 
 def test_every_study_once_although_workers_die(address, tmp_path):
     kinds = {"refused": "refuse", "fails": "fail", "once": "die once", "always": "die", **dict.fromkeys("abcdef")}
-    items = [BatchItem(name, options={"do": what}) for name, what in kinds.items()]
+    items = [BatchItem(name, options={"do": what, "seconds": 2}) for name, what in kinds.items()]  # all workers come in
     with RayWorkers(Make(tmp_path / "notes"), address=address, refusals=(StudyError,)) as workers:
         answers = run_batch(items, workers, attempts=2)
     status = {name: answers[name].status for name in kinds}
@@ -59,5 +59,6 @@ def test_more_than_the_cluster_has(address, tmp_path):
 
 def test_no_cluster(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: pip install -r requirements-ray.txt")
-    with pytest.raises(BatchError, match="no Ray cluster answers"):
-        RayWorkers(Make(tmp_path / "notes"), address="127.0.0.1:1")
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(BatchError, match="no Ray cluster answers"):
+            RayWorkers(Make(tmp_path / "notes"), address=address)

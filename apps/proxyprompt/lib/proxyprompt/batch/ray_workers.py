@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,7 @@ class RayWorkers(BatchWorkers):
         self._ray, self._arguments = ray, (make, refusals)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         try:
+            _knock(address)
             ray.init(address=address, namespace="proxyprompt", log_to_driver=False, logging_level=logging.WARNING)
         except Exception as error:  # ray has no class of its own for this
             raise BatchError(
@@ -169,6 +171,13 @@ class RayWorkers(BatchWorkers):
         handle = self._class.remote(*self._arguments)
         actor = _Actor(handle, handle.prepare.remote())
         self._busy[actor.task] = actor
+
+
+def _knock(address: str) -> None:
+    """OSError where nobody listens at host:port; Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _room(resources: dict[str, float], *, cpus: float, gpus: float) -> int:
