@@ -144,7 +144,8 @@ def _harmless(drawn: Drawn) -> Drawn:
     if drawn.path.startswith(("/scoring/", "/batch/")) and drawn.method == "POST":
         drawn.query["run_sync"] = "true"
         if not body or isinstance(body, dict):
-            drawn.body = {"json": {"max_batch_size": 1, **(body or {})}}
+            few = {"images": ["g2_0", "g3_0"]} if drawn.path.startswith("/batch/") else {}
+            drawn.body = {"json": {"max_batch_size": 1, **few, **(body or {})}}
     return drawn
 
 

@@ -1,15 +1,18 @@
 """Requests for background tasks are checked before a process is started for them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
+from monailabel.utils.async_tasks.task import AsyncTask
 from PIL import Image
 
 from proxyprompt.datastores.folder import StudyFolder
 from proxyprompt.requests.safety import guard
-from proxyprompt.server.background import check_request
+from proxyprompt.server.background import WAITED_SECONDS, check_request, install_checks
 
 
 @pytest.fixture
@@ -71,3 +74,27 @@ def test_what_is_refused_at_once(app, method, request_, word):
 def test_an_image_that_is_not_there(app):
     with pytest.raises(ImageNotFoundException):
         check_request(app, "batch_infer", {"model": "proxyprompt", "images": ["two"]})
+
+
+def test_one_scoring_at_a_time_is_waited_for_and_not_for_long(app, monkeypatch):
+    asked, began, go_on = [], threading.Event(), threading.Event()
+
+    def start(method, request, params, *, force_sync=False):
+        asked.append(params)
+        began.set()
+        go_on.wait(30)
+        return "scored", None
+
+    monkeypatch.setattr(AsyncTask, "run", staticmethod(start))
+    install_checks(app)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(AsyncTask.run, "scoring", {"method": "spread"}, {}, force_sync=True)
+        assert began.wait(30)
+        answer, why = AsyncTask.run("scoring", {"method": "spread"}, {}, force_sync=True)
+        assert answer is None
+        assert "already" in why
+        go_on.set()
+        assert first.result(30) == ("scored", None)
+    AsyncTask.run("scoring", {"method": "spread"}, {"seconds": 900}, force_sync=True)
+    AsyncTask.run("scoring", {"method": "spread"}, {})  # of its own process: takes the time that it takes
+    assert asked == [{"seconds": WAITED_SECONDS}, {"seconds": 900}, {}]

@@ -7,6 +7,7 @@ after the answer, and a ``bundle_path`` would be put on that process's import pa
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from proxyprompt.errors import refuse
 from proxyprompt.requests.options import flag
 from proxyprompt.requests.safety import check_id, image_path
 from proxyprompt.trainers.proxyprompt import ProxyPromptTrain
+
+WAITED_SECONDS = 60.0
 
 _GPUS = re.compile(r"all|\d+(,\d+)*")
 
@@ -77,8 +80,12 @@ def _no_paths(value: Any) -> None:
 
 
 def install_checks(app: MONAILabelApp) -> None:
-    """Put the check in front of MONAI Label's own start of background tasks."""
-    start = AsyncTask.run
+    """Put the check in front of MONAI Label's own start of background tasks.
+
+    A scoring that somebody waits for (``run_sync``) answers after ``WAITED_SECONDS`` unless it says otherwise, with what
+    is left to do, and is the only one: more of them would do the same work.
+    """
+    start, waited_for = AsyncTask.run, threading.Lock()
 
     def run(
         method: str,
@@ -88,6 +95,13 @@ def install_checks(app: MONAILabelApp) -> None:
         **options: Any,
     ) -> Any:
         check_request(app, method, {**(request or {}), **(params or {})})
-        return start(method, request, params, *rest, **options)
+        if method != "scoring" or not options.get("force_sync"):
+            return start(method, request, params, *rest, **options)
+        if not waited_for.acquire(blocking=False):
+            return None, "somebody waits for a scoring already; ask again when it is done, or without run_sync"
+        try:
+            return start(method, request, {"seconds": WAITED_SECONDS, **(params or {})}, *rest, **options)
+        finally:
+            waited_for.release()
 
     AsyncTask.run = staticmethod(run)
