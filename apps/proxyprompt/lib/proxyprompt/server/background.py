@@ -82,8 +82,8 @@ def _no_paths(value: Any) -> None:
 def install_checks(app: MONAILabelApp) -> None:
     """Put the check in front of MONAI Label's own start of background tasks.
 
-    A scoring that somebody waits for (``run_sync``) answers after ``WAITED_SECONDS`` unless it says otherwise, with what
-    is left to do, and is the only one: more of them would do the same work.
+    A scoring that somebody waits for (``run_sync``) answers after ``WAITED_SECONDS`` unless the request says otherwise,
+    with what is left to do, and is the only one: more of them would do the same work.
     """
     start, waited_for = AsyncTask.run, threading.Lock()
 
