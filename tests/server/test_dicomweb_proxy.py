@@ -41,6 +41,7 @@ def save(folder, patient, *, slices, study):
     for file in folder.iterdir():
         ds = pydicom.dcmread(file)
         ds.StudyInstanceUID, ds.PatientName, ds.PatientID = study, patient, patient[-1]
+        ds.StudyDescription, ds.InstitutionName = f"Study of {patient}", "Hospital"
         ds.save_as(file)
     return folder
 
@@ -101,6 +102,12 @@ def test_filters_reach_the_archive_at_all(archive, url):
     mine, _ = both(archive, url, "studies?PatientID=3", JSON)
     assert [entry["00100020"]["Value"] for entry in mine.json()] == [["3"]]
     assert len(both(archive, url, "studies?limit=2", JSON)[0].json()) == 2
+
+
+@pytest.mark.parametrize("comma", [",", "%2C", "%2c"])
+def test_attributes_asked_for_together_come(archive, url, comma):
+    mine, _ = both(archive, url, f"studies?limit=1&includefield=00081030{comma}00080080", JSON)
+    assert {"00081030", "00080080"} <= mine.json()[0].keys()
 
 
 def test_the_series_of_a_study_are_that_study_s_only(archive, url):

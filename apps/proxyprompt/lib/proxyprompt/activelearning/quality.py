@@ -7,18 +7,18 @@ changes only when a person has seen the flag and leaves the label out.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from proxyprompt.datastores.notes import QUALITY, read_note, write_note
+from proxyprompt.datastores.notes import QUALITY, read_note, write_notes
+from proxyprompt.datastores.shared import SharedDatastore
 from proxyprompt.infers.models import Models
 from proxyprompt.io.cache import ContentCache, content_key
 from proxyprompt.io.errors import StudyError
@@ -60,7 +60,7 @@ class SupportQuality(ScoringMethod):
         super().__init__("How well each labelled study, as a support, segments the other labelled ones")
         self._models, self._library, self._cache, self._pause = models, library, cache, pause
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: Mapping[str, Any], datastore: SharedDatastore) -> dict[str, Any]:
         """Try what was not tried yet. request: "seconds", the most it may take.
 
         Returns how many studies there are, were tried now, remain, and what is flagged: id -> structures.
@@ -85,11 +85,10 @@ class SupportQuality(ScoringMethod):
                 notes[study.id]["decision"] = old["decision"]
             tried += 1
         flags = flagged({study_id: note.get("dice", {}) for study_id, note in notes.items()})
-        for study_id, note in notes.items():
-            new = {**note, "flagged": flags.get(study_id, [])}
-            if new != read_note(datastore, study_id, QUALITY):
-                with suppress(ImageNotFoundException):  # it may be gone by now
-                    write_note(datastore, study_id, QUALITY, new)
+        new = {study_id: {**note, "flagged": flags.get(study_id, [])} for study_id, note in notes.items() if note}
+        changed = {i: note for i, note in new.items() if note != read_note(datastore, i, QUALITY)}
+        if changed:
+            write_notes(datastore, QUALITY, changed)
         summary = {"total": len(labelled), "scored": tried, "remaining": remaining, "flagged": flags}
         logger.info("support_quality: %s", summary)
         return summary
@@ -133,7 +132,9 @@ def flagged(dice: Mapping[str, Mapping[str, float]]) -> dict[str, list[str]]:
 def _targets(study: LabelledStudy, labelled: Iterable[LabelledStudy]) -> list[LabelledStudy]:
     """The same few others for as long as they are there, whatever else is labelled."""
     others = [s for s in labelled if s.id != study.id and s.plane == study.plane and _shared(study, s)]
-    return sorted(others, key=lambda s: content_key(study.content_hash, s.content_hash))[:TARGETS]
+    return heapq.nsmallest(
+        TARGETS, others, key=lambda s: hashlib.sha256(f"{study.content_hash}{s.content_hash}".encode()).digest()
+    )
 
 
 def _shared(study: LabelledStudy, other: LabelledStudy) -> list[str]:

@@ -42,6 +42,8 @@ _NOT_FORWARDED = _HOP_BY_HOP | {"host", "content-length", "authorization", "cook
 _NOT_RETURNED = _HOP_BY_HOP | {"server", "date", "set-cookie"}
 _ADDRESS = re.compile(rb'"https?:(?:\\?/){2}[^"]*?(studies(?:\\?/)[0-9.]+[^"]*)"')
 """In JSON: the address of something of a study, as the archive itself names it."""
+_INCLUDED = re.compile(rb"(?<=includefield=)[^&]*", re.IGNORECASE)
+"""In a query: attributes with commas between them, for which OHIF writes %2C; Orthanc takes that for one attribute."""
 
 _Reader = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _Writer = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
@@ -102,6 +104,7 @@ def target_of(archive: str, raw_path: bytes, query: bytes) -> tuple[str, str]:
     }
     metadata = operation == "qido" and rest.endswith("metadata")  # some versions of OHIF ask so
     prefix = prefixes.get("wado" if metadata else operation)
+    query = _INCLUDED.sub(lambda found: re.sub(rb"%2C", b",", found[0], flags=re.IGNORECASE), query)
     asked = f"?{query.decode('latin-1')}" if query else ""
     return "/".join(part for part in (archive, prefix, rest) if part) + asked, operation
 
