@@ -67,10 +67,10 @@ const STORED = {
       );
     }
     if (one.stored) {
-      const shown = { stored: 'shown here', afresh: 'you began afresh', draft: 'you continue a draft' }[one.started] ?? '';
+      const shown = { stored: one.stored.version === one.base ? 'shown here' : 'newer than what is shown here', afresh: 'you began afresh', draft: 'you continue a draft' }[one.started] ?? '';
       parts.push(
         h('div.pp-stored', { id: 'pp-stored' }, `Labelled ${signature(one.stored)}${shown ? ` (${shown})` : ''}. `,
-          one.started === 'stored'
+          one.started === 'stored' && one.stored.version === one.base
             ? action('Start afresh', work.startAfresh, { set: { title: 'Begin with an empty label; the stored one stays until you submit' } })
             : action('Start from it', () => work.startFrom(), { set: { title: 'Show the stored label in the place of what is drawn' } }),
           one.earlier ? action('Earlier labels', work.restoreEarlier, { set: { title: 'Make an earlier label count again' } }) : null)
@@ -83,7 +83,7 @@ const STORED = {
 function thumbnail(support, pickedIds, used, shared) {
   const chosen = pickedIds.includes(support.id);
   const known = used.find(one => one.id === support.id);
-  const flagged = support.flagged.length ? h('span.pp-flag', { title: support.left_out || `Its label of ${support.flagged.join(', ')} is flagged as bad: enlarge it to decide` }, '⚑') : null;
+  const flagged = support.flagged.length ? h('span.pp-flag', { title: work.readable(support.left_out) || `Its label of ${support.flagged.join(', ')} is flagged as bad: enlarge it to decide` }, '⚑') : null;
   return h(`figure.pp-support${chosen ? '.pp-picked' : ''}${known ? '.pp-used' : ''}`, { 'data-id': support.id, title: `${support.name}\n${support.structures.join(', ')}` },
     h('img', { src: api.thumbnail(support.id, support.slice, 128, support.version), loading: 'lazy', alt: support.name, onclick: () => work.pick(support.id) }),
     h('div.pp-corner', {},
@@ -105,8 +105,8 @@ function enlarge(support) {
     image,
     support.slices > 1 ? h('input', { type: 'range', min: 0, max: support.slices - 1, value: support.slice, oninput: event => show(event.target.value) }) : null,
     h('p', {}, support.structures.map(name => h('span.pp-chip', {}, h('i', { style: `background:${css(maps.colorOf(name))}` }), name))),
-    support.notes.map(note => h('p.pp-quiet', {}, note)),
-    support.flagged.length ? h('p.pp-warning', {}, support.left_out || `Its label of ${support.flagged.join(', ')} is flagged as bad, and is used until somebody decides. `,
+    support.notes.map(note => h('p.pp-quiet', {}, work.readable(note))),
+    support.flagged.length ? h('p.pp-warning', {}, work.readable(support.left_out) || `Its label of ${support.flagged.join(', ')} is flagged as bad, and is used until somebody decides. `,
       action(support.left_out ? 'Use it again' : 'Leave it out for everybody', () => (work.decide(support.id, !support.left_out), dialog.close()))) : null,
     h('div.pp-row', {},
       action(options.picked.includes(support.id) ? 'Do not use it' : 'Use it', () => (work.pick(support.id), dialog.close()), { main: true }),
@@ -172,7 +172,7 @@ const RUN = {
 };
 
 const RESULT = {
-  of: () => [work.current()?.answer, state.series?.SeriesInstanceUID, state.unsure],
+  of: () => [work.current()?.answer, state.series?.SeriesInstanceUID, state.unsure, state.names],
   draw() {
     const answer = work.current()?.answer;
     if (!answer) {
@@ -192,7 +192,7 @@ const RESULT = {
         rows),
       h('p.pp-quiet', {}, `${answer.adapter ?? ''}, from ${supportsOf(answer).length === 1 ? 'one study' : `${supportsOf(answer).length} studies`}. ${answer.disclaimer ?? ''}`),
       work.canCompare(answer) ? action('Show where they disagree', work.toggleUncertainty, { set: { id: 'pp-unsure', className: `pp-button${state.unsure ? ' pp-on' : ''}`, title: 'Over the image: where the supports, each by itself, draw different things' } }) : null,
-      ...(answer.warnings ?? []).map(text => h('p.pp-warning', {}, text)),
+      ...(answer.warnings ?? []).map(text => h('p.pp-warning', {}, work.readable(text))),
     ];
   },
 };
@@ -259,7 +259,7 @@ const TRAIN = {
         running ? action('Stop training', work.stopTraining, { set: { id: 'pp-stop' } })
           : action('Update model', work.updateModel, { set: { id: 'pp-train', title: 'Train on all labelled studies; the new version serves only if it is not worse' } }),
         running ? h('progress', training.total ? { max: training.total, value: training.done } : {}) : null),
-      training ? h(`div.pp-message.pp-${training.failed ? 'bad' : 'info'}`, { id: 'pp-training', role: 'status' }, h('p', {}, training.text), training.warnings.map(text => h('p.pp-warning', {}, text))) : null,
+      training ? h(`div.pp-message.pp-${training.failed ? 'bad' : 'info'}`, { id: 'pp-training', role: 'status' }, h('p', {}, work.readable(training.text)), training.warnings.map(text => h('p.pp-warning', {}, work.readable(text)))) : null,
     ];
   },
 };
