@@ -21,7 +21,7 @@ export function verdict(answer) {
   const most = Math.max(...supportsOf(answer).map(one => one.similarity));
   const unlike = answer.supports_fit === false ? `The supports hardly look like this image (${percent(most)}), check it. ` : '';
   if (!good.length && !low.length) {
-    return { kind: 'warn', text: `Nothing was found of ${none.join(', ') || 'any structure'}. Choose another support, or paint it` };
+    return { kind: 'warn', text: `${unlike}Nothing was found of ${none.join(', ') || 'any structure'}. Choose another support, or paint it` };
   }
   if (low.length) {
     const worst = low.map(name => {
