@@ -48,7 +48,7 @@ export const RESULT = {
     }
     const several = Object.values(answer.structures ?? {}).some(found => found.slices_searched > 1);
     const rows = Object.entries(answer.structures ?? {}).map(([name, found]) =>
-      h(`tr.pp-${confidence(found)}`, {},
+      h(`tr.pp-${answer.supports_fit === false ? 'low' : confidence(found)}`, {},
         h('td', {}, h('i.pp-swatch', { style: `background:${css(maps.colorOf(name))}` }), name),
         h('td', {}, found.voxels ? percent(found.presence_max) : 'not found'),
         h('td', {}, percent(found.agreement)),
