@@ -41,7 +41,7 @@ class ArchiveStudy:
 def make_archive_studies(folder: Path) -> dict[str, ArchiveStudy]:
     """Writes everything into ``folder``, one sub-folder a series, SEGs into ``folder/seg``; returns name -> study."""
     (folder / "seg").mkdir(parents=True)
-    studies = {name: _drawn(name, folder / name) for name in (*LABELLED, *UNLABELLED)}
+    studies = {name: drawn_study(name, folder / name) for name in (*LABELLED, *UNLABELLED)}
     for name, frames in (("cine_01", ("us_11", "us_12", "us_13")), ("cine_02", ("us_14", "us_15", "us_14"))):
         studies[name] = _cine(name, frames, folder / name)
     for name in LABELLED:
@@ -50,8 +50,7 @@ def make_archive_studies(folder: Path) -> dict[str, ArchiveStudy]:
         write_seg(study.folder, masks, folder / "seg" / f"{name}.dcm")
     for name, where in REAL_SERIES.items():
         if (REAL / where).is_dir():
-            header = pydicom.dcmread(next((REAL / where).iterdir()), stop_before_pixels=True)
-            studies[name] = ArchiveStudy(name, header.StudyInstanceUID, header.SeriesInstanceUID, REAL / where)
+            studies[name] = real_study(name)
     return studies
 
 
@@ -65,7 +64,7 @@ def labelled_and_not(folder: Path, kinds: tuple[str, ...]) -> dict[str, ArchiveS
             if kind == "cine":
                 study = _cine(name, tuple(f"us_{number * 3 + n + 20:02d}" for n in range(3)), folder / name)
             else:
-                study = _drawn(name, folder / name)
+                study = drawn_study(name, folder / name)
             if number <= 2:
                 masks = {s: study.truth.transpose(2, 1, 0) == value for s, value in study.structures.items()}
                 write_seg(study.folder, masks, folder / "seg" / f"{name}.dcm")
@@ -79,7 +78,15 @@ def files_of(studies: dict[str, ArchiveStudy], folder: Path) -> list[Path]:
     return [*(s.folder for s in studies.values()), folder / "seg", *real]
 
 
-def _drawn(name: str, folder: Path) -> ArchiveStudy:
+def real_study(name: str) -> ArchiveStudy:
+    """One of REAL_SERIES."""
+    folder = REAL / REAL_SERIES[name]
+    header = pydicom.dcmread(next(folder.iterdir()), stop_before_pixels=True)
+    return ArchiveStudy(name, header.StudyInstanceUID, header.SeriesInstanceUID, folder)
+
+
+def drawn_study(name: str, folder: Path) -> ArchiveStudy:
+    """The drawn sample of this name, written into ``folder``."""
     kind = name.split("_")[0]
     family = DRAWN["mr" if kind == "ct" else kind]
     image, label, *_ = family.drawn(name.replace("ct", "mr"), 0)
@@ -100,7 +107,7 @@ def _drawn(name: str, folder: Path) -> ArchiveStudy:
         truth = label[None]
         tags = {"sop": FUNDUS, "modality": "OP"} if family.prefix == "rgb" else {"sop": US, "modality": "US"}
         files = [dicom(np.ascontiguousarray(image), **tags)]
-    return _saved(name, files, folder, truth, family.structures)
+    return saved(name, files, folder, truth, family.structures)
 
 
 def _cine(name: str, frames: tuple[str, ...], folder: Path) -> ArchiveStudy:
@@ -109,10 +116,11 @@ def _cine(name: str, frames: tuple[str, ...], folder: Path) -> ArchiveStudy:
     drawn = [family.drawn(frame, 0) for frame in frames]
     pixels = np.repeat(np.stack([image for image, *_ in drawn])[..., None], 3, axis=-1)
     file = dicom(np.ascontiguousarray(pixels), sop=US_FRAMES, modality="US", frames=len(frames))
-    return _saved(name, [file], folder, np.stack([label for _, label, *_ in drawn]), family.structures)
+    return saved(name, [file], folder, np.stack([label for _, label, *_ in drawn]), family.structures)
 
 
-def _saved(name: str, files: list, folder: Path, truth: np.ndarray, structures: dict[str, int]) -> ArchiveStudy:
+def saved(name: str, files: list, folder: Path, truth: np.ndarray, structures: dict[str, int]) -> ArchiveStudy:
+    """The files of one series, written into ``folder`` as a study and a patient of this name."""
     folder.mkdir()
     study, series, frame = generate_uid(), generate_uid(), generate_uid()
     for n, ds in enumerate(files):

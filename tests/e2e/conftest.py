@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from archive_studies import ArchiveStudy, files_of, make_archive_studies
 from test_server import Server
 
 from proxyprompt.benchmark.server import running_server
-
-LABELS_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Archived:
         )
 
     def supports(self) -> list[str]:
-        return self.server.info()["models"]["proxyprompt"]["config"]["support"][1:]
+        return self.server.supports()
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +50,7 @@ def archived(tmp_path_factory):
         archive.push(*files_of(studies, folder / "dicom"))
         with running_server(archive.dicomweb, log=folder / "server.log", environment=cache) as running:
             made = Archived(Server(running.url, folder, running.process), archive, studies)
-            _wait_for_labels(made)
+            made.server.wait_for_labels()
             yield made
 
 
@@ -65,11 +62,3 @@ def viewer(archived, tmp_path_factory):
     folder = Path(os.environ.get("OHIF_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     with viewer_page.viewer(archived.server.url, folder) as page:
         yield page
-
-
-def _wait_for_labels(archived: Archived) -> None:
-    """A server that meets an archive for the first time fetches its labels in the background."""
-    end = time.monotonic() + LABELS_SECONDS
-    while len(archived.supports()) < archived.server.info()["datastore"]["completed"]:
-        assert time.monotonic() < end, f"{len(archived.supports())} labels after {LABELS_SECONDS} s"
-        time.sleep(1)

@@ -86,5 +86,22 @@ def test_the_structures_of_a_volume_are_shown_as_surfaces(archived, viewer):
     assert all(address.startswith((viewer.url, "data:", "blob:")) for address in viewer.asked)
 
 
+def test_a_running_request_is_cancelled_on_the_server_too_and_changes_nothing(archived, viewer):
+    viewer.open(archived.studies["mr_06"].study)
+    viewer.option("supports", "16")  # so that there is time
+    viewer.press("#pp-run")
+    viewer.page.locator("#pp-busy", has_text="slices").wait_for()
+    viewer.shot("running")
+    with viewer.page.expect_response(lambda r: r.request.method == "DELETE") as ended:
+        viewer.press("#pp-cancel")
+    assert ended.value.json()["cancelled"] is True
+    assert viewer.settled() == "Auto-segment was cancelled: nothing was changed"
+    viewer.page.wait_for_timeout(5000)  # nothing comes in late
+    assert viewer.painted() == {} and viewer.page.locator("#pp-result").count() == 0
+    viewer.shot("cancelled")
+    viewer.option("supports", "")
+    assert "organ" in viewer.segment()["structures"]
+
+
 _SURFACES = """() => [...window.cornerstone.getRenderingEngines()][0].getViewports()
   .flatMap(viewport => viewport.getActors()).filter(actor => /-Surface-/.test(actor.representationUID ?? '')).length"""

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from proxyprompt.datasets.samples import make_samples
 
 pytestmark = pytest.mark.e2e
 
+LABELS_SECONDS = 300
+
 
 class Server:
     """The address of a running server, and the folder it serves."""
@@ -32,6 +35,16 @@ class Server:
         response = requests.get(f"{self.url}/info/", timeout=60)
         assert response.status_code == 200
         return response.json()
+
+    def supports(self) -> list[str]:
+        return self.info()["models"]["proxyprompt"]["config"]["support"][1:]
+
+    def wait_for_labels(self) -> None:
+        """A server that meets an archive for the first time fetches its labels in the background."""
+        end = time.monotonic() + LABELS_SECONDS
+        while len(self.supports()) < self.info()["datastore"]["completed"]:
+            assert time.monotonic() < end, f"{len(self.supports())} labels after {LABELS_SECONDS} s"
+            time.sleep(1)
 
     def infer(self, image: str, output: str = "all", /, **params) -> requests.Response:
         fields = {"params": (None, json.dumps(params))}

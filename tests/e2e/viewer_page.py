@@ -132,6 +132,14 @@ class Viewer:
         self.settled()
         return answer
 
+    def compare(self, version: str) -> dict:
+        """Segments with another version too; its answer's JSON."""
+        with self.page.expect_response(lambda r: "/infer/" in r.url) as answered:
+            self.page.locator("#pp-compare").select_option(version)
+        assert answered.value.status == 200, answered.value.text()
+        self.settled()
+        return _answer(answered.value.body())
+
     def settled(self) -> str:
         """Until nothing is running; what the panel says then."""
         self.page.locator("#pp-busy").wait_for(state="detached")
@@ -217,6 +225,14 @@ class Viewer:
         dialog.wait_for()
         text = dialog.locator("p").first.inner_text()
         dialog.get_by_text(button, exact=True).click()
+        return text
+
+    def choose_in_dialog(self, number: int) -> str:
+        """Presses the button of this number of our question; its text."""
+        dialog = self.page.locator("dialog.pp-dialog")
+        dialog.wait_for()
+        text = dialog.locator("p").first.inner_text()
+        dialog.locator("button").nth(number).click()
         return text
 
     def next_sample(self) -> str:

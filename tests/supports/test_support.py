@@ -344,6 +344,18 @@ def test_the_same_patient_is_flagged(plain_images):
     assert set(report["supports"][0]) == {"id", "slice", "similarity", "same_group", "structures"}
 
 
+def test_a_named_support_that_does_not_fit_serves_and_is_said(plain_images):
+    plain_images.image("gray", 50, colour=False, label=(BLOB,))
+    library = plain_images.open()
+    target = library.open("target")
+    chosen = library.choose(target, "target", support="gray")
+    assert ids(chosen) == ["gray"] and not chosen.fits
+    assert "another modality" in chosen.unlike["blob"]
+    assert chosen.report()["not_drawn"] == {}
+    fitting = library.choose(target, "target", ["blob"], support="p1")
+    assert fitting.fits and not fitting.unlike
+
+
 def test_a_file_outside_the_datastore_may_be_the_target(plain_images):
     outside = plain_images.root / "outside.png"
     (plain_images.studies / "target.png").rename(outside)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 const web = new URL('../../../apps/proxyprompt/lib/proxyprompt/viewer/web/', import.meta.url);
-const { confidence, pointsOf, request, signature, story, supportsOf, verdict } = await import(new URL('report.js', web));
+const { confidence, pointsOf, readable, request, signature, story, supportsOf, verdict } = await import(new URL('report.js', web));
 
 const found = (agreement, presence_max = 0.9, voxels = 10) => ({ agreement, presence_max, voxels });
 
@@ -27,6 +27,20 @@ test('what was not found is said, and nothing found is no success', () => {
 
 test('a sure result is good', () => {
   assert.deepEqual(verdict({ structures: { head: found(0.8) } }), { kind: 'good', text: 'Segmented: head' });
+});
+
+test('supports that hardly look like the image are never a plain success', () => {
+  const answer = { structures: { head: found(0.9) }, supports: [{ id: 'a', slice: 0, similarity: 0.02 }], supports_fit: false };
+  assert.deepEqual(verdict(answer), { kind: 'warn', text: 'The supports hardly look like this image (2 %), check it. Segmented: head' });
+  assert.equal(verdict({ ...answer, supports_fit: true }).kind, 'good');
+});
+
+test('series are called by their names, and moments are told as a clock does', () => {
+  const names = { '1.2.840.1.77': 'Smith · US', '1.2.840.1.7': 'Jones · US' };
+  const said = readable('support 1.2.840.1.77: left out by Ada at 2026-11-30T21:03:00+00:00, as 1.2.840.1.7. And 1.2.840.1.9', names);
+  assert.match(said, /^support Smith · US: left out by Ada at .*2026.*, as Jones · US\. And 1\.2\.840\.1\.9$/);
+  assert.doesNotMatch(said, /T21/);
+  assert.equal(readable('mean Dice +0.031 on 5 groups, 10.3 s', names), 'mean Dice +0.031 on 5 groups, 10.3 s');
 });
 
 test('slices of one support are told together', () => {

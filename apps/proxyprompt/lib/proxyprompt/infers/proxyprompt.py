@@ -283,6 +283,7 @@ class ProxyPromptInfer(InferTask):
             "skipped": skipped,
             "not_drawn": not_drawn,
             "left_out": left_out,
+            "supports_fit": all(selection.fits for selection, _ in parts),
             "still_indexing": max((selection.indexing for selection, _ in parts), default=0),
             **({"instances": study.instances} if study.instances else {}),
             "mode": parts[0][1].mode,

@@ -102,8 +102,8 @@ def list_supports(library: SupportLibrary) -> dict[str, Any]:
         library: of them.
 
     Returns:
-        ``supports``: of each its id, name, structures, and ``slice``, which shows most of them; ``colors`` and
-        ``numbers`` of all structures.
+        ``supports``: of each its id, name, structures, and ``slice``, which shows most of them; ``names`` of all
+        labelled studies, also of those that cannot be used; ``colors`` and ``numbers`` of all structures.
     """
     registry = library.catalogue.registry
     names = library.names()
@@ -129,6 +129,7 @@ def list_supports(library: SupportLibrary) -> dict[str, Any]:
     structures = registry.structures()
     return {
         "supports": found,
+        "names": names | {i: library.catalogue.name_of(i) or i for i in library.catalogue.problems()},
         "colors": {s.name: color_of(s.id) for s in structures},
         "numbers": {s.name: s.id for s in structures},
     }

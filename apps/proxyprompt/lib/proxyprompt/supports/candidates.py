@@ -94,8 +94,8 @@ class Candidates:
         if found >= least:
             return ""
         return (
-            f"no labelled study of it looks like this image: the most similar one to {calibrated(found):.0%}, where "
-            f"{calibrated(least):.0%} is asked for"
+            "no labelled study with it that may serve looks like this image: the most similar one to "
+            f"{calibrated(found):.0%}, where {calibrated(least):.0%} is asked for"
         )
 
     @property

@@ -56,8 +56,8 @@ class Selection:
             mask that counts.
         slice_presence: by study, where along each support that is a volume the structures lie.
         skipped: labelled studies that could not be used, and why.
-        unlike: structure -> why no labelled study that shows it fits the target. Those among ``structures`` were asked
-            for by name, the others are left out.
+        unlike: structure -> why no support that shows it fits the target. Those among ``structures`` were asked for by
+            name, themselves or their supports; the others are left out.
         left_out: labelled study -> why a person has left it out.
         indexing: how many studies were left out because the background index had not reached them yet.
     """
@@ -87,6 +87,11 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.slices)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all that is drawn rests on studies that fit the target."""
+        return not set(self.structures) & set(self.unlike)
 
     def held(self) -> NDArray[np.bool_]:
         """(K, N) bool, whether the slice shows at least a pixel of the structure."""

@@ -243,10 +243,8 @@ class SupportLibrary:
         candidates, waiting = self._candidates(pool, target, names, hurry=support == AUTO)
         if names is None:
             names = self._suiting(candidates, count if support == AUTO else len(candidates.slices))
-        unlike: dict[str, str] = {}
-        if support == AUTO:
-            unlike = {name: why for name in names if (why := candidates.unlike(name, target))}
-        if structures is None:
+        unlike = {name: why for name in names if (why := candidates.unlike(name, target))}
+        if support == AUTO and structures is None:
             names = self._fitting(names, unlike)
         chosen = choose_slices(candidates, names, count)
         selection = self._read(candidates, chosen, names, group=self.group_of(target_id, target), waiting=waiting)

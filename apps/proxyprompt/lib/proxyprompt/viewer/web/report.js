@@ -18,8 +18,10 @@ export function verdict(answer) {
   const structures = Object.entries(answer.structures ?? {});
   const of = kind => structures.filter(([, found]) => confidence(found) === kind).map(([name]) => name);
   const [low, none, good] = [of('low'), of('none'), of('good')];
+  const most = Math.max(...supportsOf(answer).map(one => one.similarity));
+  const unlike = answer.supports_fit === false ? `The supports hardly look like this image (${percent(most)}), check it. ` : '';
   if (!good.length && !low.length) {
-    return { kind: 'warn', text: `Nothing was found of ${none.join(', ') || 'any structure'}. Choose another support, or paint it` };
+    return { kind: 'warn', text: `${unlike}Nothing was found of ${none.join(', ') || 'any structure'}. Choose another support, or paint it` };
   }
   if (low.length) {
     const worst = low.map(name => {
@@ -27,11 +29,20 @@ export function verdict(answer) {
       const unsure = (agreement ?? 1) < LOW ? `supports agree ${percent(agreement)}` : `object score ${percent(presence_max)}`;
       return `${name}: ${unsure}`;
     });
-    return { kind: 'warn', text: `Low confidence, check it. ${worst.join('; ')}` };
+    return { kind: 'warn', text: `${unlike}Low confidence, check it. ${worst.join('; ')}` };
   }
   const missing = none.length ? `; not found: ${none.join(', ')}` : '';
-  return { kind: none.length ? 'warn' : 'good', text: `Segmented: ${good.join(', ')}${missing}` };
+  return { kind: none.length || unlike ? 'warn' : 'good', text: `${unlike}Segmented: ${good.join(', ')}${missing}` };
 }
+
+const UID = /\d+(?:\.\d+){4,}/g;
+const MOMENT = /\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)/g;
+
+const clock = time => time.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+
+/* What the server says, for people: UIDs of series by their names, moments by the clock of this browser. */
+export const readable = (text, names) =>
+  text.replace(UID, uid => names[uid] ?? uid).replace(MOMENT, moment => clock(new Date(moment)));
 
 /* The supports that an answer rests on, one entry a study: { id, slices, similarity }. */
 export function supportsOf(answer) {
@@ -67,7 +78,7 @@ export function story(task, stats) {
 /* 'by X, 30 Nov 2026, 21:03' of a stored label. */
 export function signature(label) {
   const when = label.time ? new Date(label.time) : null;
-  const shown = when && !Number.isNaN(when.getTime()) ? when.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) : '';
+  const shown = when && !Number.isNaN(when.getTime()) ? clock(when) : '';
   return [label.by ? `by ${label.by}` : 'by an unknown author', shown].filter(Boolean).join(', ');
 }
 

@@ -5,7 +5,7 @@ import { cornerstoneViewport, viewportsOf } from './host.js';
 import * as maps from './labelmaps.js';
 import * as memory from './memory.js';
 import { pointsOf, request, verdict } from './report.js';
-import { busy, current, currentMap, of, say, state, uidOf, update } from './state.js';
+import { busy, current, currentMap, lookAgain, of, say, state, uidOf, update } from './state.js';
 
 /* more.only: a structure that points speak of. prompted: slices that points have made right, to be kept as if painted. */
 export async function segment(displaySet, id, signal, more = {}, prompted = []) {
@@ -85,6 +85,7 @@ export const autoSegment = () => {
         await show(displaySet, result, { before });
         const said = verdict(result.answer);
         say(said.kind, said.text);
+        lookAgain(displaySet).catch(console.warn);
       })
     : say('info', 'Select a viewport with an image first');
 };
@@ -104,6 +105,7 @@ export const compare = version => {
     one.other = { ...before };
     one.shown = { name: result.answer.adapter, planes, answer: result.answer };
     say('info', `This is ${result.answer.adapter}. Toggle shows ${before.name}`);
+    lookAgain(displaySet).catch(console.warn);
   });
 };
 

@@ -1,11 +1,14 @@
 /* What is being worked on, and what runs: every other module looks here. */
 import * as api from './api.js';
 import * as maps from './labelmaps.js';
+import { nameOf } from './host.js';
 import * as memory from './memory.js';
+import * as report from './report.js';
 
 export const state = {
   info: null,
   supports: [],
+  names: {}, // of labelled studies, by id
   numbers: {},
   series: null,
   structures: null, // names to look for; null for all that suit
@@ -48,10 +51,16 @@ export function say(kind, text, more = {}) {
   update();
 }
 
+/* What the server says, with the names of series that are labelled or open here. */
+export function readable(text) {
+  const open = [...series].map(([uid, { displaySet }]) => [uid, nameOf(displaySet)]);
+  return report.readable(text, { ...Object.fromEntries(open), ...state.names });
+}
+
 export const failed = error => {
   if (error.name !== 'AbortError') {
     console.error(error);
-    say('bad', error.message);
+    say('bad', readable(error.message));
   }
 };
 
@@ -60,6 +69,7 @@ export async function refresh() {
   const [info, supports] = await Promise.all([api.info(), api.supports()]);
   state.info = info;
   state.supports = supports.supports;
+  state.names = supports.names;
   state.numbers = supports.numbers;
   maps.setColors(supports.colors);
   const there = new Set(state.supports.map(support => support.id));
@@ -67,6 +77,12 @@ export async function refresh() {
   update();
 }
 
+/* Flags, versions and the stored label of a series as they are now: others work here, too. */
+export async function lookAgain(displaySet) {
+  const [{ label, earlier }] = await Promise.all([api.label(uidOf(displaySet)), refresh()]);
+  Object.assign(of(displaySet), { stored: label, earlier: earlier ?? 0 });
+  update();
+}
 
 export const model = () => state.info?.models?.proxyprompt;
 export const versions = () => model()?.config?.adapter ?? [];

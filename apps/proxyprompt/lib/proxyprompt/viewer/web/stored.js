@@ -8,7 +8,7 @@ import * as maps from './labelmaps.js';
 import * as memory from './memory.js';
 import { signature } from './report.js';
 import { turnTo, turnToMiddle } from './segmenting.js';
-import { busy, current, currentMap, failed, knownNames, of, refresh, say, silently, state, uidOf, update } from './state.js';
+import { busy, current, currentMap, failed, knownNames, of, readable, refresh, say, silently, state, uidOf, update } from './state.js';
 
 const AGAIN = 10_000; // ms until a series that could not be asked for is asked for again
 
@@ -58,6 +58,7 @@ export async function startFrom(displaySet = state.series) {
   });
   Object.keys(slices.numbers).forEach(name => one.looked.add(name));
   one.started = 'stored';
+  one.base = one.stored.version;
   one.dirty = false;
   await memory.dropDraft(uidOf(displaySet));
   one.draft = null;
@@ -135,7 +136,7 @@ async function store(displaySet, map, replace, { abort, id }) {
       await keepDraft(displaySet);
       throw error.name === 'AbortError' ? error : new Error(`Not submitted: ${error.message}`);
     }
-    const answer = await ask(error.message, [['Replace it (it is kept)', 'replace'], ['Show it instead', 'show'], ['Cancel', null]]);
+    const answer = await ask(readable(error.message), [['Replace it (it is kept)', 'replace'], ['Show it instead', 'show'], ['Cancel', null]]);
     if (answer === 'show') {
       one.opened = false;
       one.started = '';
