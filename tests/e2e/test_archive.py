@@ -51,7 +51,7 @@ def test_the_panel_shows_what_the_archive_holds(archived):
     assert info["datastore"]["total"] == len(archived.studies)
     task = info["models"]["proxyprompt"]
     assert {"head", "symphysis", "lesion", "disc", "organ", "nodule"} <= set(task["labels"])
-    assert task["names"][archived.series("us_01")].startswith("us_01 · US")
+    assert task["names"][archived.series("us_01")] == "us_01 · US · us_01 · 2025-01-01"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _FACTS = "label facts/4"  # part of the key: change it when what is kept of a label changes
 _FINAL = DefaultLabelTag.FINAL.value
+_DATE = re.compile(r"^(\d{4})(\d\d)(\d\d)$")  # as DICOM writes it
 NOTE = "proxyprompt"
 """Under this key the label info says how the label relates to what had been proposed
 (:mod:`proxyprompt.session.proposals`)."""
@@ -269,7 +271,8 @@ class Catalogue:
             Patient, modality, series and date as the datastore knows them; "" where it does not.
         """
         info = self.datastore.get_image_info(image_id)
-        known = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription", "StudyDate")]
+        known = [str(info.get(tag) or "") for tag in ("PatientID", "Modality", "SeriesDescription")]
+        known.append(_DATE.sub(r"\1-\2-\3", str(info.get("StudyDate") or "")))
         return " · ".join(text for text in known if text not in UNKNOWN)
 
     def open(self, image_id: str) -> Study:
