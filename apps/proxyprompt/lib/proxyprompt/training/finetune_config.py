@@ -94,7 +94,9 @@ class FinetuneConfig:
     @property
     def rate(self) -> float:
         """The learning rate."""
-        return 3e-4 if self.learning_rate is None else self.learning_rate
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 3e-4 if self.trainable == "all" else 1e-3
 
     def in_bfloat16(self, device: torch.device) -> bool:
         """Whether to compute in bfloat16 where that is safe."""
