@@ -26,22 +26,6 @@ WRITABLE_PLAIN_IMAGES = (".png", ".tif", ".tiff", ".bmp")
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *WRITABLE_PLAIN_IMAGES)
 
 
-def read_label_on(image: Raster, path: Path) -> np.ndarray:
-    """A label's values on an image's voxels.
-
-    Args:
-        image: whose grid counts.
-        path: of the label.
-
-    Returns:
-        (ni, nj, nk) uint8, see :func:`read_label_map`.
-
-    Raises:
-        StudyError: as for :func:`read_label_map`.
-    """
-    return read_label_map(image, path).values
-
-
 def read_label_map(image: Raster, path: Path) -> LabelMap:
     """The label's values on the image's voxels, and the names that the file itself gives them.
 
