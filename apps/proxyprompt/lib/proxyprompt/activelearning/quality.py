@@ -37,6 +37,8 @@ TARGETS = 6
 """Other labelled studies that each one is tried on."""
 FEWEST = 4
 """Studies with a structure below which nobody can say who is the odd one out."""
+STRUCTURES = 8
+"""Most of a study that are tried, the largest ones: a photograph that was stored as a label has 255."""
 MARGIN, SPREADS = 0.15, 3.0
 """A label is flagged when its Dice is below the median of all by more than both: this, and so many robust standard
 deviations (1.4826 times the median absolute deviation)."""
@@ -98,7 +100,7 @@ class SupportQuality(ScoringMethod):
         pipeline = Pipeline(segmenter, self._cache, Latencies())
         dice: dict[str, list[float]] = {}
         for other in others:
-            shared = _shared(study, other)
+            shared = heapq.nlargest(STRUCTURES, _shared(study, other), key=lambda name: int(study.area(name).sum()))
             try:
                 target = self._library.open(other.id)
                 selection = self._library.choose(target, other.id, shared, support=study.id, count=1)
