@@ -110,7 +110,7 @@ def test_the_study_list_filters_pages_and_describes(bench):
     page.page.get_by_text("Study List").wait_for()
     page.page.get_by_text("us_01 study").first.wait_for()  # the description
     page.page.get_by_text("mr_02").first.wait_for()
-    page.page.locator("input[type=text]").first.fill("us_03")  # below "Patient"
+    page.page.locator("input").first.fill("us_03")  # below "Patient"
     page.page.get_by_text("mr_02").first.wait_for(state="detached")
     assert page.page.get_by_text("us_03").count() > 0
     page.shot("filtered_list")
