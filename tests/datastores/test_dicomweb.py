@@ -9,6 +9,7 @@ import orthanc
 import pydicom
 import pytest
 from dicom_files import US, US_FRAMES, dicom, save_series, seg
+from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from PIL import Image
@@ -300,9 +301,10 @@ def test_other_tags_stay_on_this_machine(archive, ct, tmp_path):
 
 def test_the_archive_as_the_settings_name_it(archive, ct, monkeypatch, tmp_path):
     uid, _ = ct
-    monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path))
     for modalities, listed in (("CT", True), ("MR,CT", True), ("MR", False), ("MR,US", False)):
-        monkeypatch.setattr("monailabel.config.settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER", {"Modality": modalities})
+        given = {"CACHE_PATH": str(tmp_path), "SEARCH_FILTER": {"Modality": modalities}}
+        changed = settings.model_copy(update={f"MONAI_LABEL_DICOMWEB_{name}": value for name, value in given.items()})
+        monkeypatch.setattr("proxyprompt.datastores.dicomweb.settings", changed)  # others see what they had
         assert (uid in open_archive(archive.dicomweb).list_images()) is listed
 
 
