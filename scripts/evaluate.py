@@ -20,6 +20,8 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   proxyprompt:replaced-1, -2, -4    the same slices painted, and nothing else changed
   proxyprompt:slice-by-slice, :neighbours, :propagate   the same, with this done about neighbouring slices or frames
                 (docs/volumes.md); also with :corrected-N and :replaced-N
+  proxyprompt:box, :click-1, :clicks-5   the same, and on each slice a box around the truth, or clicks that correct,
+                each in the middle of the largest error; with -unrefined behind the name: decoded once only
   copy          the supports' mask, by majority, laid on the target as it is
   nearest       every position takes the label of the most similar support position (same encoder)
   prototype     every position goes to the structure's or the rest's mean look (same encoder)
@@ -27,8 +29,8 @@ are drawn from the pool for every seed, and every method gets the same ones and 
   memory:video  the same, and frame after frame what was found on those before
   frame-0:mask, :box, :point   the target's first frame prompted by the truth, the others by the memory
   persam        clicks where the target looks most and least like the structure, refined by the mask they give
-  point, clicks-5, box, everything   the foundation prompted by the target's own truth: what a user's prompts would
-                give; clicks-5: one after the other, each in the middle of the largest error
+  point, clicks-5, box, box-refined, everything   the foundation prompted by the target's own truth: what a user's
+                prompts would give; clicks-5: one after the other, each in the middle of the largest error
   finetuned     proxyprompt after --train-minutes of training on those K supports
   finetuned_paper   the paper's setting: frozen foundation, low-rank adapters, a generator from scratch, SGD
   dynunet       a MONAI DynUNet with augmentation, trained from scratch on those K supports; minutes for each draw

@@ -22,6 +22,7 @@ from .correcting import Correcting
 from .episodes import EvalEpisodes
 from .methods import Copy, EncodeOnce, FeatureMethod, Method, ProxyPromptMethod
 from .prompting import TRUTH_PROMPTS, Memory, PerSam, TruthPrompted
+from .proxy_prompting import PROMPTED, ProxyPrompted
 from .quality import with_inverted_masks, with_masks_of, with_supports_of
 from .removal import REMOVALS, Removal
 from .tracking import FRAME_0, FrameZero, MemoryVideo
@@ -44,7 +45,7 @@ CORRECTING_IN_MODE = {
 """Name -> the same, and what is painted."""
 WITHOUT = {"proxyprompt:without-pieces": ALL._replace(pieces=False)}
 """Name -> what is left of the extensions."""
-OURS = ("proxyprompt", *WITHOUT, *REMOVALS, *IN_MODE, *CORRECTING, *CORRECTING_IN_MODE)
+OURS = ("proxyprompt", *WITHOUT, *REMOVALS, *IN_MODE, *CORRECTING, *CORRECTING_IN_MODE, *PROMPTED)
 _OTHERS = ("copy", "nearest", "prototype", "memory", "memory:video", "persam", *FRAME_0, *TRUTH_PROMPTS)
 METHODS = (*OURS, *_OTHERS, *FINETUNED, *UNETS)
 
@@ -113,7 +114,8 @@ def build_methods(options: MethodOptions) -> list[Method]:
     ways = {n: mode for n, mode in IN_MODE.items() if n in options.names}
     painting = {n: (AUTO, *what) for n, what in CORRECTING.items()} | CORRECTING_IN_MODE
     correcting = [what for name, what in painting.items() if name in options.names]
-    if "proxyprompt" in options.names or without or removals or ways or correcting:
+    prompted = [name for name in PROMPTED if name in options.names]
+    if "proxyprompt" in options.names or without or removals or ways or correcting or prompted:
         segmenter, seen, header = _segmenter(options)
         weights = segmenter.weights_sha256 if options.adapter else ""
         segmenter.foundation = foundation = EncodeOnce(segmenter.foundation, cache, weights=weights)
@@ -136,6 +138,7 @@ def build_methods(options: MethodOptions) -> list[Method]:
             Correcting(ours if mode == AUTO else ours.in_mode(mode), count, support=support)
             for mode, count, support in correcting
         ]
+        methods += [ProxyPrompted(name, segmenter) for name in prompted]
     apart = (*OURS, *UNETS)
     others = [name for name in METHODS if name in options.names and name not in apart]
     if set(others) - {"copy", *FINETUNED} and (foundation is None or options.other or options.adapter):

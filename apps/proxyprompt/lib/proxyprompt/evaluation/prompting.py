@@ -11,13 +11,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional as F
 
+from proxyprompt.extensions.refinement import refined
 from proxyprompt.foundation.base import Features, Foundation, FrameMemory, Geometry, MemoryBank, Points, Prompts
 from proxyprompt.metrics.segmentation import overlap
 from proxyprompt.supports.selection import Selection
@@ -53,11 +56,10 @@ class FoundationMethod(Method):
         prepared, geometry = self.foundation.preprocess(torch.from_numpy(image)[None].to(self.device))
         return self.foundation.encode(prepared), geometry
 
-    def mask(
-        self, features: Features, geometry: Geometry, prompts: Prompts, memory: MemoryBank | None = None
-    ) -> Tensor:
+    def mask(self, features: Features, geometry: Geometry, prompts: Prompts, *, refine: bool = False) -> Tensor:
         """(N, h, w) bool."""
-        decoded = self.foundation.decode(features, prompts, memory)
+        decode = partial(self.foundation.decode, features)
+        decoded = refined(decode, prompts) if refine else decode(prompts)
         return self.foundation.postprocess(decoded.mask_logits, geometry)[0] > 0
 
     def clicks(self, places: np.ndarray, geometry: Geometry, labels: int | np.ndarray = 1) -> Points:
@@ -97,6 +99,26 @@ def point(
     return method.mask(features, geometry, Prompts(points=clicks))[0].cpu().numpy()
 
 
+def largest_error(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[int, int, int] | None:
+    """Where a reader clicks who corrects.
+
+    Args:
+        mask: (h, w) bool, so far.
+        truth: (h, w) bool.
+
+    Returns:
+        (x, y) of the middle of what is missing, or of what is too much, whichever is more, and SAM's label of the
+        click; None where nothing is wrong.
+    """
+    missed, spilled = truth & ~mask, mask & ~truth
+    if not (missed | spilled).any():
+        return None
+    inside = missed.sum() >= spilled.sum()
+    depth = distance_transform_edt(np.pad(missed if inside else spilled, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return int(column), int(row), int(inside)
+
+
 def five_clicks(
     method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
@@ -107,14 +129,11 @@ def five_clicks(
     places, labels, logits = [], [], None
     mask = np.zeros_like(truth)
     for _ in range(CLICKS):
-        missed, spilled = truth & ~mask, mask & ~truth
-        if not (missed | spilled).any():
+        wrong = largest_error(mask, truth)
+        if wrong is None:
             break
-        inside = missed.sum() >= spilled.sum()
-        depth = distance_transform_edt(np.pad(missed if inside else spilled, 1))[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        places.append((column, row))
-        labels.append(int(inside))
+        places.append(wrong[:2])
+        labels.append(wrong[2])
         points = method.clicks(np.array([places]), geometry, np.array([labels]))
         decoded = method.foundation.decode(features, Prompts(points=points, masks=logits))
         logits = decoded.mask_logits
@@ -123,13 +142,20 @@ def five_clicks(
 
 
 def box(
-    method: FoundationMethod, features: Features, geometry: Geometry, truth: np.ndarray, rng: np.random.Generator
+    method: FoundationMethod,
+    features: Features,
+    geometry: Geometry,
+    truth: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    refine: bool = False,
 ) -> np.ndarray:
-    """The smallest rectangle around the structure."""
+    """The smallest rectangle around the structure; as :mod:`proxyprompt.extensions.refinement` has it, or once only."""
     rows, columns = np.nonzero(truth)
-    corners = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
-    corners = method.foundation.to_input(torch.from_numpy(corners).float().to(method.device), geometry)
-    return method.mask(features, geometry, Prompts(boxes=corners.flatten()[None, None]))[0].cpu().numpy()
+    pixels = torch.tensor([[columns.min(), rows.min()], [columns.max(), rows.max()]]).float()
+    corners = method.foundation.to_input(pixels.to(method.device), geometry)
+    prompts = Prompts(boxes=corners.flatten()[None, None])
+    return method.mask(features, geometry, prompts, refine=refine)[0].cpu().numpy()
 
 
 def everything(
@@ -229,4 +255,10 @@ class Memory(FoundationMethod):
         return (mask & (decoded.presence_logit[0, 0] >= 0)).cpu().numpy()
 
 
-TRUTH_PROMPTS = {"point": point, "clicks-5": five_clicks, "box": box, "everything": everything}
+TRUTH_PROMPTS = {
+    "point": point,
+    "clicks-5": five_clicks,
+    "box": box,
+    "box-refined": partial(box, refine=True),
+    "everything": everything,
+}

@@ -8,11 +8,13 @@ class Extensions(NamedTuple):
 
     Attributes:
         pieces: :mod:`proxyprompt.extensions.pieces`.
+        refinement: :mod:`proxyprompt.extensions.refinement`.
     """
 
     pieces: bool = True
+    refinement: bool = True
 
 
 ALL = Extensions()
-PAPER = Extensions(pieces=False)
+PAPER = Extensions(pieces=False, refinement=False)
 """None of them."""

@@ -195,6 +195,7 @@ class Atto(Sam2):
     """
 
     looks_at_pieces = True
+    refines = True
     lora_encoder = r"(.*\.)?image_encoder\.neck\.body.*\.conv[12]"  # it has no attention there
 
     def __init__(self, config: AttoConfig, *, image_size: int) -> None:

@@ -255,6 +255,7 @@ class Foundation(nn.Module):
         remembers: whether :meth:`remember_frame` works.
         looks_at_pieces: whether fine structures are looked at piece by piece (:mod:`proxyprompt.extensions.pieces`),
             which costs up to 16 encodings a slice.
+        refines: whether clicks and boxes are decoded once more (:mod:`proxyprompt.extensions.refinement`).
         lora_encoder: pattern of the full names of the encoder's layers that adapters sit on. It is anchored on their
             parents: a bare ``proj`` would also catch the patch embedding and Hiera's shortcuts.
         lora_decoder: the same for the mask decoder; SAM 2's memory attention has projections of the same names.
@@ -269,6 +270,7 @@ class Foundation(nn.Module):
     weights_sha256: str = ""
     remembers: bool = False
     looks_at_pieces: bool = False
+    refines: bool = False
     lora_encoder: str = r"(.*\.)?image_encoder\..*\.attn\.(qkv|proj)"
     lora_decoder: str = r"(.*\.)?(sam_)?mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)"
     trainable_heads: tuple[str, ...] = ()

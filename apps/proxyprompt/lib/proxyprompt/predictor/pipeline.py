@@ -228,6 +228,7 @@ class Pipeline:
         remembered = self.encoding.memory_key(selection)
         encoding = self.prepare(selection, remembered).only(structure) if len(selection) else None
         target, device = self.encoding.target(study, [index]), self.encoding.device
+        refine = self._extensions.refinement and self._foundation.refines
 
         def compute() -> dict[str, Tensor]:
             clicks, corners = None, None
@@ -236,12 +237,13 @@ class Pipeline:
                 clicks = Points(coords, points.labels.to(device))
             if box is not None:
                 corners = self._foundation.to_input(box.to(device).unflatten(2, (2, 2)), geometry).flatten(2)
-            return {"logits": self._segmenter.segment(target, encoding, clicks, corners).mask_logits[0]}
+            decoded = self._segmenter.segment(target, encoding, clicks, corners, refine=refine)
+            return {"logits": decoded.mask_logits[0]}
 
         with self._latencies.of("click"):
             geometry = self._foundation.geometry(study.slice_shape)
             said = (study.slice_hash(index), structure, *(points or ()), *(() if box is None else ("box", box)))
-            key = self.encoding.key("clicked", remembered, *said)
+            key = self.encoding.key("clicked", remembered, *said, refine)
             entry = self._cache.get_or_compute(key, selection.tags.union({study.content_hash}), compute)
             logits = self._foundation.postprocess(entry.tensors["logits"][None].to(self.encoding.device), geometry)
             return logits[0, 0].half().cpu().numpy()

@@ -10,12 +10,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from proxyprompt.extensions.refinement import refined
 from proxyprompt.foundation import (
     FOUNDATION_PREFIX,
     GENERATOR_PREFIX,
@@ -126,6 +128,7 @@ class Segmenter(PromptedFoundation):
         boxes: Tensor | None = None,
         *,
         bank: MemoryBank | None = None,
+        refine: bool = False,
     ) -> Decoded:
         """Select what the supports say of each position, colorize it, decode.
 
@@ -135,14 +138,15 @@ class Segmenter(PromptedFoundation):
             points: clicks beside the proxy.
             boxes: (B, N, 4) as x0, y0, x1, y1, beside them.
             bank: earlier slices.
+            refine: whether clicks and boxes are decoded once more, see :mod:`proxyprompt.extensions.refinement`.
 
         Returns:
             The N objects in the B images.
         """
-        if support is None:
-            return self.foundation.decode(features, Prompts(points=points, boxes=boxes), bank)
-        proxy = self.generator(features.embedding, support)
-        return self.foundation.decode(features, Prompts(proxy=proxy.tokens, points=points, boxes=boxes), bank)
+        proxy = None if support is None else self.generator(features.embedding, support).tokens
+        prompts = Prompts(proxy=proxy, points=points, boxes=boxes)
+        decode = partial(self.foundation.decode, features, memory=bank)
+        return refined(decode, prompts) if refine else decode(prompts)
 
 
 def available_versions(foundation: str, weights_dir: str | Path, adapters: AdapterStore | None = None) -> list[str]:
