@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from proxyprompt.pretraining.episode import Probes, begin, draw_supports, generate, prompted
+from proxyprompt.pretraining.episode import BESIDE_PROXY, Probes, begin, beside_proxy, draw_supports, generate, prompted
 from proxyprompt.pretraining.trainer import Model, decode_proxy, next_ones, request_share
 from proxyprompt.training.losses import grid_loss
 
@@ -60,11 +60,16 @@ def test_the_map_carries_a_targets_own_mask_to_itself(model, episode):
     assert carried.min() >= 0 and carried.max() <= 1 + 1e-5
 
 
-@pytest.mark.parametrize("kind", ["box", "points", "correction", "mask", "clip", "proxy_points"])
+@pytest.mark.parametrize("kind", ["box", "points", "correction", "mask", "clip", *BESIDE_PROXY])
 def test_every_kind_of_prompt_gives_masks_and_gradients(model, episode, kind):
-    made = generate(model.generator, episode, next_ones(4, 2).expand(2, -1, -1))
-    first = decode_proxy(model, episode, made)
-    answers = prompted(model.foundation, episode, kind, torch.Generator().manual_seed(0), made, first)
+    random = torch.Generator().manual_seed(0)
+    if kind in BESIDE_PROXY:
+        made = generate(model.generator, episode, next_ones(4, 2).expand(2, -1, -1))
+        first = decode_proxy(model, episode, made)
+        answers = [beside_proxy(model.foundation, episode, kind, random, made, first)]
+        assert not torch.equal(answers[0][0].mask_logits, first.mask_logits)
+    else:
+        answers = prompted(model.foundation, episode, kind, random)
     assert sum(len(masks) for _, masks in answers) >= 6
     for decoded, masks in answers:
         assert decoded.mask_logits.shape == masks.shape and decoded.presence_logit.shape == masks.shape[:2]

@@ -33,13 +33,25 @@ def refined(decode: Callable[[Prompts], Decoded], prompts: Prompts) -> Decoded:
     Returns:
         What the last look makes of them; of clicks without P the only one.
     """
+    first = first_mask(decode, prompts)
+    return decode(prompts if first is None else replace(prompts, masks=mask_prompt(first)))
+
+
+def first_mask(decode: Callable[[Prompts], Decoded], prompts: Prompts) -> Tensor | None:
+    """What is shown to the decoder beside clicks or a box.
+
+    Args:
+        decode: the foundation on some images.
+        prompts: as for :func:`refined`.
+
+    Returns:
+        (B, N, s, s) logits; None for clicks without P, and without clicks and boxes.
+    """
     if prompts.boxes is not None:
-        first = decode(replace(prompts, proxy=None)).mask_logits
-    elif prompts.proxy is not None and prompts.points is not None:
-        first = (decode(Prompts(proxy=prompts.proxy)).mask_logits + decode(prompts).mask_logits) / 2
-    else:
-        return decode(prompts)
-    return decode(replace(prompts, masks=mask_prompt(first)))
+        return decode(replace(prompts, proxy=None)).mask_logits
+    if prompts.proxy is not None and prompts.points is not None:
+        return (decode(Prompts(proxy=prompts.proxy)).mask_logits + decode(prompts).mask_logits) / 2
+    return None
 
 
 def mask_prompt(logits: Tensor) -> Tensor:

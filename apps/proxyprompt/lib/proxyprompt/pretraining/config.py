@@ -61,12 +61,14 @@ class PretrainConfig:
     self_support_steps: int = 1500
     prompts: dict[str, float] = field(
         default_factory=lambda: {
-            "box": 0.2,
-            "points": 0.2,
-            "correction": 0.2,
-            "mask": 0.1,
-            "clip": 0.2,
-            "proxy_points": 0.1,
+            "box": 0.15,
+            "points": 0.15,
+            "correction": 0.15,
+            "mask": 0.05,
+            "clip": 0.1,
+            "proxy_points": 0.15,
+            "proxy_box": 0.1,
+            "proxy_mask": 0.15,
         }
     )
     prompt_weight: float = 0.75

@@ -6,12 +6,14 @@ Axes: ``G`` groups of ``M`` members, ``N`` objects, ``R = G * M`` images, ``C`` 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from proxyprompt.extensions.refinement import first_mask, mask_prompt
 from proxyprompt.foundation.atto import Atto
 from proxyprompt.foundation.base import Decoded, Features, FrameMemory, MemoryBank, Prompts, no_clicks
 from proxyprompt.prompt_generator.generator import ProxyPromptGenerator
@@ -20,6 +22,10 @@ from .pool import Group
 from .prompts import boxes_of, draw_clicks, draw_correction, jitter_boxes, join, rough_logits
 
 SURE = 10.0  # logits of a mask that is known
+BESIDE_PROXY = ("proxy_points", "proxy_box", "proxy_mask")
+"""Kinds of prompts beside P: a click, a box, and the mask that P draws."""
+BOX_SHARE = 0.04
+"""By which boxes are larger or smaller than the structure."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +166,48 @@ def generate(generator: ProxyPromptGenerator, episode: Episode, supports: Tensor
     return Proxied(tokens, context, carried)
 
 
-def prompted(
-    foundation: Atto,
-    episode: Episode,
-    kind: str,
-    random: torch.Generator,
-    proxied: Proxied | None = None,
-    first: Decoded | None = None,
-) -> list[tuple[Decoded, Tensor]]:
+def beside_proxy(
+    foundation: Atto, episode: Episode, kind: str, random: torch.Generator, proxied: Proxied, first: Decoded
+) -> tuple[Decoded, Tensor]:
+    """What the foundation makes of P and of a prompt drawn from the truth, or of its own mask, beside it.
+
+    Args:
+        foundation: to be trained.
+        episode: encoded groups.
+        kind: one of :data:`BESIDE_PROXY`.
+        random: what prompts are drawn with.
+        proxied: P.
+        first: what was decoded from it alone.
+
+    Returns:
+        What was decoded, and the masks it should be.
+    """
+    masks, prompts = episode.full_masks, Prompts(proxy=proxied.tokens)
+    if kind == "proxy_points":
+        prompts = replace(prompts, points=draw_correction(first.mask_logits.detach(), masks, random))
+    elif kind == "proxy_box":
+        prompts = replace(prompts, boxes=jitter_boxes(boxes_of(masks), masks.shape[-1], random, share=BOX_SHARE))
+    with torch.no_grad():
+        shown = first_mask(partial(foundation.decode, episode.features), prompts)
+        shown = mask_prompt((first.mask_logits if shown is None else shown).float())
+    return foundation.decode(episode.features, replace(prompts, masks=shown)), episode.masks
+
+
+def prompted(foundation: Atto, episode: Episode, kind: str, random: torch.Generator) -> list[tuple[Decoded, Tensor]]:
     """What the foundation makes of prompts drawn from the truth.
 
     Args:
         foundation: to be trained.
         episode: encoded groups.
-        kind: box, points, correction, mask, clip or proxy_points.
+        kind: box, points, correction, mask or clip.
         random: what prompts are drawn with.
-        proxied: P, for proxy_points.
-        first: what was decoded from it.
 
     Returns:
         What was decoded, and the masks it should be.
     """
     features, masks = episode.features, episode.full_masks
-    size = masks.shape[-1]
     if kind == "box":
-        boxes = jitter_boxes(boxes_of(masks), size, random, share=0.04)
+        boxes = jitter_boxes(boxes_of(masks), masks.shape[-1], random, share=BOX_SHARE)
         return [(foundation.decode(features, Prompts(boxes=boxes)), episode.masks)]
     if kind == "points":
         return [(foundation.decode(features, Prompts(points=draw_clicks(masks, random))), episode.masks)]
@@ -199,9 +222,6 @@ def prompted(
             logits = decoded.mask_logits.detach().float().clamp(-SURE, SURE)
             clicks = join(clicks, draw_correction(logits, masks, random))
         return answers
-    if kind == "proxy_points":
-        clicks = draw_correction(first.mask_logits.detach(), masks, random)
-        return [(foundation.decode(features, Prompts(proxy=proxied.tokens, points=clicks)), episode.masks)]
     if kind == "clip":
         return _track(foundation, episode)
     raise ValueError(f"unknown kind of prompt {kind!r}")

@@ -25,7 +25,7 @@ from proxyprompt.training.losses import grid_loss, segmentation_loss
 from proxyprompt.training.precision import computes_in_bfloat16
 
 from .config import PretrainConfig
-from .episode import Episode, Probes, Proxied, begin, draw_supports, generate, prompted
+from .episode import BESIDE_PROXY, Episode, Probes, Proxied, begin, beside_proxy, draw_supports, generate, prompted
 from .pool import VIEWS, Group, GroupPool
 
 PROBED = 4  # supports from which the probes are measured
@@ -146,7 +146,10 @@ class Pretrainer:
         carried = proxied.carried.float().clamp(1e-3, 1 - 1e-3).logit()
         probes = {"context": of_context.float(), "tokens": of_tokens.float(), "map": carried}
         losses = {name: grid_loss(logits, episode.masks) for name, logits in probes.items()}
-        answers = prompted(model.foundation, episode, kind, self.random, proxied, decoded)
+        if kind in BESIDE_PROXY:
+            answers = [beside_proxy(model.foundation, episode, kind, self.random, proxied, decoded)]
+        else:
+            answers = prompted(model.foundation, episode, kind, self.random)
         others = [segmentation_loss(answer, masks) for answer, masks in answers]
         prompt_loss = torch.stack([other.total for other in others]).mean()
         total = own.total + c.probe_weight * sum(losses.values()) + c.prompt_weight * prompt_loss
@@ -167,7 +170,7 @@ class Pretrainer:
             kinds: of the foundation's own prompts.
 
         Returns:
-            By name: P alone from 1, 4 and all other members, its probes, and the kinds.
+            By name: P alone from 1, 4 and all other members, its probes, what is asked for beside it, and the kinds.
         """
         model, random = self.average.module, torch.Generator().manual_seed(1)
         sums = defaultdict(list)
@@ -184,6 +187,9 @@ class Pretrainer:
                         readings = {"context": of_context, "tokens": of_tokens, "map": proxied.carried - 0.5}
                         for name, logits in readings.items():
                             sums[f"{name}{count}"].append(_dice(logits, episode.masks))
+                        for kind in BESIDE_PROXY:
+                            answer, masks = beside_proxy(model.foundation, episode, kind, random, proxied, decoded)
+                            sums[kind].append(_dice(answer.mask_logits, masks))
                 for kind in kinds:
                     answer, masks = prompted(model.foundation, episode, kind, random)[-1]
                     sums[kind].append(_dice(answer.mask_logits, masks))
