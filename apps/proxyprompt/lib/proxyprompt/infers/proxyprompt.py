@@ -162,9 +162,7 @@ class ProxyPromptInfer(InferTask):
             study = self._read(request["image"])
             own, _, _ = study.locate((0, 0, index))
             selection = self._choose(study, request["image"], options, options.structures)
-            pipeline = Pipeline(
-                self._models.get(options.adapter), self._cache, Latencies(), extensions=PAPER if self._paper else ALL
-            )
+            pipeline = self._pipeline(self._models.get(options.adapter), Latencies())
             found = pipeline.disagreement(study, selection, own)
             if found is None:
                 raise refuse("there is one support only, which cannot disagree; pick two, or let the server choose")

@@ -49,9 +49,6 @@ class StudyInPieces:
         """
         return [index * self._count + tile for index in indices for tile in range(self._count)]
 
-    def __len__(self) -> int:
-        return len(self._study) * self._count
-
     def images(self, indices: Iterable[int]) -> NDArray[np.float32]:
         """Some tiles.
 
