@@ -4,11 +4,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import make_samples
 import pytest
 from app_in_process import build_app
+from filelock import FileLock
 from tiny_atto import write_tiny_atto
-
-from proxyprompt.datasets.samples import make_samples
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,22 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def drawn_samples(tmp_path_factory, request):
+    """Drawn once for all workers of pytest-xdist, and only read: an app writes beside what it serves."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if hasattr(request.config, "workerinput") else base
+    folder = run / "samples" / "studies"
+    with FileLock(run / "samples.lock"):
+        if not folder.exists():
+            assert make_samples.main(["--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def samples(tmp_path_factory):
     """Shared: tests that change studies copy it."""
     folder = tmp_path_factory.mktemp("samples") / "studies"
-    make_samples(folder)
+    make_samples.make_samples(folder)
     return folder
 
 
