@@ -12,7 +12,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 marks="not slow and not gpu and not browser"
-workers=(-n auto --maxprocesses 4 --dist loadfile)  # one for each core; what starts servers on purpose runs alone
+# One for each core, the longest files first (tests/conftest.py); what starts servers on purpose runs alone.
+workers=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 case ${1:-} in
 -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
 --slow) marks="not gpu and not browser"; shift ;;

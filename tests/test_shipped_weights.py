@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from proxyprompt.datasets.collections import read_collection
-from proxyprompt.datasets.samples import make_samples
 from proxyprompt.evaluation.baselines import nearest_feature
 from proxyprompt.evaluation.episodes import EpisodeConfig, EvalEpisodes
 from proxyprompt.evaluation.methods import Copy, FeatureMethod
@@ -27,11 +26,9 @@ def segmenter():
 
 
 @pytest.fixture(scope="module")
-def episodes(tmp_path_factory):
+def episodes(drawn_samples):
     """The labelled sample studies, which are drawn by other code than pretraining's."""
-    folder = tmp_path_factory.mktemp("samples") / "studies"
-    make_samples(folder)
-    return EvalEpisodes(read_collection(folder), EpisodeConfig(supports_share=0.7, limit_targets=8))
+    return EvalEpisodes(read_collection(drawn_samples), EpisodeConfig(supports_share=0.7, limit_targets=8))
 
 
 def encoded(segmenter, selection):

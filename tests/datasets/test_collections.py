@@ -145,11 +145,8 @@ def test_segmentations_of_slicer_are_joined_by_name(tmp_path, layout):
             assert np.array_equal(study.to_grid(mask).astype(bool), wanted > 0), (case.id, name)
 
 
-def test_the_samples_are_such_a_folder(tmp_path):
-    from proxyprompt.datasets.samples.store import make_samples
-
-    make_samples(tmp_path / "studies")
-    collection = read_collection(tmp_path / "studies")
+def test_the_samples_are_such_a_folder(drawn_samples):
+    collection = read_collection(drawn_samples)
     assert len(collection.cases) == 16
     case = next(case for case in collection.cases if case.id == "us_01")
     study, labels = collection.open(case)

@@ -23,23 +23,30 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 KINDS = ("ct", "mr", "us", "cine", "rgb")
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """(folder, kind -> study without a label), for an archive of each server."""
+    folder = tmp_path_factory.mktemp("drawn") / "dicom"
+    return folder, labelled_and_not(folder, KINDS)
+
+
 @pytest.fixture(
     scope="module",
     params=["true", pytest.param("false", marks=pytest.mark.slow), None],
     ids=["converted", "not converted", "unset"],
 )
-def archived(request, tmp_path_factory):
+def archived(request, tmp_path_factory, drawn):
     """(server, archive, kind -> study without a label); the archive holds one more of each, with a label."""
     if orthanc.missing():
         pytest.skip(orthanc.missing())
     folder = tmp_path_factory.mktemp("archive")
-    waiting = labelled_and_not(folder / "dicom", KINDS)
+    dicom, waiting = drawn
     environment = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache")}
     if request.param is not None:
         environment["MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI"] = request.param
     conf = {"weights_dir": write_tiny_atto(folder).parent, "background_scoring": "false"}
     with orthanc.running(folder / "orthanc") as archive:
-        archive.push(folder / "dicom")
+        archive.push(dicom)
         with running_server(archive.dicomweb, log=folder / "server.log", conf=conf, environment=environment) as server:
             yield server, archive, waiting
 

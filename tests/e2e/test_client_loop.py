@@ -1,6 +1,7 @@
 """MONAI Label's own Python client runs the whole loop on a local folder."""
 
 import json
+import shutil
 
 import client_example
 import numpy as np
@@ -11,16 +12,15 @@ from PIL import Image
 from tiny_atto import write_tiny_atto
 
 from proxyprompt.benchmark.server import running_server
-from proxyprompt.datasets.samples import make_samples
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, drawn_samples):
     folder = tmp_path_factory.mktemp("client")
     studies, weights = folder / "studies", write_tiny_atto(folder).parent
-    make_samples(studies)
+    shutil.copytree(drawn_samples, studies)
     for volume in studies.rglob("mr_*"):
         volume.unlink()
     conf = {"weights_dir": weights, "background_scoring": "false"}

@@ -18,7 +18,6 @@ from requests_toolbelt import MultipartDecoder
 from tiny_atto import weights
 
 from proxyprompt.benchmark.server import running_server
-from proxyprompt.datasets.samples import make_samples
 
 pytestmark = pytest.mark.e2e
 
@@ -84,9 +83,9 @@ def spoil(studies: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, drawn_samples):
     folder = tmp_path_factory.mktemp("e2e")
-    make_samples(folder / "studies")
+    shutil.copytree(drawn_samples, folder / "studies")
     spoil(folder / "studies")
     with running_server(folder / "studies", log=folder / "server.log", conf=weights(folder)) as running:
         yield Server(running.url, running.studies, running.process)

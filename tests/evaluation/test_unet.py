@@ -45,13 +45,13 @@ def test_it_stops_when_the_loss_no_longer_falls(episode):
 
 def test_the_second_goes_on_where_the_first_stopped(episode):
     supports, slices, _ = episode
-    short, long = (UNetConfig(**{**vars(TINY), "most_steps": steps}) for steps in (25, 45))
+    short, long = (UNetConfig(**{**vars(TINY), "most_steps": steps}) for steps in (12, 24))
     first = DynUNetFromScratch(short)
     second = DynUNetFromScratch(long, name="dynunet_plateau", after=first)
     early = first.fit(supports, seed=0)
     drawn = early.predict(slices)
     late, straight = second.fit(supports, seed=0), DynUNetFromScratch(long).fit(supports, seed=0)
-    assert late.notes["steps"] == 45 and late.notes["curve"] == straight.notes["curve"]
+    assert late.notes["steps"] == 24 and late.notes["curve"] == straight.notes["curve"]
     np.testing.assert_array_equal(late.predict(slices), straight.predict(slices))
     np.testing.assert_array_equal(early.predict(slices), drawn)  # not touched by what came after
     assert second.fit(supports, seed=1).notes["curve"] != late.notes["curve"]  # the first did not train on this

@@ -1,11 +1,12 @@
 """Many studies in one request, some of which cannot be segmented."""
 
+import shutil
+
 import pytest
 from app_in_process import build_app
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from proxyprompt.datasets.samples import make_samples
 from proxyprompt.errors import refuse
 from proxyprompt.infers import batch
 from proxyprompt.infers.batch import BatchInfer
@@ -61,8 +62,8 @@ def test_no_more_than_was_asked_for():
     assert list(run(["d", "b", "e"], max_batch_size=2)) == ["b", "d"]
 
 
-def test_damaged_studies_among_real_ones(tmp_path, weights):
-    make_samples(tmp_path)
+def test_damaged_studies_among_real_ones(tmp_path, weights, drawn_samples):
+    shutil.copytree(drawn_samples, tmp_path, dirs_exist_ok=True)
     unlabelled = ["us_08", "us_09"]
     for name in ("us_07", "us_10"):
         (tmp_path / f"{name}.png").write_bytes((tmp_path / f"{name}.png").read_bytes()[:300])
